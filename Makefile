@@ -1,0 +1,79 @@
+# emowatch from a checkout. `make` alone lists what there is.
+#
+#   PYTHON=python3.13    the interpreter that .venv is made with; any 3.11 to 3.14
+#   ARGS="…"             options handed on to the command, as in: make chat ARGS="--help"
+#
+# pip reads its own settings. On Linux without a GPU, PyTorch's CPU builds save some gigabytes:
+#   PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make chat
+
+PYTHON ?= python3
+ARGS ?=
+DATA ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install -c constraints.txt
+DECLARED := pyproject.toml constraints.txt
+# What mypy reads; a folder that is not there is left out.
+TYPED := $(wildcard emowatch tests benchmarks)
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help chat test lint bench soak fuzz demo-model clean
+
+help:  ## List these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+chat: $(VENV)/ready  ## Talk to the demo model and watch its traces (plain text when piped)
+	@$(BIN)/emowatch chat $(ARGS)
+
+test: $(VENV)/ready-dev  ## Run the tests
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/ready-dev  ## Check style, types and the rooms
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy $(TYPED)
+	$(BIN)/lint-imports --no-logo
+
+bench: $(VENV)/ready-dev  ## Run every script in benchmarks/
+	@set -e; for script in benchmarks/*.py; do \
+	    [ -f "$$script" ] || { echo "There is no script in benchmarks/." >&2; exit 1; }; \
+	    echo "$$script" >&2; $(BIN)/python "$$script" $(ARGS); \
+	done
+
+soak: $(VENV)/ready-dev  ## Run the tests that take many minutes
+	$(BIN)/python -m pytest -m soak $(ARGS)
+
+fuzz: $(VENV)/ready-dev  ## Run the tests that throw very many broken inputs
+	$(BIN)/python -m pytest -m fuzz $(ARGS)
+
+demo-model: $(VENV)/ready  ## Make the demo model anew from the data sets in DATA=… (hours)
+	@[ -d "$(DATA)" ] || { echo "Name the folder that holds the data sets: make demo-model DATA=…" >&2; exit 2; }
+	$(BIN)/python -m emowatch.demo.recipe --data "$(DATA)" $(ARGS)
+
+clean:  ## Remove .venv, builds and caches (never banks, traces or demo-work)
+	rm -rf $(VENV) dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find emowatch tests plugins benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+
+
+# Set-up. It talks on stderr only and leaves stdin alone, because both belong to what runs after
+# it: `echo Hello | make chat > answer`. The stamps make it run once, and again when what is
+# declared changes.
+
+$(VENV)/created:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' || { \
+	    echo "emowatch needs Python 3.11 to 3.14, and '$(PYTHON)' is not one." >&2; \
+	    echo "Name another: make chat PYTHON=python3.12" >&2; exit 1; }
+	@echo "Setting up $(VENV) (once) …" >&2
+	@$(PYTHON) -m venv $(VENV) >&2 </dev/null
+	@touch $@
+
+$(VENV)/ready: $(DECLARED) | $(VENV)/created
+	@$(PIP) -e . >&2 </dev/null
+	@touch $@
+
+$(VENV)/ready-dev: $(DECLARED) | $(VENV)/created
+	@$(PIP) -e '.[data,plot,dev]' >&2 </dev/null
+	@touch $(VENV)/ready $@

@@ -1,0 +1,317 @@
+"""What a bank says of itself: the card in its header, and the README made from it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from emowatch.bank.heads import HEAD_KINDS, MAX_OFFSET, HeadKind
+from emowatch.errors import ProbeFormatError
+from emowatch.labels import check_labels
+from emowatch.text import clean_line, is_printable
+
+SCHEMA = 1
+Target = Literal["user", "reply", "vector"]
+Readout = Literal["last_prompt_token", "positions", "mean", "reply"]
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fingerprints:
+    """SHA-256 of what a bank's numbers hang on; empty where unknown."""
+
+    config: str
+    """Shape of the model: a mismatch is an error."""
+    tokenizer: str = ""
+    template: str = ""
+    weights: str = ""
+    """A fixed slice of the weights of the primary layer's neighbours."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerMetrics:
+    """Test metrics of one layer's head; each interval is 95 %, by bootstrap over groups."""
+
+    layer: int
+    balanced_accuracy: float
+    balanced_accuracy_interval: Interval
+    macro_f1: float
+    macro_f1_interval: Interval
+    ece: float
+    ece_interval: Interval
+    shuffled_balanced_accuracy: float | None
+    """Of a head of the same kind fitted to shuffled labels; `None` where not fitted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """Metrics on one test set beside their floors."""
+
+    data: str
+    sha256: str
+    n: int
+    """Test examples, after undersampling to the smallest class."""
+    per_class_n: Mapping[str, int]
+    chance: float
+    tfidf_balanced_accuracy: float | None
+    tfidf_balanced_accuracy_interval: Interval | None
+    layers: tuple[LayerMetrics, ...]
+    precision: Mapping[str, float]
+    """Of the primary layer, by label; as are the two below."""
+    recall: Mapping[str, float]
+    confusion: tuple[tuple[int, ...], ...]
+    """Rows are true labels, columns predicted ones."""
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingData:
+    """What a bank learned from."""
+
+    source: str
+    sha256: str
+    licence: str
+    examples: int
+    quarantined: Mapping[str, int]
+    """Rows that could not be used, by reason."""
+    split: str
+    """How examples were parted, in words."""
+    per_class: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BankCard:
+    """Everything a bank says of itself; stored as JSON in the file's header."""
+
+    name: str
+    model: str
+    """Base model: hub id or folder name."""
+    revision: str
+    d_model: int
+    n_layers: int
+    fingerprints: Fingerprints
+    layers: tuple[int, ...]
+    primary: int
+    labels: tuple[str, ...]
+    target: Target
+    head: HeadKind
+    readout: Readout
+    template: bool
+    """Whether prompts went through the chat template."""
+    offsets: tuple[int, int]
+    """First and last offset seen in training."""
+    bins: tuple[int, ...]
+    """First offset of each calibration bin."""
+    data: TrainingData
+    training: Mapping[str, str | int | float]
+    """Options of the fit."""
+    evaluation: Evaluation | None = None
+    licence: str = ""
+    notes: tuple[str, ...] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
+    schema: int = SCHEMA
+
+    def __post_init__(self) -> None:
+        """Check what types cannot say.
+
+        Raises:
+            ProbeFormatError: naming the field.
+        """
+        if self.schema != SCHEMA:
+            _refuse("schema", f"{self.schema}, and this version of emowatch reads {SCHEMA}")
+        try:
+            check_labels(self.labels)
+        except ValueError as error:
+            raise ProbeFormatError(f"The bank's labels cannot be used: {error}.") from error
+        if len(self.labels) < 2:
+            _refuse("labels", f"{self.labels}, and a classifier needs two")
+        if self.head not in HEAD_KINDS:
+            _refuse("head", f"{self.head!r}, and the kinds are {', '.join(HEAD_KINDS)}")
+        if not (1 <= self.n_layers <= 1024 and 1 <= self.d_model <= 65536):
+            _refuse("n_layers and d_model", f"{self.n_layers} and {self.d_model}")
+        inside = all(0 <= layer <= self.n_layers for layer in self.layers)
+        if not self.layers or not inside or list(self.layers) != sorted(set(self.layers)):
+            _refuse("layers", f"{self.layers}: they must ascend within 0 to {self.n_layers}")
+        if self.primary not in self.layers:
+            _refuse("primary", f"{self.primary}, which is not among its layers {self.layers}")
+        bins = self.bins
+        if not bins or bins[0] != 0 or list(bins) != sorted(set(bins)) or bins[-1] > MAX_OFFSET:
+            _refuse("bins", f"{bins}: they must ascend from 0 to at most {MAX_OFFSET}")
+        if not 0 <= self.offsets[0] <= self.offsets[1]:
+            _refuse("offsets", f"{self.offsets}")
+        for name in ("name", "model", "revision", "licence"):
+            value = getattr(self, name)
+            if len(value) > 300 or (value and not is_printable(value)):
+                _refuse(name, f"{clean_line(repr(value), 80)}, which is too long or unprintable")
+
+    def to_json(self) -> str:
+        """Write the card as one line of JSON."""
+        return json.dumps(asdict(self), ensure_ascii=True, allow_nan=False, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> BankCard:
+        """Read a card, checking every field's type.
+
+        Raises:
+            ProbeFormatError: naming the field that is wrong.
+        """
+        try:
+            table = json.loads(text, parse_constant=_no_constant)
+        except (ValueError, RecursionError) as error:
+            raise ProbeFormatError(f"The bank's card is not JSON: {clean_line(str(error))}") from error
+        card = _build(cls, table, "card")
+        assert isinstance(card, cls)
+        return card
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is no number")
+
+
+def _refuse(name: str, found: str) -> None:
+    raise ProbeFormatError(f"The bank's {name} cannot be used: it is {clean_line(found, 200)}.")
+
+
+def _build(kind: Any, value: Any, place: str) -> Any:
+    """Turn parsed JSON into `kind`, a type as annotated on the card's fields."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin in (Union, UnionType):
+        if value is None and type(None) in inner:
+            return None
+        return _build(next(k for k in inner if k is not type(None)), value, place)
+    if origin is Literal:
+        if value not in inner:
+            _refuse(place, f"{value!r}, and it may be {', '.join(map(str, inner))}")
+        return value
+    if origin is tuple and isinstance(value, list):
+        if inner[-1] is Ellipsis:
+            return tuple(_build(inner[0], item, place) for item in value)
+        if len(value) == len(inner):
+            return tuple(_build(k, item, place) for k, item in zip(inner, value, strict=True))
+    elif origin is Mapping or origin is dict or getattr(origin, "__name__", "") == "Mapping":
+        if isinstance(value, dict):
+            return {str(key): _build(inner[1], item, place) for key, item in value.items()}
+    elif hasattr(kind, "__dataclass_fields__") and isinstance(value, dict):
+        return _build_dataclass(kind, value, place)
+    elif kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        if math.isfinite(value):
+            return float(value)
+    elif kind in (int, str, bool) and type(value) is kind:
+        return value
+    elif origin is None and kind not in (int, str, bool, float) and isinstance(value, str | int):
+        return value
+    _refuse(place, f"{value!r}, which is not {getattr(kind, '__name__', kind)}")
+
+
+def _build_dataclass(kind: Any, value: dict[str, Any], place: str) -> Any:
+    hints = get_type_hints(kind)
+    known = {f.name for f in fields(kind)}
+    if unknown := sorted(set(value) - known):
+        _refuse(place, f"given the unknown field {unknown[0]!r}")
+    built = {k: _build(hints[k], v, f"{place}.{k}") for k, v in value.items()}
+    try:
+        return kind(**built)
+    except TypeError as error:
+        raise ProbeFormatError(f"The bank's {place} is incomplete: {error}.") from error
+
+
+def render_card(card: BankCard) -> str:
+    """Write the README of a bank; every figure comes from the header."""
+    return "\n".join([*_front_matter(card), *_description(card), *_figures(card), *_limits(card), ""])
+
+
+def _front_matter(card: BankCard) -> list[str]:
+    return [
+        "---",
+        "library_name: emowatch",
+        f"base_model: {card.model}",
+        "base_model_relation: adapter",
+        *([f"license: {card.licence}"] if card.licence else []),
+        "tags: [emowatch, emotion, probe]",
+        "---",
+        "",
+    ]
+
+
+def _description(card: BankCard) -> list[str]:
+    spoken = {
+        "user": "the emotion of the user's message, read from the model's states",
+        "reply": "the tone of the reply itself, read while it is written",
+        "vector": "a named direction",
+    }[card.target]
+    data = card.data
+    quarantined = ", ".join(f"{n} {reason}" for reason, n in data.quarantined.items()) or "none"
+    return [
+        f"# {card.name}",
+        "",
+        f"A bank of `{card.head}` heads for `{card.model}` that scores {spoken}.",
+        "",
+        "| | |",
+        "|---|---|",
+        f"| labels | {', '.join(card.labels)} |",
+        f"| layers | {', '.join(map(str, card.layers))} of {card.n_layers} (primary {card.primary}) |",
+        f"| read-out | {card.readout}{', chat template' if card.template else ''} |",
+        f"| offsets | {card.offsets[0]} to {card.offsets[1]}, "
+        f"calibrated in bins from {', '.join(map(str, card.bins))} |",
+        f"| trained on | {data.source}: {data.examples} examples; licence: "
+        f"{data.licence or 'not stated'} |",
+        f"| per class | {', '.join(f'{k} {v}' for k, v in data.per_class.items())} |",
+        f"| quarantined rows | {quarantined} |",
+        f"| split | {data.split} |",
+        f"| data SHA-256 | `{data.sha256[:16]}` |",
+        f"| config fingerprint | `{card.fingerprints.config[:16]}` |",
+        "",
+    ]
+
+
+def _figures(card: BankCard) -> list[str]:
+    ev = card.evaluation
+    if ev is None:
+        return ["It has not been evaluated.", ""]
+    floor = _with_interval(ev.tfidf_balanced_accuracy, ev.tfidf_balanced_accuracy_interval)
+    lines = [
+        f"## Figures on {ev.data} (n = {ev.n}, balanced over classes)",
+        "",
+        f"Chance {ev.chance:.3f}. TF-IDF + logistic regression on the same examples: {floor}. "
+        "Intervals are 95 %, by bootstrap over groups.",
+        "",
+        "| layer | balanced accuracy | shuffled labels | macro-F1 | ECE |",
+        "|---:|---|---:|---|---|",
+    ]
+    for m in ev.layers:
+        star = " (primary)" if m.layer == card.primary else ""
+        shuffled = "" if m.shuffled_balanced_accuracy is None else f"{m.shuffled_balanced_accuracy:.3f}"
+        lines.append(
+            f"| {m.layer}{star} "
+            f"| {_with_interval(m.balanced_accuracy, m.balanced_accuracy_interval)} | {shuffled} "
+            f"| {_with_interval(m.macro_f1, m.macro_f1_interval)} "
+            f"| {_with_interval(m.ece, m.ece_interval)} |"
+        )
+    lines += ["", "| | precision | recall |", "|---|---:|---:|"]
+    lines += [f"| {k} | {ev.precision[k]:.3f} | {ev.recall[k]:.3f} |" for k in card.labels]
+    lines += ["", *([ev.note, ""] if ev.note else [])]
+    return lines
+
+
+def _limits(card: BankCard) -> list[str]:
+    return [
+        "## Limits",
+        "",
+        "Scores describe the model's states, not a person. They are calibrated on the data named "
+        "above and say less the further a text is from it.",
+        *[f"- {note}" for note in card.notes],
+        "",
+        f"Made with {', '.join(f'{k} {v}' for k, v in card.versions.items()) or 'emowatch'}.",
+    ]
+
+
+def _with_interval(value: float | None, interval: Interval | None) -> str:
+    if value is None:
+        return "not measured"
+    if interval is None:
+        return f"{value:.3f}"
+    return f"{value:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]"

@@ -1,0 +1,61 @@
+"""Fingerprints of a model and tokenizer, to tell whether a bank belongs to them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+import torch
+from torch import nn
+
+from emowatch.bank.card import Fingerprints
+from emowatch.model.blocks import Blocks, text_config
+
+_CONFIG_KEYS = (
+    "model_type",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "intermediate_size",
+    "vocab_size",
+    "head_dim",
+)
+
+
+def fingerprint(model: nn.Module, blocks: Blocks, tokenizer: Any = None) -> Fingerprints:
+    """Take the fingerprints of a model and, where given, its tokenizer."""
+    config = text_config(model)
+    shape = {key: getattr(config, key, None) for key in _CONFIG_KEYS}
+    return Fingerprints(
+        config=_hash(json.dumps(shape, sort_keys=True)),
+        tokenizer=_hash(_vocabulary(tokenizer)) if tokenizer is not None else "",
+        template=_hash(str(getattr(tokenizer, "chat_template", None) or ""))
+        if tokenizer is not None
+        else "",
+        weights=_weights(blocks),
+    )
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _vocabulary(tokenizer: Any) -> str:
+    return json.dumps(sorted(tokenizer.get_vocab().items(), key=lambda pair: pair[1]))
+
+
+def _weights(blocks: Blocks) -> str:
+    """Hash 64 numbers of each matrix of the middle block, rounded to bfloat16.
+
+    The rounding lets a model loaded in another float dtype keep its fingerprint.
+    """
+    digest = hashlib.sha256()
+    middle = blocks.blocks[blocks.n_layers // 2]
+    for name, parameter in sorted(middle.named_parameters()):
+        if parameter.ndim >= 2 and parameter.is_floating_point() and not parameter.is_meta:
+            few = parameter.detach().flatten()[:64].to("cpu", torch.bfloat16)
+            digest.update(name.encode())
+            digest.update(few.view(torch.int16).numpy().tobytes())
+    return digest.hexdigest()

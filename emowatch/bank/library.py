@@ -1,0 +1,71 @@
+"""Find banks by name: shipped ones, those of plugins, folders, files, hub repositories."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+from emowatch.bank.files import FILE_NAME
+from emowatch.bank.probe_bank import ProbeBank
+from emowatch.errors import RetryableError, UsageError
+from emowatch.plugins import installed_plugin_manager
+from emowatch.text import clean_line
+
+
+def shipped_folder() -> Path:
+    """Return the folder of shipped banks: of a checkout, or of an installed wheel."""
+    package = Path(__file__).parent.parent
+    checkout = package.parent / "probes"
+    return checkout if checkout.is_dir() else package / "_probes"
+
+
+def list_banks() -> dict[str, Path]:
+    """List the banks that can be opened by name: shipped ones first, then those of plugins."""
+    folder = shipped_folder()
+    found = {path.parent.name: path.parent for path in sorted(folder.glob(f"*/{FILE_NAME}"))}
+
+    def register(name: str, path: Path) -> None:
+        found.setdefault(name, Path(path))
+
+    manager, _ = installed_plugin_manager()
+    manager.hook.register_probes(register=register)
+    return found
+
+
+def load_bank(source: str | Path) -> ProbeBank:
+    """Open a bank by name, path, or hub id (``owner/name``).
+
+    Raises:
+        UsageError: if nothing goes by that name.
+        RetryableError: if it may be on the hub, which could not be reached.
+        ProbeFormatError: if it is no sound bank file.
+    """
+    path = Path(source).expanduser()
+    known = list_banks()
+    if path.exists():
+        return ProbeBank.from_file(path)
+    if str(source) in known:
+        return ProbeBank.from_file(known[str(source)])
+    shown = clean_line(str(source))
+    if str(source).count("/") == 1 and not str(source).startswith((".", "/", "~")):
+        return ProbeBank.from_file(_from_hub(str(source), shown))
+    near = difflib.get_close_matches(str(source), known, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise UsageError(
+        f"Could not find a bank {shown!r}: there is no such path, and the banks known by name "
+        f"are {', '.join(known) or 'none'}.{hint}"
+    )
+
+
+def _from_hub(repository: str, shown: str) -> Path:
+    from huggingface_hub import hf_hub_download  # 0.3 s, and only for banks on the hub
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        return Path(hf_hub_download(repository, FILE_NAME))
+    except (OSError, ValueError, HfHubHTTPError, HFValidationError) as error:
+        raise RetryableError(
+            f"Could not fetch the bank {shown!r}: there is no such path here, and the hub did not "
+            f"give {FILE_NAME} ({clean_line(type(error).__name__)}). Fetch it once with a "
+            f"connection, with: hf download {shown}"
+        ) from error

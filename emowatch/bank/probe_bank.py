@@ -1,0 +1,208 @@
+"""A bank: heads with their card, ready to score the states of one model."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from emowatch.bank.card import BankCard, Fingerprints, TrainingData
+from emowatch.bank.files import read_bank, write_bank
+from emowatch.bank.fingerprints import fingerprint
+from emowatch.bank.heads import HeadKind, Heads
+from emowatch.errors import ProbeMismatchError, UsageError
+from emowatch.model.blocks import Blocks, find_blocks, resolve_layers
+from emowatch.records import BankInfo
+
+
+class ProbeBank:
+    """Heads for one or more layers that share labels, data and calibration.
+
+    Attributes:
+        card: everything the bank says of itself.
+        heads: the heads of all layers of the card.
+        sha256: of the file, or of the tensors where there is none.
+    """
+
+    def __init__(self, card: BankCard, tensors: Mapping[str, Tensor], sha256: str = "") -> None:
+        """Build a bank from checked parts; `emowatch.load_bank` opens one from a file."""
+        self.card = card
+        self.tensors = dict(tensors)
+        own = {k: v for k, v in tensors.items() if k not in ("temperature", "direction")}
+        self.heads = Heads(card.head, own, tensors["temperature"], card.bins)
+        self.sha256 = sha256 or _hash(tensors)
+
+    @classmethod
+    def from_file(cls, path: Path) -> Self:
+        """Open a bank file or the folder that holds one.
+
+        Raises:
+            ProbeFormatError: if it is no sound bank file.
+        """
+        found = read_bank(path)
+        return cls(found.card, found.tensors, found.sha256)
+
+    @classmethod
+    def random_for(
+        cls,
+        model: nn.Module,
+        *,
+        layers: str | int | Sequence[int] = "all",
+        labels: Sequence[str] = ("first", "second"),
+        head: HeadKind = "linear",
+        hidden: int = 64,
+        seed: int = 0,
+        name: str = "random",
+    ) -> Self:
+        """Make a bank with random weights, for tests and benchmarks; its scores mean nothing."""
+        blocks = find_blocks(model)
+        chosen = resolve_layers(layers, blocks.n_layers)
+        generator = torch.Generator().manual_seed(seed)
+
+        def draw(*shape: int) -> Tensor:
+            scale = shape[-2] ** -0.5 if len(shape) > 2 else 1.0
+            return torch.randn(shape, generator=generator) * scale
+
+        n, d, c = len(chosen), blocks.d_model, len(labels)
+        if head == "linear":
+            tensors = {"weight": draw(n, d, c), "bias": draw(n, c)}
+        else:
+            tensors = {
+                "weight_in": draw(n, d, hidden),
+                "bias_in": draw(n, hidden),
+                "weight_out": draw(n, hidden, c),
+                "bias_out": draw(n, c),
+            }
+        if head == "offset-mlp":
+            tensors["offset_embedding"] = draw(n, 513, 16)
+            tensors["weight_offset"] = draw(n, 16, hidden)
+        tensors["temperature"] = torch.ones(n, 1)
+        tensors["direction"] = nn.functional.normalize(draw(n, c, d), dim=-1)
+        card = BankCard(
+            name=name,
+            model=type(model).__name__,
+            revision="",
+            d_model=d,
+            n_layers=blocks.n_layers,
+            fingerprints=fingerprint(model, blocks),
+            layers=chosen,
+            primary=chosen[len(chosen) // 2],
+            labels=tuple(labels),
+            target="vector",
+            head=head,
+            readout="last_prompt_token",
+            template=False,
+            offsets=(0, 0),
+            bins=(0,),
+            data=TrainingData(
+                source="random numbers",
+                sha256="",
+                licence="",
+                examples=0,
+                quarantined={},
+                split="none",
+                per_class={},
+            ),
+            training={"seed": seed},
+        )
+        return cls(card, tensors)
+
+    @property
+    def info(self) -> BankInfo:
+        """What plugins may know of this bank."""
+        card = self.card
+        return BankInfo(
+            name=card.name,
+            labels=card.labels,
+            layers=card.layers,
+            primary=card.primary,
+            target=card.target,
+            sha256=self.sha256,
+        )
+
+    def save(self, folder: Path | str) -> Path:
+        """Write ``probe.safetensors`` and README.md to `folder` and return the file's path."""
+        return write_bank(Path(folder), self.card, self.tensors)
+
+    def heads_at(self, layers: Sequence[int]) -> Heads:
+        """Return the heads of some of the bank's layers.
+
+        Raises:
+            UsageError: for a layer the bank has no head for.
+        """
+        unknown = [layer for layer in layers if layer not in self.card.layers]
+        if unknown:
+            raise UsageError(
+                f"The bank {self.card.name!r} has no head for layer {unknown[0]}; its layers are "
+                f"{', '.join(map(str, self.card.layers))}."
+            )
+        return self.heads.only([self.card.layers.index(layer) for layer in layers])
+
+    def direction(self, label: str, layer: int) -> Tensor:
+        """Return the unit direction ``[d_model]`` of one emotion at one layer: the mean state
+        of its training examples minus the mean over emotions.
+
+        Raises:
+            UsageError: for an unknown label or layer, or a bank without directions.
+        """
+        card = self.card
+        if "direction" not in self.tensors:
+            raise UsageError(f"The bank {card.name!r} holds no directions.")
+        if label not in card.labels or layer not in card.layers:
+            raise UsageError(
+                f"The bank {card.name!r} has no direction {label!r} at layer {layer}; its labels "
+                f"are {', '.join(card.labels)} and its layers {', '.join(map(str, card.layers))}."
+            )
+        place = card.layers.index(layer), card.labels.index(label)
+        return self.tensors["direction"][place].float()
+
+    def check_fits(
+        self,
+        model: nn.Module,
+        blocks: Blocks,
+        tokenizer: Any = None,
+        *,
+        model_name: str = "",
+        strict: bool = False,
+    ) -> list[str]:
+        """Compare the bank with a model; return what differs and may be harmless.
+
+        Raises:
+            ProbeMismatchError: if the model has another shape; with `strict` also if its
+                weights, tokenizer or chat template differ from those of the training.
+        """
+        card, wanted = self.card, self.card.fingerprints
+        found = fingerprint(model, blocks, tokenizer)
+        named = model_name or type(model).__name__
+        pair = f"The bank {card.name!r} was trained for {card.model!r}, not for {named!r}"
+        if (card.d_model, card.n_layers) != (blocks.d_model, blocks.n_layers):
+            raise ProbeMismatchError(
+                f"{pair}: it expects {card.n_layers} blocks of width {card.d_model}, and this "
+                f"model has {blocks.n_layers} of width {blocks.d_model}."
+            )
+        if wanted.config != found.config:
+            raise ProbeMismatchError(f"{pair}: their configurations differ in shape.")
+        differing = [
+            f.name
+            for f in fields(Fingerprints)
+            if getattr(wanted, f.name)
+            and getattr(found, f.name)
+            and getattr(wanted, f.name) != getattr(found, f.name)
+        ]
+        if differing and strict:
+            raise ProbeMismatchError(
+                f"{pair}: {' and '.join(differing)} differ (refused because of --strict)."
+            )
+        return differing
+
+
+def _hash(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode() + tensors[name].float().contiguous().numpy().tobytes())
+    return digest.hexdigest()

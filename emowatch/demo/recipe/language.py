@@ -1,0 +1,100 @@
+"""Tokenizer, chat template and architecture of the demo model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from emowatch.demo.recipe.corpus import Document
+
+PAD, BOS, END = "<|pad|>", "<|bos|>", "<|end|>"
+ROLE_TOKENS = {"system": "<|system|>", "user": "<|user|>", "assistant": "<|assistant|>"}
+SPECIAL_TOKENS = [PAD, BOS, END, *ROLE_TOKENS.values()]
+VOCABULARY = 6144
+CONTEXT = 1024
+
+CHAT_TEMPLATE = (
+    "{{- '<|bos|>' -}}"
+    "{%- for message in messages -%}"
+    "{%- if message['role'] not in ['system', 'user', 'assistant'] -%}"
+    "{{- raise_exception('unknown role: ' + message['role']) -}}"
+    "{%- endif -%}"
+    "{{- '<|' + message['role'] + '|>' -}}"
+    "{%- if message['role'] == 'assistant' -%}"
+    "{%- generation -%}{{- message['content'] | trim + '<|end|>' -}}{%- endgeneration -%}"
+    "{%- else -%}{{- message['content'] | trim + '<|end|>' -}}{%- endif -%}"
+    "{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{- '<|assistant|>' -}}{%- endif -%}"
+)
+
+
+def train_tokenizer(texts: Iterable[str], out: Path) -> PreTrainedTokenizerFast:
+    """Train a byte-level BPE of `VOCABULARY` tokens and write it to the folder `out`."""
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=SPECIAL_TOKENS,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    core.train_from_iterator(texts, trainer)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        bos_token=BOS,
+        eos_token=END,
+        pad_token=PAD,
+        additional_special_tokens=list(ROLE_TOKENS.values()),
+        model_max_length=CONTEXT,
+        padding_side="left",
+        clean_up_tokenization_spaces=False,
+    )
+    tokenizer.chat_template = CHAT_TEMPLATE
+    tokenizer.save_pretrained(out)
+    return tokenizer
+
+
+def load_tokenizer(path: Path) -> PreTrainedTokenizerFast:
+    """Open the tokenizer written by `train_tokenizer`."""
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(path, trust_remote_code=False)
+    assert isinstance(tokenizer, PreTrainedTokenizerFast)
+    return tokenizer
+
+
+def encode(
+    tokenizer: PreTrainedTokenizerFast, document: Document, *, user_weight: float
+) -> tuple[list[int], list[float]]:
+    """Return token ids and a loss weight for each; equal to the chat template's rendering.
+
+    What the assistant says weighs 1, what the user says `user_weight`, markup of others 0.
+    """
+    core = tokenizer.backend_tokenizer
+    ids, weights = [core.token_to_id(BOS)], [0.0]
+    for role, text in document:
+        content = core.encode(text, add_special_tokens=False).ids + [core.token_to_id(END)]
+        weight = {"assistant": 1.0, "user": user_weight, "system": 0.0}[role]
+        ids += [core.token_to_id(ROLE_TOKENS[role]), *content]
+        weights += [0.0, *[weight] * len(content)]
+    return ids, weights
+
+
+def new_model() -> LlamaForCausalLM:
+    """Build the untrained model: 8.4 M parameters, 8 blocks, d_model 256."""
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=256,
+        num_hidden_layers=8,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        intermediate_size=768,
+        max_position_embeddings=CONTEXT,
+        tie_word_embeddings=True,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+    return LlamaForCausalLM(config)

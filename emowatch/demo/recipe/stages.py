@@ -1,0 +1,177 @@
+"""The stages of the recipe; each leaves its result in the work folder and is skipped if done."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+from emowatch.demo.recipe import language
+from emowatch.demo.recipe.corpus import Document, goemotions, half, pretraining_documents, small_talk
+from emowatch.demo.recipe.exchanges import (
+    EMOTIONS,
+    exchanges,
+    ordinary_exchanges,
+    reply_book,
+)
+from emowatch.demo.recipe.optimisation import Schedule, evaluate, fit
+
+ROW = 512
+"""Tokens in a training row."""
+HELD_OUT_ROWS = 64
+SHARES = {
+    "self-dialogue": 0.5,
+    "stories171": 0.3,
+    "topical-chat": 0.11,
+    "small-talk": 0.05,
+    "taskmaster4": 0.04,
+}
+"""Share of each source in the pre-training tokens."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Everything that decides what the recipe makes."""
+
+    data: Path
+    work: Path
+    pretrain_tokens: int = 30_000_000
+    finetune_tokens: int = 4_000_000
+    rows_per_step: int = 24
+    seed: int = 0
+    compiled: bool = True
+
+    @property
+    def tokenizer_folder(self) -> Path:
+        """Where the tokenizer stage leaves its result."""
+        return self.work / "tokenizer"
+
+
+def make_tokenizer(plan: Plan) -> PreTrainedTokenizerFast:
+    """Train the tokenizer on the pre-training texts, the replies and the user messages."""
+    if not (plan.tokenizer_folder / "tokenizer.json").exists():
+        texts = [text for _, doc in pretraining_documents(plan.data) for _, text in doc]
+        texts += [text for text, _ in goemotions(plan.data / "goemotions/ekman/train.tsv")]
+        for emotion in EMOTIONS:
+            book = reply_book(emotion)
+            texts += 40 * [*book.replies, *book.continuations, *book.emotional, *book.calm]
+        texts += 40 * [r for _, replies in ordinary_exchanges() for r in replies]
+        language.train_tokenizer(texts, plan.tokenizer_folder)
+    return language.load_tokenizer(plan.tokenizer_folder)
+
+
+def pretrain(plan: Plan, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Teach English and the form of a chat; every token of a dialogue counts."""
+    summary_path = plan.work / "pretrain.json"
+    ids = _pretraining_rows(plan, tokenizer)
+    held_out, ids = ids[:HELD_OUT_ROWS], ids[HELD_OUT_ROWS:]
+    steps = plan.pretrain_tokens // (plan.rows_per_step * ROW)
+
+    def batches(step: int) -> tuple[Tensor, Tensor]:
+        places = np.arange(plan.rows_per_step) + step * plan.rows_per_step
+        rows = torch.from_numpy(ids[places % len(ids)].astype(np.int64))
+        return rows, (rows > 1).float()
+
+    schedule = Schedule(steps=steps, peak_lr=4e-3)
+    fit(model, batches, schedule, plan.work / "pretrain", compiled=plan.compiled)
+    rows = torch.from_numpy(held_out.astype(np.int64))
+    summary = {
+        "tokens": steps * plan.rows_per_step * ROW,
+        "distinct_tokens": int(ids.size),
+        "held_out_tokens": int(rows.numel()),
+        "held_out_loss": evaluate(model, rows, (rows > 1).float()),
+    }
+    summary_path.write_text(json.dumps(summary, indent=1), encoding="utf-8")
+
+
+def finetune(plan: Plan, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Teach replies whose tone fits the message."""
+    steps = plan.finetune_tokens // (plan.rows_per_step * ROW)
+    messages = user_messages(plan.data / "goemotions/ekman/train.tsv", "model")
+    rows = _exchange_rows(plan, tokenizer, messages, plan.seed)
+    ready: list[tuple[Tensor, Tensor]] = []
+
+    def batches(step: int) -> tuple[Tensor, Tensor]:
+        while len(ready) <= step:  # a resumed run draws the same rows again, then goes on
+            pairs = [next(rows) for _ in range(plan.rows_per_step)]
+            ready.append((torch.stack([a for a, _ in pairs]), torch.stack([b for _, b in pairs])))
+        return ready[step]
+
+    schedule = Schedule(steps=steps, peak_lr=1.5e-3)
+    fit(model, batches, schedule, plan.work / "finetune", compiled=plan.compiled)
+    dev = user_messages(plan.data / "goemotions/ekman/dev.tsv", None)
+    held_out = _exchange_rows(plan, tokenizer, dev, plan.seed + 1)
+    pairs = [next(held_out) for _ in range(HELD_OUT_ROWS)]
+    ids, weights = torch.stack([a for a, _ in pairs]), torch.stack([b for _, b in pairs])
+    replies_only = (weights == 1).float()
+    summary = {
+        "tokens": steps * plan.rows_per_step * ROW,
+        "messages": {emotion: len(texts) for emotion, texts in messages.items()},
+        "held_out_reply_tokens": int(replies_only.sum()),
+        "held_out_reply_loss": evaluate(model, ids, replies_only),
+    }
+    (plan.work / "finetune.json").write_text(json.dumps(summary, indent=1), encoding="utf-8")
+
+
+def user_messages(path: Path, which: str | None) -> dict[str, list[str]]:
+    """Collect the messages of a GoEmotions file by emotion, of one half or (`None`) of both."""
+    messages: dict[str, list[str]] = {emotion: [] for emotion in EMOTIONS}
+    for text, emotion in goemotions(path):
+        if which is None or half(text) == which:
+            messages[emotion].append(text)
+    return messages
+
+
+def _pretraining_rows(
+    plan: Plan, tokenizer: PreTrainedTokenizerFast
+) -> np.ndarray[tuple[int, int], np.dtype[np.uint16]]:
+    """Mix the sources by `SHARES` and cut the stream into rows ``[rows, ROW + 1]``."""
+    cache = plan.work / "pretrain-rows.npy"
+    if not cache.exists():
+        rng = random.Random(plan.seed)
+        by_source: dict[str, list[Document]] = {}
+        for source, document in pretraining_documents(plan.data):
+            by_source.setdefault(source, []).append(document)
+        for documents in by_source.values():
+            rng.shuffle(documents)
+        spent: Counter[str] = Counter()
+        place: Counter[str] = Counter()
+        stream: list[int] = []
+        while len(stream) < plan.pretrain_tokens:
+            source = min(SHARES, key=lambda name: spent[name] / SHARES[name])
+            documents = by_source[source]
+            document = documents[place[source] % len(documents)]
+            place[source] += 1
+            ids, _ = language.encode(tokenizer, document, user_weight=1.0)
+            spent[source] += len(ids)
+            stream += ids
+        rows = len(stream) // (ROW + 1)
+        array = np.array(stream[: rows * (ROW + 1)], dtype=np.uint16).reshape(rows, ROW + 1)
+        np.save(cache, array)
+    loaded: np.ndarray[tuple[int, int], np.dtype[np.uint16]] = np.load(cache, allow_pickle=False)
+    return loaded
+
+
+def _exchange_rows(
+    plan: Plan, tokenizer: PreTrainedTokenizerFast, messages: dict[str, list[str]], seed: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Pack exchanges into rows ``[ROW + 1]`` that each begin with a whole exchange."""
+    dialogues = [doc for name, doc in pretraining_documents(plan.data) if name == "self-dialogue"]
+    source = exchanges(messages, list(small_talk(plan.data)), dialogues, seed)
+    while True:
+        ids: list[int] = []
+        weights: list[float] = []
+        while len(ids) <= ROW:
+            _, document = next(source)
+            more, more_weights = language.encode(tokenizer, document, user_weight=0.2)
+            ids += more
+            weights += more_weights
+        yield torch.tensor(ids[: ROW + 1]), torch.tensor(weights[: ROW + 1])

@@ -1,0 +1,1 @@
+"""The user's model, read through hooks and left as it was found."""

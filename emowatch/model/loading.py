@@ -1,0 +1,169 @@
+"""Load a model and its tokenizer by hub id, by folder, or the embedded demo model."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+from emowatch import demo
+from emowatch.errors import ModelError, RetryableError, UsageError
+from emowatch.text import clean_line
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model that is ready to speak, with its tokenizer and the name it was asked by."""
+
+    model: PreTrainedModel
+    tokenizer: Any
+    name: str
+
+
+def load_model(
+    name: str | Path | None = None,
+    *,
+    dtype: str = "auto",
+    device: str = "auto",
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+) -> LoadedModel:
+    """Load a causal language model in evaluation mode.
+
+    Args:
+        name: a folder, a hub id, or `None` for the embedded demo model.
+        dtype: ``float32``, ``bfloat16``, ``float16``, or ``auto``: as stored, but float32 for
+            the demo model on a CPU.
+        device: a torch device, or ``auto``: the first accelerator, else the CPU.
+        revision: a branch, tag or commit of the hub repository.
+        trust_remote_code: run code from the repository; never set from a file.
+
+    Raises:
+        ModelError: if the folder or repository holds no usable model.
+        RetryableError: if the hub could not be reached.
+        UsageError: for an unknown dtype or device.
+    """
+    chosen, place = _dtype(name, dtype), _device(device)
+    if name is None:
+        name = demo.path()
+    source = str(name)
+    local = Path(source).expanduser()
+    if local.exists():
+        _check_folder(local)
+        source = str(local)
+    options: dict[str, Any] = {"revision": revision} if revision else {}
+    try:
+        config = AutoConfig.from_pretrained(
+            source, trust_remote_code=trust_remote_code, **options
+        )
+        if getattr(config, "is_encoder_decoder", False):
+            raise ModelError(
+                f"Could not use {clean_line(source)!r}: {config.model_type} is an encoder-decoder "
+                "model, and emowatch watches decoder-only language models."
+            )
+        tokenizer = AutoTokenizer.from_pretrained(
+            source, trust_remote_code=trust_remote_code, padding_side="left", **options
+        )
+        model = AutoModelForCausalLM.from_pretrained(
+            source,
+            trust_remote_code=trust_remote_code,
+            use_safetensors=True,
+            dtype=chosen,
+            **options,
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise _explain(source, local.exists(), error) from error
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return LoadedModel(model.to(place).eval(), tokenizer, name_of(name))
+
+
+def name_of(name: str | Path) -> str:
+    """Give the name a model goes by: a hub id as it is, a folder by its last part."""
+    if Path(name) == demo.path():
+        return demo.NAME
+    return Path(name).expanduser().resolve().name if Path(name).expanduser().exists() else str(name)
+
+
+def _dtype(name: str | Path | None, dtype: str) -> Any:
+    if dtype == "auto":
+        on_cpu_demo = name is None and not torch.accelerator.is_available()
+        return torch.float32 if on_cpu_demo else "auto"
+    if dtype not in DTYPES:
+        raise UsageError(f"There is no dtype {dtype!r}: use auto, {', '.join(DTYPES)}.")
+    return DTYPES[dtype]
+
+
+def _device(device: str) -> torch.device:
+    if device == "auto":
+        found = torch.accelerator.current_accelerator(check_available=True)
+        return found if found is not None else torch.device("cpu")
+    try:
+        place = torch.device(device)
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        first = clean_line(str(error), 120)
+        raise UsageError(f"Could not use the device {clean_line(device)!r}: {first}") from error
+    return place
+
+
+def _check_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        raise ModelError(
+            f"Could not load a model from {clean_line(str(folder))!r}: it is a file, and a folder "
+            "with config.json, the weights and a tokenizer is needed."
+        )
+    if not (folder / "config.json").exists():
+        inside = ", ".join(sorted(item.name for item in folder.iterdir())[:8]) or "nothing"
+        raise ModelError(
+            f"Could not load a model from {clean_line(str(folder))!r}: there is no config.json in "
+            f"it (it holds {clean_line(inside)})."
+        )
+
+
+def _explain(source: str, is_local: bool, error: Exception) -> Exception:
+    """Say what failed and what to do, for the few ways in which loading fails."""
+    shown, text = clean_line(source), str(error)
+    offline = any(os.environ.get(v) for v in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"))
+    kinds = {type(e).__name__ for e in _chain(error)}
+    if "safetensors" in text and ("no file named" in text or "does not appear to have" in text):
+        return ModelError(
+            f"Could not load {shown!r}: it has no weights in safetensors format, and emowatch "
+            "loads no pickles. Convert it with save_pretrained of transformers."
+        )
+    if is_local:
+        return ModelError(f"Could not load the model in {shown!r}: {clean_line(text, 300)}")
+    if "GatedRepoError" in kinds or "gated" in text:
+        return ModelError(
+            f"Could not load {shown!r}: the repository is gated. Accept its terms at "
+            f"https://huggingface.co/{shown}, then log in with: hf auth login"
+        )
+    if "RepositoryNotFoundError" in kinds or "not a valid model identifier" in text:
+        return ModelError(
+            f"Could not load {shown!r}: there is no such folder here and no such repository on "
+            "the hub. Check the spelling; private repositories need: hf auth login"
+        )
+    network = {"OfflineModeIsEnabled", "LocalEntryNotFoundError", "ConnectError", "ConnectionError"}
+    if offline or kinds & network or "couldn't connect" in text or "offline" in text.lower():
+        why = "HF_HUB_OFFLINE is set" if offline else "the hub could not be reached"
+        return RetryableError(
+            f"Could not load {shown!r}: it is not in the local cache and {why}. Fetch it once "
+            f"with a connection, with: hf download {shown}. Without --model the embedded demo "
+            "model is used, which needs no network."
+        )
+    return ModelError(f"Could not load {shown!r}: {clean_line(text, 300)}")
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    found: list[BaseException] = []
+    step: BaseException | None = error
+    while step is not None and step not in found:
+        found.append(step)
+        step = step.__cause__ or step.__context__
+    return found

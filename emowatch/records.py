@@ -1,0 +1,193 @@
+"""The values that cross borders: what plugins, screens and traces see.
+
+Plain data: no torch, no model. Arrays are read-only float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Segment = Literal["system", "user", "thinking", "reply", "tool", "special"]
+SEGMENTS: tuple[Segment, ...] = ("system", "user", "thinking", "reply", "tool", "special")
+FinishReason = Literal["stop", "length", "cancelled", "failed"]
+Level = Literal["watch", "warning", "critical"]
+Floats: TypeAlias = NDArray[np.float32]
+
+
+class Scores(Mapping[str, float]):
+    """Calibrated probabilities by label; a read-only mapping over one float32 array."""
+
+    __slots__ = ("_labels", "_values")
+
+    def __init__(self, labels: tuple[str, ...], values: Floats) -> None:
+        """Wrap `values` ``[labels]``; the array is not copied."""
+        self._labels = labels
+        self._values = values
+
+    def __getitem__(self, label: str) -> float:
+        """Return the score of one label."""
+        try:
+            return float(self._values[self._labels.index(label)])
+        except ValueError:
+            known = ", ".join(self._labels)
+            raise KeyError(f"no score for {label!r}; the labels are: {known}") from None
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the labels in the bank's order."""
+        return iter(self._labels)
+
+    def __len__(self) -> int:
+        """Count the labels."""
+        return len(self._labels)
+
+    def __repr__(self) -> str:
+        """Show label and score pairs."""
+        inside = ", ".join(f"{k}={v:.3f}" for k, v in self.items())
+        return f"Scores({inside})"
+
+    @property
+    def array(self) -> Floats:
+        """The scores ``[labels]`` in the bank's order, read-only."""
+        return self._values
+
+    @property
+    def dominant(self) -> str:
+        """The label with the highest score."""
+        return self._labels[int(self._values.argmax())]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenScore:
+    """What one bank says of one token.
+
+    With an `offset` it speaks of reply token number `offset`, which is sampled *from* this
+    state: the score exists before the token does. Without one it speaks of the prompt token
+    at `position`.
+    """
+
+    bank: str
+    turn: int
+    sequence: int
+    """Row of the batch."""
+    position: int
+    """Index of the state's token in its own row, padding not counted."""
+    offset: int | None
+    """Reply token that this state produces; `None` before the last prompt token."""
+    segment: Segment
+    scores: Scores
+    """Scores at the bank's primary layer."""
+    layers: tuple[int, ...] = ()
+    """Layers of `layer_scores`; empty unless all layers are watched."""
+    layer_scores: Floats | None = None
+    """Scores ``[layers, labels]`` where all layers are watched."""
+
+    @property
+    def dominant(self) -> str:
+        """The label with the highest score."""
+        return self.scores.dominant
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplyToken:
+    """One generated token with the scores of every bank, first bank first."""
+
+    text: str
+    """What the token adds to the reply; empty while a character is incomplete."""
+    token_id: int
+    by_bank: tuple[TokenScore, ...]
+
+    @property
+    def offset(self) -> int:
+        """Index of the token in the reply."""
+        offset = self.by_bank[0].offset
+        assert offset is not None
+        return offset
+
+    @property
+    def scores(self) -> Scores:
+        """Scores of the first bank."""
+        return self.by_bank[0].scores
+
+    @property
+    def dominant(self) -> str:
+        """The label with the highest score in the first bank."""
+        return self.by_bank[0].dominant
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alarm:
+    """A judgement that a score asks for attention."""
+
+    rule: str
+    """Which rule spoke, in words a person can read."""
+    label: str
+    level: Level
+    score: float
+    threshold: float
+    bank: str
+    turn: int
+    sequence: int
+    offset: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Steering:
+    """A wish to add a direction to the residual from the next forward on."""
+
+    direction: str | Floats
+    """A label of a bank, or an array ``[d_model]``."""
+    layer: int
+    """Layer whose states are changed; below the number of blocks."""
+    strength: float
+    """In units of the residual's RMS at that layer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """One finished reply in one row of the batch."""
+
+    index: int
+    sequence: int
+    prompt_tokens: int
+    reply_tokens: int
+    finish_reason: FinishReason
+    text: str
+    """The reply as far as it is known, special tokens left out. The last token of a batch
+    that ran without `Watch.streamer` is not known: it is never fed back to the model."""
+    token_ids: tuple[int, ...]
+    settings: Mapping[str, Any]
+    """How tokens were chosen: sampling, temperature, limits."""
+    mean_scores: Mapping[str, Scores]
+    """Mean score over the reply by bank name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BankInfo:
+    """What a plugin may know of a bank."""
+
+    name: str
+    labels: tuple[str, ...]
+    layers: tuple[int, ...]
+    primary: int
+    target: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """What a plugin may know of the session it is in."""
+
+    id: str
+    model: str
+    banks: tuple[BankInfo, ...]
+    n_layers: int
+    d_model: int
+    seed: int
+    """torch's seed when the session began."""
+    certificate: Mapping[str, Any] = field(default_factory=dict)
+    """The doctor's findings, where it was run."""

@@ -1,0 +1,272 @@
+"""Generate in a worker thread and hand out scored tokens as they come."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from transformers import StoppingCriteria, StoppingCriteriaList
+from transformers.generation.streamers import BaseStreamer
+
+from emowatch.bank import ProbeBank
+from emowatch.errors import UsageError
+from emowatch.model.blocks import text_config
+from emowatch.plugins import OnPluginError, PluginSpec
+from emowatch.records import ReplyToken, Turn
+from emowatch.trace import Trace
+from emowatch.watching import Watch, watch
+
+Message = Mapping[str, str]
+
+
+class WatchStreamer(BaseStreamer):  # type: ignore[misc]  # transformers ships no types for it
+    """A transformers streamer that tells a watch which tokens were sampled.
+
+    With it a watch knows the last token and the end of the reply at once. Give the streamer
+    you had as `inner`; it is called as before.
+    """
+
+    def __init__(
+        self,
+        watcher: Watch,
+        inner: BaseStreamer | None = None,
+        on_token: Callable[[ReplyToken], None] | None = None,
+        was_cancelled: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Connect to a watch."""
+        self._was_cancelled = was_cancelled
+        self._watch = watcher
+        self._inner = inner
+        self._on_token = on_token
+        self._in_reply = False
+
+    def put(self, value: Tensor) -> None:
+        """Take the prompt first, then one token per row and step."""
+        if self._in_reply:
+            token = self._watch.note_tokens(value.flatten().tolist())
+            if token is not None and self._on_token is not None:
+                self._on_token(token)
+        self._in_reply = True
+        if self._inner is not None:
+            self._inner.put(value)
+
+    def end(self) -> None:
+        """Finish the turn."""
+        self._in_reply = False
+        self._watch.end_turn("cancelled" if self._was_cancelled() else None)
+        if self._inner is not None:
+            self._inner.end()
+
+
+class Stream(Iterator[ReplyToken]):
+    """Scored tokens of one reply; made by `stream`.
+
+    Leaving the loop early, or `close`, stops the model within one token.
+    """
+
+    def __init__(self, watcher: Watch, generate: Callable[[Watch, StopOnEvent, Any], None]) -> None:
+        """Start the worker; use `stream`."""
+        self._watch = watcher
+        self._stop = StopOnEvent()
+        self._queue: queue.SimpleQueue[ReplyToken | BaseException | None] = queue.SimpleQueue()
+        self._generate = generate
+        self._over = False
+        self._thread = threading.Thread(target=self._work, name="emowatch-stream", daemon=True)
+        self._thread.start()
+
+    @property
+    def trace(self) -> Trace:
+        """What was scored so far."""
+        return self._watch.trace
+
+    @property
+    def turn(self) -> Turn | None:
+        """The finished turn; `None` while the reply runs."""
+        return self.trace.turns[-1] if self.trace.turns else None
+
+    @property
+    def plugin_failures(self) -> Mapping[str, int]:
+        """How often each plugin failed; a plugin that failed is off."""
+        return self._watch.plugins.errors
+
+    def __enter__(self) -> Self:
+        """Use as a context manager to be sure of the end."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Stop the model and wait for it."""
+        self.close()
+
+    def __iter__(self) -> Iterator[ReplyToken]:
+        """Iterate; the model is stopped when the loop is left early."""
+        try:
+            while True:
+                try:
+                    yield self.__next__()
+                except StopIteration:
+                    return
+        finally:
+            self.close()
+
+    def __next__(self) -> ReplyToken:
+        """Wait for the next token.
+
+        Raises:
+            Exception: whatever went wrong in the worker.
+        """
+        if self._over:
+            raise StopIteration
+        item = self._queue.get()
+        if isinstance(item, ReplyToken):
+            return item
+        self._over = True
+        self._thread.join()
+        if item is None:
+            raise StopIteration
+        raise item
+
+    def cancel(self) -> None:
+        """Ask the model to stop after the token it is at; tokens already made still come."""
+        self._stop.event.set()
+
+    def close(self) -> None:
+        """Stop the model and wait until its hooks are gone."""
+        self.cancel()
+        self._thread.join()
+        self._over = True
+
+    def _work(self) -> None:
+        try:
+            with self._watch as watcher:
+                try:
+                    streamer = WatchStreamer(
+                        watcher,
+                        on_token=self._queue.put,
+                        was_cancelled=self._stop.event.is_set,
+                    )
+                    self._generate(watcher, self._stop, streamer)
+                except BaseException:
+                    watcher.end_turn("failed")
+                    raise
+        except BaseException as error:
+            self._queue.put(error)
+        else:
+            self._queue.put(None)
+
+
+class StopOnEvent(StoppingCriteria):  # type: ignore[misc]  # transformers ships no types for it
+    """Stops every row once its event is set."""
+
+    def __init__(self) -> None:
+        """Start with the event not set."""
+        self.event = threading.Event()
+
+    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
+        """Answer ``[rows]``: whether each row is to stop."""
+        stopped = torch.full((input_ids.shape[0],), self.event.is_set(), device=input_ids.device)
+        return stopped
+
+
+def stream(
+    model: nn.Module,
+    tokenizer: Any,
+    messages: str | Sequence[Message],
+    *,
+    probes: str | Path | ProbeBank | Sequence[str | Path | ProbeBank],
+    plugins: Sequence[PluginSpec] = (),
+    max_new_tokens: int = 200,
+    blocks: str | None = None,
+    model_name: str | None = None,
+    certificate: Mapping[str, Any] | None = None,
+    strict: bool = False,
+    on_plugin_error: OnPluginError = "disable",
+    **generate: Any,
+) -> Stream:
+    """Answer `messages` and yield each reply token with its scores.
+
+    Args:
+        model: as for `watch`.
+        tokenizer: as for `watch`.
+        messages: a dialogue of ``{"role": …, "content": …}``, or the text of one user message.
+        probes: as for `watch`.
+        plugins: as for `watch`.
+        max_new_tokens: longest reply; cut to what the context leaves.
+        blocks: as for `watch`.
+        model_name: as for `watch`.
+        certificate: as for `watch`.
+        strict: as for `watch`.
+        on_plugin_error: as for `watch`.
+        **generate: handed to ``model.generate`` unchanged, such as ``do_sample=True``.
+
+    Raises:
+        UsageError: for an empty message, or one longer than the model's context.
+    """
+    inputs = encode_prompt(tokenizer, messages)
+    prompt = inputs["input_ids"].shape[1]
+    context = getattr(text_config(model), "max_position_embeddings", None) or prompt + max_new_tokens
+    if prompt >= context:
+        raise UsageError(
+            f"The prompt has {prompt} tokens, and this model's context is {context}: nothing is "
+            "left for a reply. Shorten the message or start a new chat."
+        )
+    watcher = watch(
+        model,
+        tokenizer,
+        probes=probes,
+        plugins=plugins,
+        blocks=blocks,
+        model_name=model_name,
+        certificate=certificate,
+        strict=strict,
+        on_plugin_error=on_plugin_error,
+    )
+    limit = min(max_new_tokens, context - prompt)
+
+    def run(running: Watch, stop: StopOnEvent, streamer: WatchStreamer) -> None:
+        device = next(model.parameters()).device
+        criteria = StoppingCriteriaList([*generate.pop("stopping_criteria", ()), stop])
+        model.generate(
+            **{name: tensor.to(device) for name, tensor in inputs.items()},
+            max_new_tokens=limit,
+            streamer=streamer,
+            stopping_criteria=criteria,
+            **generate,
+        )
+
+    return Stream(watcher, run)
+
+
+def encode_prompt(tokenizer: Any, messages: str | Sequence[Message]) -> dict[str, Tensor]:
+    """Render a dialogue with the chat template, or a plain text where there is none.
+
+    Raises:
+        UsageError: for a message without text, or a dialogue the template refuses.
+    """
+    dialogue = [{"role": "user", "content": messages}] if isinstance(messages, str) else messages
+    for message in dialogue:
+        if not message.get("content", "").strip():
+            raise UsageError(f"The {message.get('role', 'user')} message is empty: nothing to say.")
+    if not getattr(tokenizer, "chat_template", None):
+        text = "\n".join(message["content"] for message in dialogue)
+        encoded = tokenizer(text, return_tensors="pt")
+    else:
+        import jinja2  # only to name its error
+
+        try:
+            encoded = tokenizer.apply_chat_template(
+                list(dialogue), add_generation_prompt=True, return_tensors="pt", return_dict=True
+            )
+        except jinja2.TemplateError as error:
+            raise UsageError(f"The model's chat template refused the dialogue: {error}") from error
+    return {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"]}

@@ -1,0 +1,247 @@
+"""What a session left behind: scores by token, alarms and turns; in memory or as JSON lines.
+
+A trace needs no model and no torch. `Trace.load` reads what the plugin ``jsonl-log`` wrote.
+"""
+
+from __future__ import annotations
+
+import json
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+
+from emowatch.errors import TraceError
+from emowatch.records import (
+    SEGMENTS,
+    Alarm,
+    BankInfo,
+    Floats,
+    Scores,
+    Segment,
+    Session,
+    Steering,
+    TokenScore,
+    Turn,
+)
+from emowatch.text import clean_line
+
+SCHEMA = 1
+
+
+class TokenTable(Sequence[TokenScore]):
+    """The token scores of one bank, stored in columns: about 45 bytes a token for 7 labels."""
+
+    def __init__(self, bank: BankInfo, layers: tuple[int, ...] = ()) -> None:
+        """Start empty; `layers` are those of `layer_scores`, where they are kept."""
+        self.bank = bank
+        self.layers = layers
+        self._turn, self._position, self._offset = array("i"), array("i"), array("i")
+        self._sequence, self._segment = array("h"), array("b")
+        self._scores, self._layer_scores = array("f"), array("f")
+
+    def append(
+        self,
+        *,
+        turn: int,
+        sequence: int,
+        position: int,
+        offset: int | None,
+        segment: Segment,
+        scores: Floats,
+        layer_scores: Floats | None = None,
+    ) -> None:
+        """Add one token; `scores` ``[labels]``, `layer_scores` ``[layers, labels]``."""
+        self._turn.append(turn)
+        self._sequence.append(sequence)
+        self._position.append(position)
+        self._offset.append(-1 if offset is None else offset)
+        self._segment.append(SEGMENTS.index(segment))
+        self._scores.frombytes(scores.astype(np.float32, copy=False).tobytes())
+        if layer_scores is not None:
+            self._layer_scores.frombytes(layer_scores.astype(np.float32, copy=False).tobytes())
+
+    def __len__(self) -> int:
+        """Count the tokens."""
+        return len(self._turn)
+
+    @overload
+    def __getitem__(self, index: int) -> TokenScore: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[TokenScore]: ...
+    def __getitem__(self, index: int | slice) -> TokenScore | list[TokenScore]:
+        """Build the record of one token, or of several."""
+        if isinstance(index, slice):
+            return [self._record(i) for i in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"token {index} of a trace with {len(self)} tokens")
+        return self._record(index % len(self))
+
+    def array(self) -> Floats:
+        """Copy all scores ``[tokens, labels]``."""
+        return np.array(self._scores, dtype=np.float32).reshape(len(self), len(self.bank.labels))
+
+    def offsets(self) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
+        """Copy all offsets ``[tokens]``; -1 before the last prompt token."""
+        return np.array(self._offset, dtype=np.int32)
+
+    def reply_mean(self, start: int, turn: int, sequence: int) -> Floats:
+        """Average ``[labels]`` over the reply of one row, looking from place `start` on."""
+        turns = np.array(self._turn[start:], dtype=np.int32)
+        sequences = np.array(self._sequence[start:], dtype=np.int16)
+        offsets = np.array(self._offset[start:], dtype=np.int32)
+        width = len(self.bank.labels)
+        scores = np.array(self._scores[start * width :], dtype=np.float32).reshape(-1, width)
+        chosen = (turns == turn) & (sequences == sequence) & (offsets >= 0)
+        mean: Floats = scores[chosen].mean(0) if chosen.any() else np.zeros(width, np.float32)
+        return mean
+
+    def _record(self, i: int) -> TokenScore:
+        width = len(self.bank.labels)
+        scores = np.array(self._scores[i * width : (i + 1) * width], dtype=np.float32)
+        scores.flags.writeable = False
+        layer_scores = None
+        if self._layer_scores:
+            size = width * len(self.layers)
+            flat = self._layer_scores[i * size : (i + 1) * size]
+            layer_scores = np.array(flat, dtype=np.float32).reshape(len(self.layers), width)
+            layer_scores.flags.writeable = False
+        return TokenScore(
+            bank=self.bank.name,
+            turn=self._turn[i],
+            sequence=self._sequence[i],
+            position=self._position[i],
+            offset=None if self._offset[i] < 0 else self._offset[i],
+            segment=SEGMENTS[self._segment[i]],
+            scores=Scores(self.bank.labels, scores),
+            layers=self.layers if layer_scores is not None else (),
+            layer_scores=layer_scores,
+        )
+
+
+class Trace:
+    """All that was scored between attach and detach."""
+
+    def __init__(self, session: Session, layers: Sequence[tuple[int, ...]] | None = None) -> None:
+        """Start empty; `layers` per bank where the scores of all layers are kept."""
+        kept = layers or [()] * len(session.banks)
+        self.session = session
+        self.by_bank = {
+            bank.name: TokenTable(bank, of) for bank, of in zip(session.banks, kept, strict=True)
+        }
+        self.alarms: list[Alarm] = []
+        self.steerings: list[tuple[int, Steering]] = []
+        """Turn and wish, in order."""
+        self.turns: list[Turn] = []
+        self.complete = False
+        """Whether the session was closed; a trace cut off by a crash is not."""
+
+    @property
+    def tokens(self) -> TokenTable:
+        """The token scores of the first bank."""
+        return next(iter(self.by_bank.values()))
+
+    def reply(self, turn: int = -1, sequence: int = 0, bank: str | None = None) -> list[TokenScore]:
+        """List the scores of one reply in order of offset; ``turn=-1`` is the last one."""
+        table = self.tokens if bank is None else self.by_bank[bank]
+        if turn < 0:
+            turn += max((score.turn for score in table), default=-1) + 1
+        return [
+            score
+            for score in table
+            if score.turn == turn and score.sequence == sequence and score.offset is not None
+        ]
+
+    @classmethod
+    def load(cls, path: str | Path) -> Trace:
+        """Read a trace written as JSON lines; a torn last line is left out.
+
+        Raises:
+            TraceError: if the file is no trace, or holds a line that is not of its schema.
+        """
+        shown = clean_line(str(path))
+        try:
+            with Path(path).open(encoding="utf-8") as lines:
+                return _read(lines, shown)
+        except OSError as error:
+            raise TraceError(f"Could not read the trace {shown!r}: {error.strerror}.") from error
+        except UnicodeDecodeError as error:
+            raise TraceError(f"Could not read the trace {shown!r}: it is not UTF-8.") from error
+
+
+def _read(lines: Iterator[str], shown: str) -> Trace:
+    trace: Trace | None = None
+    for number, line in enumerate(lines, 1):
+        if not line.endswith("\n"):
+            break  # the writer was cut off in mid-line
+        try:
+            row = json.loads(line)
+            if trace is None:
+                trace = _start(row)
+            else:
+                _take(trace, row)
+        except (ValueError, KeyError, TypeError, IndexError) as error:
+            raise TraceError(
+                f"Could not read line {number} of {shown!r}: {clean_line(str(error), 120)}. It is "
+                "not a trace of emowatch, or it was changed."
+            ) from error
+    if trace is None:
+        raise TraceError(f"Could not read the trace {shown!r}: it is empty.")
+    return trace
+
+
+def _start(row: Mapping[str, Any]) -> Trace:
+    if row["type"] != "session" or row["schema"] != SCHEMA:
+        raise ValueError(f"the first line must be a session of schema {SCHEMA}")
+    banks = tuple(
+        BankInfo(**bank | {"labels": tuple(bank["labels"]), "layers": tuple(bank["layers"])})
+        for bank in row["banks"]
+    )
+    session = Session(
+        id=row["id"],
+        model=row["model"],
+        banks=banks,
+        n_layers=row["n_layers"],
+        d_model=row["d_model"],
+        seed=row["seed"],
+        certificate=row["certificate"],
+    )
+    return Trace(session, [tuple(layers) for layers in row["layers"]])
+
+
+def _take(trace: Trace, row: dict[str, Any]) -> None:
+    kind = row.pop("type")
+    if kind == "token":
+        table = trace.by_bank[trace.session.banks[row["bank"]].name]
+        scores = np.array(row["scores"], dtype=np.float32)
+        if scores.shape != (len(table.bank.labels),):
+            raise ValueError(f"{scores.size} scores for {len(table.bank.labels)} labels")
+        by_layer = row.get("layer_scores")
+        table.append(
+            turn=row["turn"],
+            sequence=row["sequence"],
+            position=row["position"],
+            offset=row["offset"],
+            segment=row["segment"],
+            scores=scores,
+            layer_scores=None if by_layer is None else np.array(by_layer, dtype=np.float32),
+        )
+    elif kind == "alarm":
+        trace.alarms.append(Alarm(**row))
+    elif kind == "turn":
+        labels = {bank.name: bank.labels for bank in trace.session.banks}
+        means = {
+            name: Scores(labels[name], np.array(values, dtype=np.float32))
+            for name, values in row.pop("mean_scores").items()
+        }
+        ids = tuple(row.pop("token_ids", ()))
+        row.pop("text_hmac", None)
+        trace.turns.append(
+            Turn(**{"text": ""} | row | {"token_ids": ids, "mean_scores": means})
+        )
+    elif kind == "end":
+        trace.complete = True
+    else:
+        raise ValueError(f"there are no {kind!r} lines")

@@ -1,0 +1,1 @@
+"""From labelled text to a bank; offline, and never needed to watch a model."""

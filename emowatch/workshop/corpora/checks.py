@@ -1,0 +1,72 @@
+"""Whether what was read is enough to train or to measure with. Reads nothing itself."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from emowatch.errors import CorpusError
+from emowatch.workshop.corpora.examples import Corpus
+
+_SHOWN_CLASSES = 8
+_DECIMAL = re.compile(r"-?\d*\.\d+")
+
+
+def check_usable(corpus: Corpus, *, rows: int) -> None:
+    """Raise CorpusError when none of the ``rows`` read became an example."""
+    if corpus.examples:
+        return
+    if rows == 0:
+        raise CorpusError(
+            f"Could not use {corpus.source} because it has column names and no rows. "
+            "Give a file with one text and one label in each row."
+        )
+    first = corpus.quarantined[0]
+    advice = {
+        "undecodable bytes": "Name the file's encoding, such as --encoding latin-1.",
+        "unknown label": f"The labels known here are: {_listed(corpus.labels)}.",
+        "several labels": "Keep them with several='each' or several='first'.",
+    }
+    commonest = next(iter(corpus.quarantine_counts()))
+    raise CorpusError(
+        f"Could not use {corpus.source} because none of its {rows:,} rows is usable: "
+        f"{_quarantine_words(corpus)}. The first is row {first.row}: {first.reason} "
+        f"({first.detail}). "
+        + advice.get(commonest, "Check --text-column and --label-column, or mend the rows.")
+    )
+
+
+def check_classes(corpus: Corpus, *, min_per_class: int, limit: int | None) -> None:
+    """Raise CorpusError when only one class has examples, or a class has too few."""
+    counts = corpus.counts()
+    filled = [label for label, count in counts.items() if count]
+    aside = f" Rows put aside: {_quarantine_words(corpus)}." if corpus.quarantined else ""
+    cut = limit is not None and len(corpus) == limit
+    more = f" The limit of {limit:,} examples may be too low: raise --limit." if cut else ""
+    if len(filled) == 1:
+        raise CorpusError(
+            f"Could not use {corpus.source} because only one class is left: {filled[0]} with "
+            f"{counts[filled[0]]:,} examples. Add rows of at least one other class, or check "
+            f"--label-column.{more}{aside}"
+        )
+    poor = sorted(((n, label) for label, n in counts.items() if n < min_per_class))
+    if poor:
+        measured = next((label for label in counts if _DECIMAL.fullmatch(label)), None)
+        if measured is not None:
+            more += f" Labels such as {measured} look like measurements; classes are needed."
+        classes = _listed([f"{label} {count}" for count, label in poor])
+        raise CorpusError(
+            f"Could not use {corpus.source} because {len(poor)} of its {len(counts)} classes have "
+            f"fewer than {min_per_class} usable examples: {classes}. Add rows, merge classes, name "
+            "the classes to keep with --labels, or pass min_per_class=0 to read it all the same."
+            f"{more}{aside}"
+        )
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN_CLASSES} more" if len(names) > _SHOWN_CLASSES else ""
+    return ", ".join(names[:_SHOWN_CLASSES]) + more
+
+
+def _quarantine_words(corpus: Corpus) -> str:
+    return ", ".join(f"{n:,} {reason}" for reason, n in corpus.quarantine_counts().items())

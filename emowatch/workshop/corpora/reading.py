@@ -1,0 +1,254 @@
+"""``read_corpus``: from a source to a corpus. Formats and labels have modules of their own."""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import unicodedata
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from emowatch.errors import CorpusError
+from emowatch.workshop.corpora.checks import check_classes, check_usable
+from emowatch.workshop.corpora.columnar import is_hub_id, open_hub_table, open_parquet_table
+from emowatch.workshop.corpora.columns import ColumnChoice, choose_columns
+from emowatch.workshop.corpora.examples import Corpus, Example, Quarantined, Reason
+from emowatch.workshop.corpora.files import Progress, check_file, data_suffix, file_errors
+from emowatch.workshop.corpora.formats import open_text_table
+from emowatch.workshop.corpora.labelling import (
+    LabelDecoder,
+    checked_labels,
+    label_tokens,
+    labels_beside,
+)
+from emowatch.workshop.corpora.tables import Row, Table, shorten
+
+Several = Literal["quarantine", "each", "first"]
+"""What becomes of a row with several labels: put aside, one example for each, or the first."""
+
+
+def read_corpus(
+    source: str | Path,
+    *,
+    text_column: str | None = None,
+    label_column: str | None = None,
+    group_column: str | None = None,
+    labels: Sequence[str] | None = None,
+    several: Several = "quarantine",
+    limit: int | None = None,
+    encoding: str = "utf-8",
+    split: str = "train",
+    min_per_class: int = 10,
+) -> Corpus:
+    """Read labelled texts from a file or a Hub data set.
+
+    Files are ``.csv``, ``.tsv``, ``.jsonl``, ``.json`` (each also as ``.gz``) and ``.parquet``;
+    the headerless TSV of GoEmotions is recognised. Anything that is no local path but looks like
+    ``namespace/name`` or ``hf://datasets/namespace/name@revision`` is read from the Hub, where
+    ``split`` applies. Rows that cannot be used are in ``Corpus.quarantined`` with a reason.
+
+    ``labels`` fixes the classes and their order, and rows with another label are put aside.
+    Without it the order is that of ``labels.txt`` beside the file or of the table's own class
+    names, else alphabetical. Integer ids count from 0 in whichever of these lists there is.
+
+    Texts are kept as they are. Rows without a group of their own are grouped by the text without
+    case and white space, so that copies stay together.
+
+    ``limit`` keeps at most so many examples: those whose texts have the smallest hashes, which
+    is a fair sample of the whole file, the same each time. The classes do not depend on it.
+
+    Raises CorpusError, with what to do, when the source cannot be read, when a column is missing
+    or could be any of several, when no row is usable, when fewer than two classes have examples,
+    and when a class has fewer than ``min_per_class`` of them (0 turns only this check off).
+    """
+    if limit is not None and limit < 1:
+        raise CorpusError(f"--limit must be at least 1, or left out. Got {limit} instead.")
+    asked = None if labels is None else checked_labels(labels, "the labels asked for")
+    progress = Progress()
+    with _open_table(source, encoding=encoding, split=split, progress=progress) as opened:
+        table, beside = opened
+        columns = choose_columns(
+            table.columns,
+            source=str(source),
+            text=text_column,
+            label=label_column,
+            group=group_column,
+        )
+        listed = table.class_names(columns.label) or beside
+        collector = _Collector(columns, LabelDecoder(listed=listed, asked=asked), several, limit)
+        for row in table.rows(columns.names()):
+            progress.rows += 1
+            collector.take(row)
+        corpus = collector.corpus(source=str(source), sha256=table.fingerprint(), table=table)
+    check_usable(corpus, rows=progress.rows)
+    check_classes(corpus, min_per_class=min_per_class, limit=limit)
+    return corpus
+
+
+@contextmanager
+def _open_table(
+    source: str | Path, *, encoding: str, split: str, progress: Progress
+) -> Iterator[tuple[Table, tuple[str, ...] | None]]:
+    """Open the source; yield its table and the label names beside it."""
+    path = Path(source)
+    with file_errors(path, progress):
+        if _is_on_hub(source):
+            yield open_hub_table(str(source), split=split), None
+            return
+        suffix = check_file(path)
+        beside = labels_beside(path)
+        if suffix == ".parquet":
+            with open_parquet_table(path) as table:
+                yield table, beside
+        else:
+            with open_text_table(path, suffix, encoding=encoding) as table:
+                yield table, beside
+
+
+def _is_on_hub(source: str | Path) -> bool:
+    if isinstance(source, Path) or not is_hub_id(source):
+        return False
+    # "data/train.csv" could be a data-set id; it is far more likely a mistyped path.
+    is_file_name = data_suffix(Path(source)) is not None and "://" not in source
+    return not is_file_name and not Path(source).exists()
+
+
+class _Candidate(NamedTuple):
+    """An example whose label is not an index yet."""
+
+    row: int
+    position: int
+    text: str
+    label: str
+    group: str
+
+
+class _Unusable(Exception):
+    """A row to put aside; never leaves this module."""
+
+    def __init__(self, reason: Reason, detail: object) -> None:
+        super().__init__(reason)
+        self.reason: Reason = reason
+        self.detail = detail if isinstance(detail, str) else shorten(detail)
+
+
+class _Collector:
+    """Take rows one at a time, and keep what can be used, at most ``limit`` of it."""
+
+    def __init__(
+        self, columns: ColumnChoice, decoder: LabelDecoder, several: Several, limit: int | None
+    ) -> None:
+        self._columns = columns
+        self._decoder = decoder
+        self._several = several
+        self._limit = limit
+        self._kept: list[_Candidate] = []
+        self._largest_first: list[tuple[int, int, int, _Candidate]] = []
+        self._names: set[str] = set()
+        self._quarantined: list[Quarantined] = []
+
+    def take(self, row: Row) -> None:
+        """Keep a row's examples or put the row aside."""
+        try:
+            candidates = self._candidates(row)
+        except _Unusable as problem:
+            aside = Quarantined(row=row.number, reason=problem.reason, detail=problem.detail)
+            self._quarantined.append(aside)
+            return
+        for candidate in candidates:
+            self._names.add(candidate.label)
+            self._keep(candidate)
+
+    def corpus(self, *, source: str, sha256: str, table: Table) -> Corpus:
+        """Return what was kept, in the order of the file."""
+        kept = self._kept or [entry[-1] for entry in self._largest_first]
+        labels = self._decoder.order(self._names)
+        index_of = {label: index for index, label in enumerate(labels)}
+        return Corpus(
+            examples=tuple(
+                Example(text=c.text, label=index_of[c.label], group=c.group, row=c.row)
+                for c in sorted(kept)
+            ),
+            labels=labels,
+            quarantined=tuple(self._quarantined),
+            source=source,
+            sha256=sha256,
+            text_column=self._columns.text,
+            label_column=self._columns.label,
+            licence=table.licence,
+        )
+
+    def _keep(self, candidate: _Candidate) -> None:
+        if self._limit is None:
+            self._kept.append(candidate)
+            return
+        rank = int.from_bytes(_hash(candidate.text, person=b"limit"))
+        entry = (-rank, -candidate.row, -candidate.position, candidate)
+        if len(self._largest_first) < self._limit:
+            heapq.heappush(self._largest_first, entry)
+        else:
+            heapq.heappushpop(self._largest_first, entry)
+
+    def _candidates(self, row: Row) -> list[_Candidate]:
+        if row.problem is not None:
+            raise _Unusable(row.problem_reason, row.problem)
+        text = _usable_text(row.values.get(self._columns.text))
+        names = self._label_names(row.values.get(self._columns.label))
+        group = self._group(row, text)
+        return [_Candidate(row.number, n, text, name, group) for n, name in enumerate(names)]
+
+    def _label_names(self, value: object) -> list[str]:
+        try:
+            tokens = label_tokens(value, whole=self._decoder.whole)
+        except TypeError as error:
+            raise _Unusable("malformed row", f"the label is a value of type {error}") from None
+        if not tokens:
+            raise _Unusable("no label", value)
+        if not all(map(_is_decoded, tokens)):
+            raise _Unusable("undecodable bytes", value)
+        if len(tokens) > 1 and self._several == "quarantine":
+            raise _Unusable("several labels", value)
+        names = []
+        for token in tokens if self._several == "each" else tokens[:1]:
+            name = self._decoder.name(token)
+            if name is None:
+                raise _Unusable("unknown label", shorten(token))
+            names.append(name)
+        return list(dict.fromkeys(names))
+
+    def _group(self, row: Row, text: str) -> str:
+        value = None if self._columns.group is None else row.values.get(self._columns.group)
+        if value is None or value == "":
+            return _hash(" ".join(unicodedata.normalize("NFKC", text).casefold().split())).hex()
+        if not _is_decoded(str(value)):
+            raise _Unusable("undecodable bytes", value)
+        return str(value)
+
+
+def _usable_text(value: object) -> str:
+    if value is None or value != value:  # NaN, how tables say "missing"
+        raise _Unusable("empty text", value)
+    if not isinstance(value, str):
+        raise _Unusable("text not a string", value)
+    if not _is_decoded(value):
+        raise _Unusable("undecodable bytes", value)
+    if not any(character.isprintable() and not character.isspace() for character in value):
+        raise _Unusable("empty text", value)
+    return value
+
+
+def _is_decoded(text: str) -> bool:
+    """Tell whether a text is free of lone surrogates, the traces of undecodable bytes."""
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _hash(text: str, *, person: bytes = b"group") -> bytes:
+    return hashlib.blake2b(text.encode(), digest_size=8, person=person).digest()
