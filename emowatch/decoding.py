@@ -35,7 +35,9 @@ class Decoding:
     config: Any
     """The loop's own copy of the generation config: another object for each call."""
     unfinished: Tensor | None
-    """``[rows]``: 1 for rows that still speak; `None` during the first forward."""
+    """``[rows]``: 1 for rows that still speak; `None` where the loop does not say."""
+    left: int | None
+    """Tokens that the loop may still add; `None` without a limit."""
 
     def settings(self) -> dict[str, Any]:
         """List what decided how tokens are chosen, as plain values."""
@@ -89,4 +91,7 @@ def _checked(variables: Mapping[str, Any]) -> Decoding:
             f"Could not watch generation with cache_implementation={implementation!r}. Use the "
             "default dynamic cache."
         )
-    return Decoding(config, variables.get("unfinished_sequences"))
+    # max_new_tokens has become a max_length by now, and holds for max_length alone as well.
+    longest = config.max_length
+    left = None if longest is None else int(longest) - int(variables["input_ids"].shape[1])
+    return Decoding(config, variables.get("unfinished_sequences"), left)

@@ -25,7 +25,9 @@ def check_labels(labels: Sequence[str]) -> tuple[str, ...]:
             shown = clean_line(repr(label), 80)
             raise ValueError(f"a label must have 1 to {MAX_LABEL_LENGTH} characters, got {shown}")
         if not is_printable(label):
-            raise ValueError(f"the label {clean_line(repr(label), 80)} holds unprintable characters")
+            raise ValueError(
+                f"the label {clean_line(repr(label), 80)} holds unprintable characters"
+            )
     if len(set(labels)) != len(labels):
         twice = sorted({label for label in labels if list(labels).count(label) > 1})
         raise ValueError(f"labels must be distinct, got {', '.join(twice)} more than once")

@@ -7,6 +7,7 @@ first exception and a monitor must not (pluggy #419).
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import sys
 from collections import Counter, deque
@@ -20,7 +21,7 @@ import pluggy
 
 from emowatch import hookspecs
 from emowatch.errors import PluginError
-from emowatch.records import Session
+from emowatch.records import Alarm, Session, Steering
 from emowatch.text import clean_line
 
 OnPluginError: TypeAlias = Literal["disable", "raise"]
@@ -72,8 +73,9 @@ def installed_plugins() -> dict[str, str | EntryPoint]:
     """
     found: dict[str, str | EntryPoint] = dict(DEFAULT_PLUGINS)
     wanted = os.environ.get("EMOWATCH_LOAD_PLUGINS")
+    names = None if wanted is None else {name.strip() for name in wanted.split(",")}
     for point in entry_points(group="emowatch"):
-        if wanted is None or point.name in wanted.split(","):
+        if names is None or point.name in names:
             found.setdefault(point.name, point)
     return found
 
@@ -101,14 +103,21 @@ def load_plugin(spec: PluginSpec) -> tuple[str, object]:
     """Turn a spec into a name and a plugin object.
 
     Raises:
-        PluginError: if no installed plugin has that name, or it does not import or start.
+        PluginError: if no installed plugin has that name, it does not import or start, or a
+            class was given where an object is needed.
     """
     if isinstance(spec, str):
         name, options = parse_plugin(spec)
     elif isinstance(spec, tuple):
         name, options = spec[0], dict(spec[1])
+    elif isinstance(spec, type):
+        raise PluginError(
+            f"Could not use the class {spec.__name__} as a plugin: pass an object of it, "
+            f"{spec.__name__}(…)."
+        )
     else:
-        return getattr(spec, "name", None) or type(spec).__name__, spec
+        named = getattr(spec, "name", None) or getattr(spec, "__name__", None)
+        return str(named or type(spec).__name__), spec
     installed = installed_plugins()
     if name not in installed:
         raise PluginError(
@@ -132,33 +141,61 @@ def load_plugin(spec: PluginSpec) -> tuple[str, object]:
 def make_plugin_manager(specs: Sequence[PluginSpec] = ()) -> pluggy.PluginManager:
     """Make a fresh plugin manager with the plugins asked for, in that order.
 
+    A name that was asked for before gets a number, as in ``threshold-alarm-2``.
+
     Raises:
-        PluginError: if one does not load, has a misspelt hook or argument, or wraps a
-            per-token hook.
+        PluginError: if one does not load, implements no hook, has a misspelt hook or argument,
+            or wraps a hook of a session.
     """
     manager = pluggy.PluginManager("emowatch")
     manager.add_hookspecs(hookspecs)
-    loaded = [load_plugin(spec) for spec in specs]
-    for name, plugin in reversed(loaded):  # pluggy calls the last registered first
-        try:
-            manager.register(plugin, name)
-            manager.check_pending()
-        except (pluggy.PluginValidationError, ValueError) as error:
-            raise PluginError(
-                f"Could not register the plugin {name!r}: {clean_line(str(error))}"
-            ) from error
-    for hook in TOKEN_HOOKS:
-        for impl in getattr(manager.hook, hook).get_hookimpls():
-            if impl.hookwrapper or impl.wrapper:
-                raise PluginError(
-                    f"Could not use the plugin {impl.plugin_name!r}: it wraps {hook}, and hooks "
-                    "called for every token must be plain functions."
-                )
+    loaded: dict[str, object] = {}
+    for spec in specs:
+        name, plugin = load_plugin(spec)
+        free, number = name, 1
+        while free in loaded:
+            number += 1
+            free = f"{name}-{number}"
+        loaded[free] = plugin
+    for name, plugin in reversed(loaded.items()):  # pluggy calls the last registered first
+        _register(manager, name, plugin)
     return manager
 
 
+def _register(manager: pluggy.PluginManager, name: str, plugin: object) -> None:
+    """Register a plugin, or refuse it with the reason and leave no trace of it."""
+    try:
+        manager.register(plugin, name)
+        manager.check_pending()
+        callers = manager.get_hookcallers(plugin)
+        if not callers:
+            raise ValueError("it implements no hook; mark its hooks with @emowatch.hookimpl")
+        for caller in callers:
+            for impl in caller.get_hookimpls():
+                if impl.plugin is plugin and not caller.name.startswith("register_"):
+                    _check_plain(caller.name, impl)
+    except (pluggy.PluginValidationError, ValueError) as error:
+        if manager.get_plugin(name) is plugin:
+            manager.unregister(name=name)
+        raise PluginError(
+            f"Could not register the plugin {name!r}: {clean_line(str(error))}"
+        ) from error
+
+
+def _check_plain(hook: str, impl: pluggy.HookImpl) -> None:
+    """Refuse what a plain call would not run."""
+    kinds = (inspect.isgeneratorfunction, inspect.iscoroutinefunction, inspect.isasyncgenfunction)
+    if impl.hookwrapper or impl.wrapper or any(is_kind(impl.function) for is_kind in kinds):
+        raise ValueError(
+            f"its {hook} is a wrapper, a generator or async, and the hooks of a session must be "
+            "plain functions"
+        )
+
+
 def installed_plugin_manager() -> tuple[pluggy.PluginManager, dict[str, str]]:
-    """Register every installed package's module-level hooks; failures by name, not raised.
+    """Register the hooks of every installed plugin that is a module; failures by name.
+
+    Classes are left out: they are made into plugins only when asked for by name.
 
     Used for `register_commands` and `register_probes`, where a broken package must not take
     the command line with it.
@@ -170,8 +207,9 @@ def installed_plugin_manager() -> tuple[pluggy.PluginManager, dict[str, str]]:
         if isinstance(target, str):
             continue
         try:
-            manager.register(_import(target), name)
-            manager.check_pending()
+            plugin = _import(target)
+            if not isinstance(plugin, type):
+                _register(manager, name, plugin)
         except (Exception, SystemExit) as error:
             failures[name] = _describe(error)
     return manager, failures
@@ -189,6 +227,9 @@ def report_plugins() -> list[PluginReport]:
         implemented: tuple[str, ...] = ()
         try:
             plugin = _import(target)
+            manager = pluggy.PluginManager("emowatch")
+            manager.add_hookspecs(hookspecs)
+            _register(manager, name, plugin)
             implemented = tuple(
                 hook for hook in hooks if hasattr(getattr(plugin, hook, None), "emowatch_impl")
             )
@@ -224,8 +265,7 @@ class Dispatcher:
         self._impls = {
             hook: [(i.plugin_name, i.function, i.argnames) for i in reversed(impls)]
             for hook in vars(manager.hook)
-            if not hook.startswith("_")
-            and (impls := getattr(manager.hook, hook).get_hookimpls())
+            if not hook.startswith("_") and (impls := getattr(manager.hook, hook).get_hookimpls())
         }
 
     def has(self, hook: str) -> bool:
@@ -237,16 +277,20 @@ class Dispatcher:
         """Whether any plugin was switched off."""
         return bool(self.errors)
 
-    def call(self, hook: str, session: Session, **arguments: Any) -> Iterator[tuple[str, Any]]:
+    def call(self, hook: str, session: Session, /, **arguments: Any) -> Iterator[tuple[str, Any]]:
         """Call each implementation and yield plugin name and answer where it is not `None`.
 
         It is a generator: `tell` runs it for hooks that answer nothing.
         """
         arguments["session"] = session
         for name, function, argnames in tuple(self._impls.get(hook, ())):
+            if name in self.errors:  # switched off while this hook was being called
+                continue
             started = perf_counter()
             try:
                 answer = function(*[arguments[argument] for argument in argnames])
+                if answer is not None:
+                    _check_answer(hook, answer)
             except (Exception, SystemExit) as error:
                 if self.on_error == "raise":
                     raise PluginError(
@@ -259,7 +303,7 @@ class Dispatcher:
             if answer is not None:
                 yield name, answer
 
-    def tell(self, hook: str, session: Session, **arguments: Any) -> None:
+    def tell(self, hook: str, session: Session, /, **arguments: Any) -> None:
         """Call each implementation of a hook that states a fact."""
         if hook in self._impls:
             for _ in self.call(hook, session, **arguments):
@@ -280,9 +324,7 @@ class Dispatcher:
                 )
                 self._switch_off(name, hook, slow, session)
 
-    def _switch_off(
-        self, name: str, hook: str, error: BaseException, session: Session
-    ) -> None:
+    def _switch_off(self, name: str, hook: str, error: BaseException, session: Session) -> None:
         self.errors[name] += 1
         for which, impls in list(self._impls.items()):
             left = [impl for impl in impls if impl[0] != name]
@@ -305,5 +347,22 @@ def _import(target: str | EntryPoint) -> object:
     return target.load()
 
 
+def _check_answer(hook: str, answer: object) -> None:
+    """Refuse an answer that the core could not use, while it is known whose it is."""
+    if hook == "judge":
+        alarms = answer if isinstance(answer, Sequence) else (answer,)
+        if not all(isinstance(alarm, Alarm) for alarm in alarms):
+            raise TypeError(
+                f"it must answer an Alarm, several or None, got {clean_line(repr(answer), 60)}"
+            )
+    elif hook == "steer" and not isinstance(answer, Steering):
+        raise TypeError(f"it must answer a Steering or None, got {clean_line(repr(answer), 60)}")
+
+
 def _describe(error: BaseException) -> str:
-    return clean_line(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+    kind = type(error).__name__
+    try:
+        said = str(error)
+    except (Exception, SystemExit):  # somebody's __str__ is somebody's code too
+        said = ""
+    return clean_line(f"{kind}: {said}" if said else kind)

@@ -25,9 +25,10 @@ class Scores(Mapping[str, float]):
     __slots__ = ("_labels", "_values")
 
     def __init__(self, labels: tuple[str, ...], values: Floats) -> None:
-        """Wrap `values` ``[labels]``; the array is not copied."""
+        """Wrap `values` ``[labels]``: a read-only view, not a copy."""
         self._labels = labels
-        self._values = values
+        self._values = values.view()
+        self._values.flags.writeable = False
 
     def __getitem__(self, label: str) -> float:
         """Return the score of one label."""
@@ -83,8 +84,8 @@ class TokenScore:
     """Scores at the bank's primary layer."""
     layers: tuple[int, ...] = ()
     """Layers of `layer_scores`; empty unless all layers are watched."""
-    layer_scores: Floats | None = None
-    """Scores ``[layers, labels]`` where all layers are watched."""
+    layer_scores: Floats | None = field(default=None, compare=False)
+    """Scores ``[layers, labels]`` where all layers are watched; left out of comparisons."""
 
     @property
     def dominant(self) -> str:

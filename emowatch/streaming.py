@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,17 @@ from emowatch.watching import Watch, watch
 Message = Mapping[str, str]
 
 
-class WatchStreamer(BaseStreamer):  # type: ignore[misc]  # transformers ships no types for it
+class Streamer(Protocol):
+    """What ``generate`` asks of a streamer."""
+
+    def put(self, value: Tensor) -> None:
+        """Take the prompt, then each new token."""
+
+    def end(self) -> None:
+        """Take note that the reply is over."""
+
+
+class WatchStreamer(BaseStreamer):
     """A transformers streamer that tells a watch which tokens were sampled.
 
     With it a watch knows the last token and the end of the reply at once. Give the streamer
@@ -35,7 +45,7 @@ class WatchStreamer(BaseStreamer):  # type: ignore[misc]  # transformers ships n
     def __init__(
         self,
         watcher: Watch,
-        inner: BaseStreamer | None = None,
+        inner: Streamer | None = None,
         on_token: Callable[[ReplyToken], None] | None = None,
         was_cancelled: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -70,9 +80,15 @@ class Stream(Iterator[ReplyToken]):
     Leaving the loop early, or `close`, stops the model within one token.
     """
 
-    def __init__(self, watcher: Watch, generate: Callable[[Watch, StopOnEvent, Any], None]) -> None:
+    def __init__(
+        self,
+        watcher: Watch,
+        generate: Callable[[Watch, StopOnEvent, Any], None],
+        inner: Streamer | None = None,
+    ) -> None:
         """Start the worker; use `stream`."""
         self._watch = watcher
+        self._inner = inner
         self._stop = StopOnEvent()
         self._queue: queue.SimpleQueue[ReplyToken | BaseException | None] = queue.SimpleQueue()
         self._generate = generate
@@ -152,6 +168,7 @@ class Stream(Iterator[ReplyToken]):
                 try:
                     streamer = WatchStreamer(
                         watcher,
+                        self._inner,
                         on_token=self._queue.put,
                         was_cancelled=self._stop.event.is_set,
                     )
@@ -165,7 +182,7 @@ class Stream(Iterator[ReplyToken]):
             self._queue.put(None)
 
 
-class StopOnEvent(StoppingCriteria):  # type: ignore[misc]  # transformers ships no types for it
+class StopOnEvent(StoppingCriteria):
     """Stops every row once its event is set."""
 
     def __init__(self) -> None:
@@ -207,14 +224,17 @@ def stream(
         certificate: as for `watch`.
         strict: as for `watch`.
         on_plugin_error: as for `watch`.
-        **generate: handed to ``model.generate`` unchanged, such as ``do_sample=True``.
+        **generate: handed to ``model.generate`` unchanged, such as ``do_sample=True``; your
+            own ``streamer`` and ``stopping_criteria`` are called beside ours.
 
     Raises:
         UsageError: for an empty message, or one longer than the model's context.
     """
     inputs = encode_prompt(tokenizer, messages)
     prompt = inputs["input_ids"].shape[1]
-    context = getattr(text_config(model), "max_position_embeddings", None) or prompt + max_new_tokens
+    context = (
+        getattr(text_config(model), "max_position_embeddings", None) or prompt + max_new_tokens
+    )
     if prompt >= context:
         raise UsageError(
             f"The prompt has {prompt} tokens, and this model's context is {context}: nothing is "
@@ -233,18 +253,20 @@ def stream(
     )
     limit = min(max_new_tokens, context - prompt)
 
+    criteria, inner = generate.pop("stopping_criteria", None) or (), generate.pop("streamer", None)
+    speaker: Any = model
+
     def run(running: Watch, stop: StopOnEvent, streamer: WatchStreamer) -> None:
-        device = next(model.parameters()).device
-        criteria = StoppingCriteriaList([*generate.pop("stopping_criteria", ()), stop])
-        model.generate(
+        device = speaker.get_input_embeddings().weight.device
+        speaker.generate(
             **{name: tensor.to(device) for name, tensor in inputs.items()},
             max_new_tokens=limit,
             streamer=streamer,
-            stopping_criteria=criteria,
+            stopping_criteria=StoppingCriteriaList([*criteria, stop]),
             **generate,
         )
 
-    return Stream(watcher, run)
+    return Stream(watcher, run, inner)
 
 
 def encode_prompt(tokenizer: Any, messages: str | Sequence[Message]) -> dict[str, Tensor]:

@@ -14,6 +14,7 @@ from typing import Any, overload
 import numpy as np
 
 from emowatch.errors import TraceError
+from emowatch.labels import check_labels
 from emowatch.records import (
     SEGMENTS,
     Alarm,
@@ -29,6 +30,15 @@ from emowatch.records import (
 from emowatch.text import clean_line
 
 SCHEMA = 1
+_DAMAGE = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+"""What reading a line of another shape can raise."""
 
 
 class TokenTable(Sequence[TokenScore]):
@@ -178,14 +188,17 @@ def _read(lines: Iterator[str], shown: str) -> Trace:
             break  # the writer was cut off in mid-line
         try:
             row = json.loads(line)
+            if not isinstance(row, dict):
+                raise ValueError("it is no JSON object")
             if trace is None:
                 trace = _start(row)
             else:
                 _take(trace, row)
-        except (ValueError, KeyError, TypeError, IndexError) as error:
+        except _DAMAGE as error:
+            why = f"it has no {error}" if isinstance(error, KeyError) else str(error)
             raise TraceError(
-                f"Could not read line {number} of {shown!r}: {clean_line(str(error), 120)}. It is "
-                "not a trace of emowatch, or it was changed."
+                f"Could not read line {number} of {shown!r}: {clean_line(why, 120)}. It is not a "
+                "trace of emowatch, or it was changed."
             ) from error
     if trace is None:
         raise TraceError(f"Could not read the trace {shown!r}: it is empty.")
@@ -196,9 +209,11 @@ def _start(row: Mapping[str, Any]) -> Trace:
     if row["type"] != "session" or row["schema"] != SCHEMA:
         raise ValueError(f"the first line must be a session of schema {SCHEMA}")
     banks = tuple(
-        BankInfo(**bank | {"labels": tuple(bank["labels"]), "layers": tuple(bank["layers"])})
+        BankInfo(**bank | {"labels": check_labels(bank["labels"]), "layers": tuple(bank["layers"])})
         for bank in row["banks"]
     )
+    if not banks:
+        raise ValueError("a session has one bank or more")
     session = Session(
         id=row["id"],
         model=row["model"],
@@ -208,40 +223,48 @@ def _start(row: Mapping[str, Any]) -> Trace:
         seed=row["seed"],
         certificate=row["certificate"],
     )
-    return Trace(session, [tuple(layers) for layers in row["layers"]])
+    return Trace(session)
 
 
 def _take(trace: Trace, row: dict[str, Any]) -> None:
     kind = row.pop("type")
     if kind == "token":
         table = trace.by_bank[trace.session.banks[row["bank"]].name]
-        scores = np.array(row["scores"], dtype=np.float32)
-        if scores.shape != (len(table.bank.labels),):
-            raise ValueError(f"{scores.size} scores for {len(table.bank.labels)} labels")
-        by_layer = row.get("layer_scores")
+        labels = table.bank.labels
+        by_layer = None
+        if not len(table):
+            table.layers = tuple(row.get("layers", ()))
+        if table.layers:
+            by_layer = _floats(row["layer_scores"], len(table.layers), len(labels))
         table.append(
             turn=row["turn"],
             sequence=row["sequence"],
             position=row["position"],
             offset=row["offset"],
             segment=row["segment"],
-            scores=scores,
-            layer_scores=None if by_layer is None else np.array(by_layer, dtype=np.float32),
+            scores=_floats(row["scores"], len(labels)),
+            layer_scores=by_layer,
         )
     elif kind == "alarm":
         trace.alarms.append(Alarm(**row))
     elif kind == "turn":
-        labels = {bank.name: bank.labels for bank in trace.session.banks}
+        known = {bank.name: bank.labels for bank in trace.session.banks}
         means = {
-            name: Scores(labels[name], np.array(values, dtype=np.float32))
+            name: Scores(known[name], _floats(values, len(known[name])))
             for name, values in row.pop("mean_scores").items()
         }
         ids = tuple(row.pop("token_ids", ()))
         row.pop("text_hmac", None)
-        trace.turns.append(
-            Turn(**{"text": ""} | row | {"token_ids": ids, "mean_scores": means})
-        )
+        trace.turns.append(Turn(**{"text": ""} | row | {"token_ids": ids, "mean_scores": means}))
     elif kind == "end":
         trace.complete = True
     else:
         raise ValueError(f"there are no {kind!r} lines")
+
+
+def _floats(values: Any, *shape: int) -> Floats:
+    """Make an array of scores; null stands for what is no number."""
+    found = np.array(values, dtype=np.float32)
+    if found.shape != shape:
+        raise ValueError(f"scores of shape {found.shape} where {shape} were expected")
+    return found

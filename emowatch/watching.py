@@ -89,7 +89,7 @@ def watch(
     """
     sources = [probes] if isinstance(probes, str | Path | ProbeBank) else list(probes)
     if not sources:
-        raise UsageError("No bank was named: pass probes=, such as probes=\"demo-ekman7\".")
+        raise UsageError('No bank was named: pass probes=, such as probes="demo-ekman7".')
     found = [s if isinstance(s, ProbeBank) else load_bank(s) for s in sources]
     names = [bank.card.name for bank in found]
     if len(set(names)) < len(names):
@@ -97,9 +97,7 @@ def watch(
     structure = find_blocks(model, blocks)
     name = model_name or getattr(getattr(model, "config", None), "name_or_path", "") or "model"
     for bank in found:
-        differing = bank.check_fits(
-            model, structure, tokenizer, model_name=name, strict=strict
-        )
+        differing = bank.check_fits(model, structure, tokenizer, model_name=name, strict=strict)
         if differing:
             sys.stderr.write(
                 f"emowatch: the bank {clean_line(bank.card.name)} was trained with other "
@@ -119,7 +117,7 @@ def watch(
     readers = [_Reader.of(bank, layers) for bank in found]
     wanted = sorted({layer for reader in readers for layer in reader.layers})
     watcher = Watch(session, found, readers, dispatcher, tokenizer)
-    watcher._tap = Tap(model, structure, wanted, watcher._on_forward)
+    watcher._tap = Tap(model, structure, wanted, watcher._on_forward, watcher._on_begin)
     for reader in readers:
         reader.slots = [wanted.index(layer) for layer in reader.layers]
     return watcher
@@ -175,8 +173,12 @@ class _Turn:
     settings: Mapping[str, Any]
     rows: list[_Row]
     offset: int
+    limit: int | None
+    """Longest reply in tokens, where one was set."""
     first_row: list[int]
     """Per bank, the place in its table where this turn begins."""
+    told: int = 0
+    """Steps that a streamer has told of."""
 
 
 class Watch:
@@ -247,13 +249,12 @@ class Watch:
         self._tap.steer({})
         if turn is None:
             return
-        limit = getattr(turn.config, "max_new_tokens", None)
         ends = getattr(turn.config, "eos_token_id", None)
         ends = set(ends if isinstance(ends, list) else [ends])
         for number, row in enumerate(turn.rows):
             spoken = row.text.states
             ended = row.finished or (row.text.ids and row.text.ids[-1] in ends)
-            why: FinishReason = "stop" if ended or spoken != limit else "length"
+            why: FinishReason = "stop" if ended or spoken != turn.limit else "length"
             if reason is not None and not ended:
                 why = reason
             record = Turn(
@@ -274,31 +275,46 @@ class Watch:
         """Take the tokens just sampled, one per row, before they are read again.
 
         Returns:
-            The first row's token with its scores.
+            The first row's token with its scores; `None` once its reply is over.
         """
         turn = self._turn
         if turn is None:
             return None
-        added = ""
-        for number, (row, token) in enumerate(zip(turn.rows, ids, strict=True)):
-            if not row.finished and len(row.text.ids) <= turn.offset:
-                piece = row.text.add(token)
-                row.segment = self._parser.reply_segment(token, row.segment)
-                added = piece if number == 0 else added
-        latest = tuple(
-            self._latest(table, start) for table, start in zip(self._tables, turn.first_row, strict=True)
+        # Transformers may tell of a step after the next one has run (5.23 does on mps), so
+        # the step is counted here.
+        offset, turn.told = turn.told, turn.told + 1
+        for row, token in zip(turn.rows, ids, strict=True):
+            if not row.finished and len(row.text.ids) == offset:
+                self._take(row, token)
+        spoken = turn.rows[0].text
+        if offset >= min(len(spoken.ids), spoken.states):
+            return None
+        scores = tuple(
+            self._score_at(table, start, offset)
+            for table, start in zip(self._tables, turn.first_row, strict=True)
         )
-        return ReplyToken(text=added, token_id=ids[0], by_bank=latest)
+        return ReplyToken(text=spoken.pieces[offset], token_id=ids[0], by_bank=scores)
+
+    def _take(self, row: _Row, token: int) -> None:
+        row.text.add(token)
+        row.segment = self._parser.reply_segment(token, row.segment)
 
     @staticmethod
-    def _latest(table: TokenTable, start: int) -> TokenScore:
-        """Find the newest score of row 0; rows of a forward are stored in order."""
+    def _score_at(table: TokenTable, start: int, offset: int) -> TokenScore:
+        """Find the score of row 0 at an offset, newest first."""
         for i in range(len(table) - 1, start - 1, -1):
-            if (score := table[i]).sequence == 0:
+            if (score := table[i]).sequence == 0 and score.offset == offset:
                 return score
         raise AssertionError("a token was noted before its state was scored")
 
     # From a forward to scores
+
+    def _on_begin(self) -> None:
+        """Drop what the last turn asked to be added before the next turn's prompt is read."""
+        if self._tap.steered:
+            turn = self._turn
+            if turn is None or current_decoding().config is not turn.config:
+                self._tap.steer({})
 
     def _on_forward(self, forward: Forward) -> None:
         decoding = current_decoding()
@@ -322,7 +338,7 @@ class Watch:
         if not kept[:, -1].all():
             raise UnsupportedError(
                 "Could not watch a batch that is padded on the right: its replies would follow "
-                "padding. Set tokenizer.padding_side = \"left\"."
+                'padding. Set tokenizer.padding_side = "left".'
             )
         positions = kept.cumsum(1) - 1  # [rows, past + width]
         self._turn = _Turn(
@@ -334,14 +350,16 @@ class Watch:
                 for r in range(rows)
             ],
             offset=0,
+            limit=decoding.left,
             first_row=[len(table) for table in self._tables],
         )
         self._turns += 1
         wishes: list[tuple[int, Steering]] = []
         for r in range(rows):
             columns = np.flatnonzero(kept[r, forward.past :])
-            segments = self._parser.parse(ids[r, columns].tolist())
+            segments, opening = self._parser.parse_prompt(ids[r, columns].tolist())
             self._turn.rows[r].text.states = 1
+            self._turn.rows[r].segment = opening
             for column, segment in zip(columns.tolist(), segments, strict=True):
                 last = column == width - 1
                 wishes += self._emit(
@@ -350,20 +368,20 @@ class Watch:
                     sequence=r,
                     position=int(positions[r, forward.past + column]),
                     offset=0 if last else None,
-                    segment="reply" if last else segment,
+                    segment=opening if last else segment,
                 )
         self._apply(wishes, rows)
 
     def _continue_turn(self, turn: _Turn, decoding: Decoding, forward: Forward) -> None:
-        turn.offset += 1
         rows = len(turn.rows)
         if forward.input_ids.shape != (rows, 1):
             raise UnsupportedError(
                 f"Could not follow a forward of shape {tuple(forward.input_ids.shape)} in a turn "
                 f"of {rows} rows: one new token per row was expected."
             )
+        turn.offset += 1
         extra = [forward.input_ids]
-        if rows > 1 and decoding.unfinished is not None:
+        if decoding.unfinished is not None:  # also of one row: on mps a finished one runs on
             extra.append(decoding.unfinished)
         scores, fetched = self._fetch(forward, turn.offset, extra)
         wishes: list[tuple[int, Steering]] = []
@@ -372,15 +390,19 @@ class Watch:
                 continue
             token = int(fetched[0][r])
             if len(row.text.ids) < turn.offset:  # not told by a streamer
-                row.text.add(token)
-                row.segment = self._parser.reply_segment(token, row.segment)
+                self._take(row, token)
             if len(fetched) > 1 and not fetched[1][r]:
                 row.finished = True  # what the model reads from here on is padding
                 continue
             row.position += 1
             row.text.states += 1
             wishes += self._emit(
-                scores, r, sequence=r, position=row.position, offset=turn.offset, segment=row.segment
+                scores,
+                r,
+                sequence=r,
+                position=row.position,
+                offset=turn.offset,
+                segment=row.segment,
             )
         self._apply(wishes, rows)
 
@@ -397,8 +419,8 @@ class Watch:
         flat = [score.to(home).flatten() for score in scores]
         flat += [n.to(home, torch.int32).flatten().view(torch.float32) for n in whole_numbers]
         host = torch.cat(flat).cpu().numpy()
-        parts = np.split(host, np.cumsum([part.numel() for part in flat])[:-1])
         host.flags.writeable = False
+        parts = np.split(host, np.cumsum([part.numel() for part in flat])[:-1])
         made = [part.reshape(score.shape) for part, score in zip(parts, scores, strict=False)]
         return made, [part.view(np.int32) for part in parts[len(scores) :]]
 

@@ -4,43 +4,58 @@ from __future__ import annotations
 
 from typing import Any
 
+_LONGEST_HOLD = 64
+"""Tokens after which broken bytes are given out as they are. A character has four bytes, but
+byte-fallback vocabularies spoil a whole run of bytes with one that is missing."""
+
 
 class ReplyText:
     """The text of one reply while it grows.
 
-    A character may span several tokens: a piece is held back until it is whole. Only the
-    tokens since the last whole piece are decoded again, so cost does not grow with length.
+    A character may span several tokens: it is held back until it is whole. Only the tokens
+    since the last whole piece are decoded again, so cost does not grow with length.
     """
 
-    __slots__ = ("_done", "_pieces", "_start", "_tokenizer", "ids", "states")
+    __slots__ = ("_done", "_given", "_held", "_start", "_tokenizer", "ids", "pieces", "states")
 
     def __init__(self, tokenizer: Any) -> None:
         """Start empty; without a tokenizer there is no text, only ids."""
         self.ids: list[int] = []
+        self.pieces: list[str] = []
+        """What each token added; empty while a character is incomplete."""
         self.states = 0
         """States read, which is one more than ids while the newest token is unknown."""
         self._tokenizer = tokenizer
-        self._pieces: list[str] = []
         self._start = 0
         self._done = 0
+        self._given = 0
+        self._held = ""
 
     @property
     def text(self) -> str:
-        """The text so far, special tokens left out."""
-        return "".join(self._pieces)
+        """The text so far, special tokens left out; it ends with U+FFFD inside a character."""
+        return "".join(self.pieces) + self._held
 
     def add(self, token: int) -> str:
         """Take the next token and return the text it completes."""
         self.ids.append(token)
-        if self._tokenizer is None:
-            return ""
-        before = self._decode(self.ids[self._start : self._done])
+        piece = "" if self._tokenizer is None else self._completed()
+        self.pieces.append(piece)
+        return piece
+
+    def _completed(self) -> str:
+        # The tokens before `_done` are text already; they are decoded again because some
+        # tokenizers drop the space before the first token.
         now = self._decode(self.ids[self._start :])
-        if now.endswith("\ufffd") and len(self.ids) - self._done < 8:
-            return ""
-        piece = now[len(before) :]
-        self._start, self._done = self._done, len(self.ids)
-        self._pieces.append(piece)
+        whole = now.rstrip("\ufffd")
+        if len(self.ids) - self._done > _LONGEST_HOLD:
+            whole = now
+        piece = whole[self._given :]
+        self._given = max(self._given, len(whole))
+        self._held = now[self._given :]
+        if whole == now:
+            self._start, self._done = self._done, len(self.ids)
+            self._given = len(self._decode(self.ids[self._start :]))
         return piece
 
     def _decode(self, ids: list[int]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from types import UnionType
@@ -12,7 +12,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from emowatch.bank.heads import HEAD_KINDS, MAX_OFFSET, HeadKind
 from emowatch.errors import ProbeFormatError
 from emowatch.labels import check_labels
-from emowatch.text import clean_line, is_printable
+from emowatch.text import clean, clean_line, is_printable
 
 SCHEMA = 1
 Target = Literal["user", "reply", "vector"]
@@ -48,6 +48,19 @@ class LayerMetrics:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OffsetMetrics:
+    """Test metrics of the primary layer's head over a range of offsets."""
+
+    first: int
+    last: int
+    n: int
+    """Replies that reach this far."""
+    balanced_accuracy: float
+    balanced_accuracy_interval: Interval
+    ece: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
     """Metrics on one test set beside their floors."""
 
@@ -55,7 +68,9 @@ class Evaluation:
     sha256: str
     n: int
     """Test examples, after undersampling to the smallest class."""
-    per_class_n: Mapping[str, int]
+    rows: int
+    """States that were scored: several for each example where offsets are read."""
+    per_class_rows: Mapping[str, int]
     chance: float
     tfidf_balanced_accuracy: float | None
     tfidf_balanced_accuracy_interval: Interval | None
@@ -65,6 +80,7 @@ class Evaluation:
     recall: Mapping[str, float]
     confusion: tuple[tuple[int, ...], ...]
     """Rows are true labels, columns predicted ones."""
+    by_offset: tuple[OffsetMetrics, ...] = ()
     note: str = ""
 
 
@@ -149,8 +165,17 @@ class BankCard:
                 _refuse(name, f"{clean_line(repr(value), 80)}, which is too long or unprintable")
 
     def to_json(self) -> str:
-        """Write the card as one line of JSON."""
-        return json.dumps(asdict(self), ensure_ascii=True, allow_nan=False, sort_keys=True)
+        """Write the card as one line of JSON.
+
+        Raises:
+            ProbeFormatError: for a figure that is NaN or infinite.
+        """
+        try:
+            return json.dumps(asdict(self), ensure_ascii=True, allow_nan=False, sort_keys=True)
+        except ValueError as error:
+            raise ProbeFormatError(
+                f"Could not write the card of {self.name!r}: {error}."
+            ) from error
 
     @classmethod
     def from_json(cls, text: str) -> BankCard:
@@ -162,7 +187,13 @@ class BankCard:
         try:
             table = json.loads(text, parse_constant=_no_constant)
         except (ValueError, RecursionError) as error:
-            raise ProbeFormatError(f"The bank's card is not JSON: {clean_line(str(error))}") from error
+            raise ProbeFormatError(
+                f"The bank's card is not JSON: {clean_line(str(error))}"
+            ) from error
+        # A later schema has fields that would only be called unknown.
+        schema = table.get("schema", SCHEMA) if isinstance(table, dict) else SCHEMA
+        if type(schema) is int and schema != SCHEMA:
+            _refuse("schema", f"{schema}, and this version of emowatch reads {SCHEMA}")
         card = _build(cls, table, "card")
         assert isinstance(card, cls)
         return card
@@ -182,7 +213,8 @@ def _build(kind: Any, value: Any, place: str) -> Any:
     if origin in (Union, UnionType):
         if value is None and type(None) in inner:
             return None
-        return _build(next(k for k in inner if k is not type(None)), value, place)
+        kinds = [k for k in inner if k is not type(None)]
+        return _build(next((k for k in kinds if type(value) is k), kinds[0]), value, place)
     if origin is Literal:
         if value not in inner:
             _refuse(place, f"{value!r}, and it may be {', '.join(map(str, inner))}")
@@ -192,17 +224,14 @@ def _build(kind: Any, value: Any, place: str) -> Any:
             return tuple(_build(inner[0], item, place) for item in value)
         if len(value) == len(inner):
             return tuple(_build(k, item, place) for k, item in zip(inner, value, strict=True))
-    elif origin is Mapping or origin is dict or getattr(origin, "__name__", "") == "Mapping":
-        if isinstance(value, dict):
-            return {str(key): _build(inner[1], item, place) for key, item in value.items()}
+    elif origin is Mapping and isinstance(value, dict):
+        return {key: _build(inner[1], item, place) for key, item in value.items()}
     elif hasattr(kind, "__dataclass_fields__") and isinstance(value, dict):
         return _build_dataclass(kind, value, place)
     elif kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        if math.isfinite(value):
+        if abs(value) <= sys.float_info.max:  # neither NaN nor an integer too large to convert
             return float(value)
     elif kind in (int, str, bool) and type(value) is kind:
-        return value
-    elif origin is None and kind not in (int, str, bool, float) and isinstance(value, str | int):
         return value
     _refuse(place, f"{value!r}, which is not {getattr(kind, '__name__', kind)}")
 
@@ -221,16 +250,17 @@ def _build_dataclass(kind: Any, value: dict[str, Any], place: str) -> Any:
 
 def render_card(card: BankCard) -> str:
     """Write the README of a bank; every figure comes from the header."""
-    return "\n".join([*_front_matter(card), *_description(card), *_figures(card), *_limits(card), ""])
+    parts = (_front_matter(card), _description(card), _figures(card), _limits(card))
+    return clean("\n".join(line for part in parts for line in part) + "\n")
 
 
 def _front_matter(card: BankCard) -> list[str]:
     return [
         "---",
         "library_name: emowatch",
-        f"base_model: {card.model}",
+        f"base_model: {json.dumps(card.model)}",  # a JSON string is a YAML string
         "base_model_relation: adapter",
-        *([f"license: {card.licence}"] if card.licence else []),
+        *([f"license: {json.dumps(card.licence)}"] if card.licence else []),
         "tags: [emowatch, emotion, probe]",
         "---",
         "",
@@ -253,7 +283,8 @@ def _description(card: BankCard) -> list[str]:
         "| | |",
         "|---|---|",
         f"| labels | {', '.join(card.labels)} |",
-        f"| layers | {', '.join(map(str, card.layers))} of {card.n_layers} (primary {card.primary}) |",
+        f"| layers | {', '.join(map(str, card.layers))} of {card.n_layers} "
+        f"(primary {card.primary}) |",
         f"| read-out | {card.readout}{', chat template' if card.template else ''} |",
         f"| offsets | {card.offsets[0]} to {card.offsets[1]}, "
         f"calibrated in bins from {', '.join(map(str, card.bins))} |",
@@ -284,7 +315,9 @@ def _figures(card: BankCard) -> list[str]:
     ]
     for m in ev.layers:
         star = " (primary)" if m.layer == card.primary else ""
-        shuffled = "" if m.shuffled_balanced_accuracy is None else f"{m.shuffled_balanced_accuracy:.3f}"
+        shuffled = (
+            "" if m.shuffled_balanced_accuracy is None else f"{m.shuffled_balanced_accuracy:.3f}"
+        )
         lines.append(
             f"| {m.layer}{star} "
             f"| {_with_interval(m.balanced_accuracy, m.balanced_accuracy_interval)} | {shuffled} "
@@ -292,7 +325,18 @@ def _figures(card: BankCard) -> list[str]:
             f"| {_with_interval(m.ece, m.ece_interval)} |"
         )
     lines += ["", "| | precision | recall |", "|---|---:|---:|"]
-    lines += [f"| {k} | {ev.precision[k]:.3f} | {ev.recall[k]:.3f} |" for k in card.labels]
+    for label in card.labels:
+        precision, recall = ev.precision.get(label), ev.recall.get(label)
+        lines.append(
+            f"| {label} | {_with_interval(precision, None)} | {_with_interval(recall, None)} |"
+        )
+    if ev.by_offset:
+        lines += ["", "| offsets | replies | balanced accuracy | ECE |", "|---|---:|---|---:|"]
+        lines += [
+            f"| {o.first}-{o.last} | {o.n} "
+            f"| {_with_interval(o.balanced_accuracy, o.balanced_accuracy_interval)} | {o.ece:.3f} |"
+            for o in ev.by_offset
+        ]
     lines += ["", *([ev.note, ""] if ev.note else [])]
     return lines
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -53,15 +54,22 @@ def write_bank(folder: Path, card: BankCard, tensors: Mapping[str, Tensor]) -> P
         EmowatchError: if the folder cannot be written to.
     """
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    metadata = {"format": FORMAT, "emowatch.schema": str(card.schema), "emowatch.card": card.to_json()}
+    metadata = {
+        "format": FORMAT,
+        "emowatch.schema": str(card.schema),
+        "emowatch.card": card.to_json(),
+    }
     data = safetensors.torch.save(stored, metadata)
     parse_bank(data, str(folder))
     path = folder / FILE_NAME
     try:
         folder.mkdir(parents=True, exist_ok=True)
         temporary = folder / f".{FILE_NAME}.{os.getpid()}.tmp"
-        temporary.write_bytes(data)
-        temporary.replace(path)
+        try:
+            temporary.write_bytes(data)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
         (folder / "README.md").write_text(render_card(card), encoding="utf-8")
     except OSError as error:
         raise EmowatchError(
@@ -90,8 +98,9 @@ def read_bank(path: Path) -> BankFile:
                 f"has at most {MAX_FILE}."
             )
         data = path.read_bytes()
-    except OSError as error:
-        raise ProbeFormatError(f"Could not read the bank {shown!r}: {error.strerror}.") from error
+    except (OSError, ValueError) as error:  # ValueError: a null character in the path
+        why = clean_line(getattr(error, "strerror", None) or str(error))
+        raise ProbeFormatError(f"Could not read the bank {shown!r}: {why}.") from error
     return parse_bank(data, shown)
 
 
@@ -106,7 +115,9 @@ def parse_bank(data: bytes, shown: str) -> BankFile:
     for name, tensor in tensors.items():
         if not bool(torch.isfinite(tensor).all()):
             raise _broken(shown, f"the tensor {name!r} holds NaN or infinity")
-    if not bool((tensors["temperature"] > 0).all()):
+    # So small a temperature that dividing by it overflows is as bad as zero.
+    temperature = tensors["temperature"].float()
+    if not bool(((temperature > 0) & torch.isfinite(1 / temperature)).all()):
         raise _broken(shown, "a temperature is not above 0")
     return BankFile(card, tensors, hashlib.sha256(data).hexdigest())
 
@@ -122,7 +133,7 @@ def _header(data: bytes, shown: str) -> dict[str, object]:
     try:
         text = data[8 : 8 + size].decode("utf-8")
         _check_depth(text)
-        header = json.loads(text)
+        header = json.loads(text, object_pairs_hook=_without_repeats)
     except (ValueError, RecursionError) as error:
         raise _broken(shown, f"its header cannot be read ({clean_line(str(error), 80)})") from error
     if not isinstance(header, dict):
@@ -130,10 +141,18 @@ def _header(data: bytes, shown: str) -> dict[str, object]:
     return header
 
 
+def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Refuse a name given twice: which one counts is for each parser to say."""
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        raise ValueError("a name stands in it twice")
+    return table
+
+
 def _check_depth(text: str) -> None:
     """Bound the nesting before a recursive parser sees the text."""
     depth = 0
-    for character in text:
+    for character in re.sub(r'"(?:[^"\\]|\\.)*"', "", text, flags=re.DOTALL):
         if character in "[{":
             depth += 1
             if depth > MAX_DEPTH:
@@ -160,7 +179,9 @@ def _check_shapes(data: bytes, card: BankCard, shown: str) -> None:
     """Compare every tensor's name, dtype and shape with what the card promises."""
     entries = {k: v for k, v in _header(data, shown).items() if k != "__metadata__"}
     if len(entries) > MAX_TENSORS:
-        raise _broken(shown, f"it holds {len(entries)} tensors, and a bank has at most {MAX_TENSORS}")
+        raise _broken(
+            shown, f"it holds {len(entries)} tensors, and a bank has at most {MAX_TENSORS}"
+        )
     axes = dict(SHAPES[card.head]) | EXTRA_SHAPES
     sizes = {
         "layers": len(card.layers),

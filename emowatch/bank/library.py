@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from pathlib import Path
 
 from emowatch.bank.files import FILE_NAME
@@ -40,7 +41,7 @@ def load_bank(source: str | Path) -> ProbeBank:
         RetryableError: if it may be on the hub, which could not be reached.
         ProbeFormatError: if it is no sound bank file.
     """
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))  # unlike pathlib's, leaves an unknown ~name alone
     known = list_banks()
     if path.exists():
         return ProbeBank.from_file(path)
@@ -58,12 +59,22 @@ def load_bank(source: str | Path) -> ProbeBank:
 
 
 def _from_hub(repository: str, shown: str) -> Path:
-    from huggingface_hub import hf_hub_download  # 0.3 s, and only for banks on the hub
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from huggingface_hub import errors, hf_hub_download  # 0.3 s, and only for banks on the hub
 
     try:
         return Path(hf_hub_download(repository, FILE_NAME))
-    except (OSError, ValueError, HfHubHTTPError, HFValidationError) as error:
+    except errors.GatedRepoError as error:
+        raise UsageError(
+            f"Could not fetch the bank {shown!r}: the repository is gated. Accept its terms at "
+            f"https://huggingface.co/{shown}, then log in with: hf auth login"
+        ) from error
+    except (OSError, ValueError) as error:
+        gone = errors.RepositoryNotFoundError, errors.EntryNotFoundError, errors.HFValidationError
+        if isinstance(error, gone) and not isinstance(error, errors.LocalEntryNotFoundError):
+            raise UsageError(
+                f"Could not find a bank {shown!r}: there is no such path here, and no such "
+                f"repository on the hub that holds {FILE_NAME}."
+            ) from error
         raise RetryableError(
             f"Could not fetch the bank {shown!r}: there is no such path here, and the hub did not "
             f"give {FILE_NAME} ({clean_line(type(error).__name__)}). Fetch it once with a "

@@ -133,7 +133,7 @@ def _search(model: nn.Module, count: int) -> str:
         if isinstance(module, nn.ModuleList) and len(module) == count:
             kinds = {type(item).__name__ for item in module}
             if all(kind.endswith(("Layer", "Block")) for kind in kinds):
-                return name
+                return str(name)
     lists = [
         f"{name} ({len(module)} × {type(module[0]).__name__})"
         for name, module in model.named_modules()
@@ -141,7 +141,7 @@ def _search(model: nn.Module, count: int) -> str:
     ]
     raise UnsupportedError(
         f"Could not find the {count} blocks of {type(model).__name__}. Name the list that holds "
-        f"them, as in blocks=\"model.layers\". Lists in this model: {', '.join(lists) or 'none'}."
+        f'them, as in blocks="model.layers". Lists in this model: {", ".join(lists) or "none"}.'
     )
 
 

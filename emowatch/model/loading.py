@@ -53,15 +53,13 @@ def load_model(
     if name is None:
         name = demo.path()
     source = str(name)
-    local = Path(source).expanduser()
+    local = Path(os.path.expanduser(source))  # unlike pathlib's, leaves an unknown ~name alone
     if local.exists():
         _check_folder(local)
         source = str(local)
     options: dict[str, Any] = {"revision": revision} if revision else {}
     try:
-        config = AutoConfig.from_pretrained(
-            source, trust_remote_code=trust_remote_code, **options
-        )
+        config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code, **options)
         if getattr(config, "is_encoder_decoder", False):
             raise ModelError(
                 f"Could not use {clean_line(source)!r}: {config.model_type} is an encoder-decoder "
@@ -70,7 +68,7 @@ def load_model(
         tokenizer = AutoTokenizer.from_pretrained(
             source, trust_remote_code=trust_remote_code, padding_side="left", **options
         )
-        model = AutoModelForCausalLM.from_pretrained(
+        model: Any = AutoModelForCausalLM.from_pretrained(
             source,
             trust_remote_code=trust_remote_code,
             use_safetensors=True,

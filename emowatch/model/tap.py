@@ -54,8 +54,12 @@ class Tap:
         blocks: Blocks,
         layers: Sequence[int],
         on_forward: Callable[[Forward], None],
+        on_begin: Callable[[], None] | None = None,
     ) -> None:
         """Prepare; no hook is set before the tap is entered.
+
+        `on_begin` is called before each forward reads anything; it may still change what is
+        steered in that forward.
 
         Raises:
             UnsupportedError: for compiled models, whose hooks are skipped in silence
@@ -67,6 +71,7 @@ class Tap:
         self.blocks = blocks
         self.layers = tuple(layers)
         self._on_forward = on_forward
+        self._on_begin = on_begin
         self._states: list[Tensor | None] = [None] * len(self.layers)
         self._handles: list[RemovableHandle] = []
         self._steering: list[RemovableHandle] = []
@@ -107,12 +112,20 @@ class Tap:
             handle.remove()
         self._handles.clear()
         self.steer({})
+        self._inputs = None
+        self._states = [None] * len(self.layers)
 
     def steer(self, additions: Mapping[int, Tensor]) -> None:
         """Add ``[rows or 1, d_model]`` to every state of these layers from now on.
 
-        The numbers are in units of each state's RMS: ``h += rms(h) * addition``. An empty mapping ends steering. Layers must be below the number of blocks.
+        The numbers are in units of each state's RMS: ``h += rms(h) * addition``. An empty
+        mapping ends steering. Layers must be below the number of blocks.
+
+        Raises:
+            TapError: if the tap is not on its model; hooks set now would outlive it.
         """
+        if additions and not self._handles:
+            raise TapError("Could not steer: this tap is not on its model. Enter it first.")
         for handle in self._steering:
             handle.remove()
         self._steering.clear()
@@ -128,6 +141,8 @@ class Tap:
         return bool(self._steering)
 
     def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self._on_begin is not None:
+            self._on_begin()
         self._states = [None] * len(self.layers)
         input_ids = args[0] if args else kwargs.get("input_ids")
         if input_ids is None:
@@ -140,9 +155,7 @@ class Tap:
         mask = kwargs.get("attention_mask")
         self._inputs = input_ids, mask, past
 
-    def _reader(
-        self, slot: int
-    ) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
+    def _reader(self, slot: int) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
         def read(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             self._states[slot] = hidden_of(args, kwargs).detach()
 
@@ -216,9 +229,7 @@ def read_states(
         for layer in layers:
             if layer < blocks.n_layers:
                 block = blocks.blocks[layer]
-                handles.append(
-                    block.register_forward_pre_hook(read_block(layer), with_kwargs=True)
-                )
+                handles.append(block.register_forward_pre_hook(read_block(layer), with_kwargs=True))
             else:
                 handles.append(blocks.final_norm.register_forward_hook(read_norm))
         inputs: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask}
@@ -275,9 +286,7 @@ def check_readable(model: nn.Module) -> None:
 
 def _adder(
     addition: Tensor,
-) -> Callable[
-    [nn.Module, tuple[Any, ...], dict[str, Any]], tuple[tuple[Any, ...], dict[str, Any]]
-]:
+) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], tuple[tuple[Any, ...], dict[str, Any]]]:
     def add(
         module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -75,7 +75,7 @@ def encode(
     core = tokenizer.backend_tokenizer
     ids, weights = [core.token_to_id(BOS)], [0.0]
     for role, text in document:
-        content = core.encode(text, add_special_tokens=False).ids + [core.token_to_id(END)]
+        content = [*core.encode(text, add_special_tokens=False).ids, core.token_to_id(END)]
         weight = {"assistant": 1.0, "user": user_weight, "system": 0.0}[role]
         ids += [core.token_to_id(ROLE_TOKENS[role]), *content]
         weights += [0.0, *[weight] * len(content)]

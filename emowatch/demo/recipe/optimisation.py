@@ -133,9 +133,7 @@ def _checkpoint(
     (folder / "step").write_text(str(step), encoding="utf-8")
 
 
-def _resume(
-    model: LlamaForCausalLM, optimisers: list[torch.optim.Optimizer], folder: Path
-) -> int:
+def _resume(model: LlamaForCausalLM, optimisers: list[torch.optim.Optimizer], folder: Path) -> int:
     if not (folder / "step").exists():
         return 0
     tensors = load_file(folder / "checkpoint.safetensors")

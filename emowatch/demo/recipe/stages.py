@@ -15,7 +15,13 @@ from torch import Tensor
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from emowatch.demo.recipe import language
-from emowatch.demo.recipe.corpus import Document, goemotions, half, pretraining_documents, small_talk
+from emowatch.demo.recipe.corpus import (
+    Document,
+    goemotions,
+    half,
+    pretraining_documents,
+    small_talk,
+)
 from emowatch.demo.recipe.exchanges import (
     EMOTIONS,
     exchanges,
@@ -66,6 +72,12 @@ def make_tokenizer(plan: Plan) -> PreTrainedTokenizerFast:
         texts += 40 * [r for _, replies in ordinary_exchanges() for r in replies]
         language.train_tokenizer(texts, plan.tokenizer_folder)
     return language.load_tokenizer(plan.tokenizer_folder)
+
+
+def new_model(plan: Plan) -> LlamaForCausalLM:
+    """Build the model with the weights that the plan's seed draws."""
+    torch.manual_seed(plan.seed)
+    return language.new_model()
 
 
 def pretrain(plan: Plan, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
@@ -134,7 +146,7 @@ def _pretraining_rows(
     plan: Plan, tokenizer: PreTrainedTokenizerFast
 ) -> np.ndarray[tuple[int, int], np.dtype[np.uint16]]:
     """Mix the sources by `SHARES` and cut the stream into rows ``[rows, ROW + 1]``."""
-    cache = plan.work / "pretrain-rows.npy"
+    cache = plan.work / f"pretrain-rows-{plan.pretrain_tokens}.npy"
     if not cache.exists():
         rng = random.Random(plan.seed)
         by_source: dict[str, list[Document]] = {}

@@ -1,0 +1,56 @@
+"""Watching against plain `generate`, 128 tokens greedy, JSONL log and alarm included.
+
+    python benchmarks/watching.py [--pairs 9]
+"""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from pathlib import Path
+
+import click
+import torch
+from pairs import compare, row
+from shapes import qwen3_50m
+
+import emowatch
+from emowatch.bank import ProbeBank
+from emowatch.labels import EKMAN7
+
+TOKENS = 128
+
+
+@click.command()
+@click.option("--pairs", default=9)
+def main(pairs: int) -> None:
+    """Print watched time over plain time."""
+    model = qwen3_50m()
+    ids = torch.randint(1, 32_000, (1, 32), generator=torch.Generator().manual_seed(0))
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    numbers = itertools.count()
+
+    def plain() -> torch.Tensor:
+        output: torch.Tensor = model.generate(**inputs, max_new_tokens=TOKENS, do_sample=False)
+        return output
+
+    expected = plain()
+    row(f"watched / plain generate, {TOKENS} tokens", "median [quartiles]", "goal")
+    with tempfile.TemporaryDirectory() as folder:
+        for head, layers in itertools.product(("linear", "offset-mlp"), ("primary", "all")):
+            bank = ProbeBank.random_for(model, labels=EKMAN7, head=head, hidden=32)
+
+            def watched(bank: ProbeBank = bank, layers: str = layers) -> None:
+                path = Path(folder) / f"{next(numbers)}.jsonl"
+                plugins = [("jsonl-log", {"path": str(path)}), "threshold-alarm"]
+                with emowatch.watch(model, None, probes=bank, plugins=plugins, layers=layers):
+                    output = plain()
+                assert torch.equal(output, expected), "watching changed the reply"
+
+            ratio = compare(watched, plain, pairs=pairs)
+            goal = "≤ 1.02" if layers == "primary" else "≤ 1.04"
+            row(f"{head}, {'one layer' if layers == 'primary' else 'all 13 layers'}", ratio, goal)
+
+
+if __name__ == "__main__":
+    main()

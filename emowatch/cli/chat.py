@@ -1,0 +1,52 @@
+"""``emowatch chat``."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from emowatch.cli.options import (
+    chosen_plugins,
+    chosen_probes,
+    model_options,
+    open_model,
+    probe_options,
+    sampling,
+)
+
+
+@click.command()
+@model_options
+@probe_options
+def command(**given: Any) -> None:
+    """Talk with a model and watch its scores live.
+
+    Without a terminal each line of standard input is answered in plain text with its scores.
+    """
+    placing = ("model", "revision", "dtype", "device", "trust_remote_code")
+    probes = chosen_probes(given.pop("probes"), given["model"])
+    loaded = open_model(**{key: given.pop(key) for key in placing})
+    import torch
+
+    from emowatch.bank import load_bank
+    from emowatch.tui.source import ModelSource
+
+    torch.manual_seed(given["seed"])
+    source = ModelSource(
+        loaded,
+        [load_bank(name) for name in probes],
+        plugins=chosen_plugins(given["plugins"], given["record"], given["content"]),
+        system=given["system"],
+        strict=given["strict"],
+        max_new_tokens=given["max_new_tokens"],
+        **sampling(given["sample"], given["temperature"]),
+    )
+    if sys.stdin.isatty() and sys.stdout.isatty():
+        from emowatch.tui import run_chat
+
+        raise click.exceptions.Exit(run_chat(source))
+    from emowatch.cli.plain import answer_plain
+
+    raise click.exceptions.Exit(answer_plain(source, sys.stdin, sys.stdout))

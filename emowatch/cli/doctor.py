@@ -1,0 +1,44 @@
+"""``emowatch doctor [MODEL]``."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from emowatch.cli.exits import Exit
+from emowatch.cli.options import open_model
+
+
+@click.command()
+@click.argument("model", required=False)
+@click.option("--revision", help="Branch, tag or commit of the hub repository.")
+@click.option("--dtype", default="auto", show_default=True, help="float32, bfloat16 …")
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda, mps …")
+@click.option("--trust-remote-code", is_flag=True, help="Run code that the repository brings.")
+@click.option("--blocks", help="Dotted path of the block list, where it is not found.")
+@click.option("--json", "as_json", is_flag=True, help="The certificate as one JSON object.")
+def command(
+    model: str | None,
+    revision: str | None,
+    dtype: str,
+    device: str,
+    trust_remote_code: bool,
+    blocks: str | None,
+    as_json: bool,
+) -> None:
+    """Check that a model can be watched exactly.
+
+    MODEL is a hub id or a folder; the embedded demo model where it is left out. The exit
+    status is 1 if a check failed.
+    """
+    loaded = open_model(model, revision, dtype, device, trust_remote_code)
+    from emowatch.model.doctor import examine, render_table  # after the libraries are quiet
+
+    certificate = examine(loaded.model, loaded.tokenizer, blocks=blocks, name=loaded.name)
+    if as_json:
+        click.echo(json.dumps(certificate.to_json()))
+    else:
+        click.echo(render_table(certificate))
+    if not certificate.passed:
+        raise click.exceptions.Exit(Exit.FAILED)

@@ -1,0 +1,70 @@
+"""``emowatch extract DATA``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from emowatch.cli.options import data_options, folder_option, model_options, open_model, progress
+from emowatch.text import clean
+
+
+@click.command()
+@click.argument("data")
+@folder_option(help="Folder of the shards.")
+@model_options
+@data_options
+@click.option("--layers", default="all", show_default=True, help="all, 0,9,18 or 25%,50%.")
+@click.option(
+    "--readout",
+    type=click.Choice(["last_prompt_token", "positions", "mean", "reply"]),
+    default="last_prompt_token",
+    show_default=True,
+)
+@click.option(
+    "--template/--no-template", default=True, help="Use the chat template if there is one."
+)
+@click.option("--batch-tokens", type=click.IntRange(16), default=2048, show_default=True)
+@click.option("--max-new-tokens", type=click.IntRange(1), default=128, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True)
+def command(data: str, out: Path, layers: str, **given: Any) -> None:
+    """Read the states of labelled text into shards.
+
+    A run that was stopped goes on where it was when the same command is given again.
+    """
+    from emowatch.model.blocks import find_blocks, resolve_layers
+    from emowatch.workshop.corpora import read_corpus
+    from emowatch.workshop.extraction import extract
+    from emowatch.workshop.options import TrainOptions
+    from emowatch.workshop.pipeline import check_output
+    from emowatch.workshop.preparation import prepare, write_rows
+
+    check_output(out)
+    keys = ("text_column", "label_column", "group_column", "several", "encoding", "limit")
+    corpus = read_corpus(data, min_per_class=0, **{key: given.pop(key) for key in keys})
+    for reason, n in corpus.quarantine_counts().items():
+        click.echo(f"{n} rows put aside: {reason}", err=True)
+    placing = ("model", "revision", "dtype", "device", "trust_remote_code")
+    loaded = open_model(**{key: given.pop(key) for key in placing})
+    blocks = find_blocks(loaded.model)
+    positions = (-5, -4, -3, -2, -1) if given["readout"] == "positions" else (-1,)
+    options = TrainOptions(positions=positions, **given)
+    prepared = prepare(corpus, loaded, options, out, progress)
+    write_rows(out / "rows.jsonl", corpus, prepared)
+    activations = extract(
+        loaded.model,
+        blocks,
+        prepared.passages,
+        resolve_layers(layers, blocks.n_layers),
+        out,
+        batch_tokens=options.batch_tokens,
+        progress=lambda done, total: progress("reading states", done, total),
+    )
+    click.echo(
+        clean(
+            f"{out}: {len(activations)} states of {activations.d_model} numbers at layers "
+            f"{', '.join(map(str, activations.layers))}"
+        )
+    )

@@ -1,0 +1,184 @@
+"""Options that recur, and what they open. Heavy imports happen in the functions."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from emowatch.model.loading import LoadedModel
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+DEFAULT_PROBES = ("demo-tone7", "demo-ekman7")
+"""Shown for the demo model: the tone first, then the user's message as the model reads it."""
+
+
+def model_options(function: Function) -> Function:
+    """Add what chooses and places the model."""
+    for option in reversed(
+        (
+            click.option("--model", metavar="ID|DIR", help="Hub id or folder; default: embedded."),
+            click.option("--revision", help="Branch, tag or commit of the hub repository."),
+            click.option("--dtype", default="auto", show_default=True, help="float32, bfloat16 …"),
+            click.option("--device", default="auto", show_default=True, help="cpu, cuda, mps …"),
+            click.option(
+                "--trust-remote-code", is_flag=True, help="Run code that the repository brings."
+            ),
+        )
+    ):
+        function = option(function)
+    return function
+
+
+def probe_options(function: Function) -> Function:
+    """Add what chooses banks, plugins and the record."""
+    for option in reversed(
+        (
+            click.option(
+                "--probe",
+                "probes",
+                multiple=True,
+                metavar="NAME|PATH|ID",
+                help=f"Bank to read; repeatable. Default: {', '.join(DEFAULT_PROBES)}.",
+            ),
+            click.option(
+                "--plugin",
+                "plugins",
+                multiple=True,
+                metavar="NAME[:KEY=VALUE,…]",
+                help="Plugin to use; repeatable.",
+            ),
+            click.option("--record", metavar="TRACE", help="Write a trace as JSON lines."),
+            click.option(
+                "--content",
+                type=click.Choice(["none", "hash", "full"]),
+                default="none",
+                show_default=True,
+                help="What of the text the trace holds.",
+            ),
+            click.option("--system", help="System prompt."),
+            click.option(
+                "--max-new-tokens", type=click.IntRange(1), default=200, show_default=True
+            ),
+            click.option("--sample/--greedy", default=False, help="How tokens are chosen."),
+            click.option("--temperature", type=click.FloatRange(0, min_open=True), default=0.8),
+            click.option("--seed", type=int, default=0, show_default=True),
+            click.option("--strict", is_flag=True, help="Refuse banks of other weights or text."),
+        )
+    ):
+        function = option(function)
+    return function
+
+
+def data_options(function: Function) -> Function:
+    """Add what says how labelled text is read."""
+    for option in reversed(
+        (
+            click.option("--text-column", help="Column of the text, where it is not found."),
+            click.option("--label-column", help="Column of the label, where it is not found."),
+            click.option("--group-column", help="Rows of one group never straddle a split."),
+            click.option(
+                "--several",
+                type=click.Choice(["quarantine", "each", "first"]),
+                default="quarantine",
+                show_default=True,
+                help="What to do with rows of several labels.",
+            ),
+            click.option("--encoding", default="utf-8", show_default=True),
+            click.option("--limit", type=click.IntRange(1), help="At most so many rows."),
+        )
+    ):
+        function = option(function)
+    return function
+
+
+def open_model(
+    model: str | None, revision: str | None, dtype: str, device: str, trust_remote_code: bool
+) -> LoadedModel:
+    """Load the model with its talk kept off the screen."""
+    quiet_libraries()
+    from emowatch.model.loading import load_model  # torch and transformers: seconds
+
+    return load_model(
+        model,
+        dtype=dtype,
+        device=device,
+        revision=revision,
+        trust_remote_code=trust_remote_code,
+    )
+
+
+def quiet_libraries() -> None:
+    """Keep libraries from talking over the data; read when they are first imported."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+
+
+def chosen_plugins(
+    plugins: tuple[str, ...], record: str | None, content: str
+) -> list[str | tuple[str, dict[str, str]]]:
+    """Put the trace writer that ``--record`` stands for before the plugins named."""
+    specs: list[str | tuple[str, dict[str, str]]] = list(plugins)
+    if record is not None:
+        specs.insert(0, ("jsonl-log", {"path": record, "content": content}))
+    return specs
+
+
+def chosen_probes(probes: tuple[str, ...], model: str | None) -> tuple[str, ...]:
+    """Take the banks named, or the shipped ones for the demo model."""
+    if probes:
+        return probes
+    if model is not None:
+        raise click.UsageError(
+            "No bank was named for this model. Train one with `emowatch train DATA --model "
+            f"{model} --out DIR`, then pass --probe DIR."
+        )
+    return DEFAULT_PROBES
+
+
+def messages_of(prompt: str, system: str | None) -> list[dict[str, str]]:
+    """Make a dialogue of one message."""
+    start = [{"role": "system", "content": system}] if system else []
+    return [*start, {"role": "user", "content": prompt}]
+
+
+def sampling(sample: bool, temperature: float) -> dict[str, Any]:
+    """Give the arguments of ``generate`` that choose tokens."""
+    return {"do_sample": True, "temperature": temperature} if sample else {"do_sample": False}
+
+
+def progress(step: str, done: int, total: int) -> None:
+    """Draw progress with rate and time left, on stderr."""
+    from tqdm import tqdm  # comes with transformers
+
+    bar = _BARS.get(step)
+    if bar is None:
+        bar = _BARS[step] = tqdm(total=total, desc=step, file=sys.stderr, unit_scale=True)
+    bar.update(done - bar.n)
+    if done >= total:
+        bar.close()
+        del _BARS[step]
+
+
+_BARS: dict[str, Any] = {}
+
+
+def folder_option(default: str | None = None, **extra: Any) -> Callable[[Function], Function]:
+    """Add ``--out DIR``."""
+    return click.option(
+        "--out",
+        type=click.Path(path_type=Path, file_okay=True),
+        default=default,
+        required=default is None,
+        metavar="DIR",
+        **extra,
+    )

@@ -1,0 +1,82 @@
+"""How scores look as text and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import click
+
+from emowatch.records import Alarm, ReplyToken, Scores, Turn
+from emowatch.text import clean_line
+from emowatch.trace import Trace
+
+TARGETS = {
+    "reply": "tone of the reply",
+    "user": "user's message, as the model reads it",
+    "vector": "vectors",
+}
+
+
+def token_object(token: ReplyToken) -> dict[str, Any]:
+    """Give one reply token as plain values; `scores` are those of the first bank."""
+    return {
+        "type": "token",
+        "offset": token.offset,
+        "position": token.by_bank[0].position,
+        "text": token.text,
+        "token_id": token.token_id,
+        "dominant": token.dominant,
+        "scores": _plain(token.scores),
+        "banks": {score.bank: _plain(score.scores) for score in token.by_bank},
+    }
+
+
+def turn_object(turn: Turn, trace: Trace) -> dict[str, Any]:
+    """Give a finished turn as plain values."""
+    return {
+        "type": "turn",
+        "model": trace.session.model,
+        "text": turn.text,
+        "prompt_tokens": turn.prompt_tokens,
+        "reply_tokens": turn.reply_tokens,
+        "finish_reason": turn.finish_reason,
+        "mean_scores": {name: _plain(scores) for name, scores in turn.mean_scores.items()},
+        "alarms": [_alarm(alarm) for alarm in trace.alarms],
+    }
+
+
+def score_line(name: str, target: str, scores: Scores, top: int = 4) -> str:
+    """Give the highest mean scores of a bank in one line."""
+    ranked = sorted(scores.items(), key=lambda pair: -pair[1])[:top]
+    shown = " · ".join(f"{label} {score:.2f}" for label, score in ranked)
+    return clean_line(f"{TARGETS[target]} ({name}): {shown}")
+
+
+def print_plain(turn: Turn, trace: Trace) -> None:
+    """Print the mean scores of a turn, a line per bank."""
+    for bank in trace.session.banks:
+        click.echo(score_line(bank.name, bank.target, turn.mean_scores[bank.name]))
+    click.echo(f"{turn.reply_tokens} tokens · {turn.finish_reason}", err=True)
+
+
+def print_alarms(alarms: Iterable[Alarm]) -> None:
+    """Tell alarms on stderr."""
+    for alarm in alarms:
+        line = f"alarm ({alarm.level}) at offset {alarm.offset}: {alarm.rule}, {alarm.score:.2f}"
+        click.echo(clean_line(line), err=True)
+
+
+def _plain(scores: Scores) -> dict[str, float]:
+    return {label: round(score, 5) for label, score in scores.items()}
+
+
+def _alarm(alarm: Alarm) -> dict[str, Any]:
+    return {
+        "rule": alarm.rule,
+        "label": alarm.label,
+        "level": alarm.level,
+        "score": round(alarm.score, 5),
+        "bank": alarm.bank,
+        "offset": alarm.offset,
+    }

@@ -1,0 +1,61 @@
+"""The top command, with subcommands that are imported when they are used."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import click
+
+import emowatch
+from emowatch.plugins import installed_plugin_manager
+
+COMMANDS = {
+    "chat": "Talk with a model and watch its scores live.",
+    "run": "Answer one prompt without a screen.",
+    "train": "Train a bank on labelled text.",
+    "evaluate": "Measure a bank on labelled text.",
+    "extract": "Read the states of labelled text into shards.",
+    "doctor": "Check that a model can be watched exactly.",
+    "probes": "List banks, or show one.",
+    "plugins": "List installed plugins.",
+}
+"""Name and one line of help; a test holds them equal to the commands' own."""
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands by name and imports one when it runs."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        """List built-in commands in the order of a reader's interest, then those of plugins."""
+        return [*COMMANDS, *(name for name in self.commands if name not in COMMANDS)]
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        """Import a command by name."""
+        if name in COMMANDS and name not in self.commands:
+            command: click.Command = import_module(f"emowatch.cli.{name}").command
+            return command
+        return super().get_command(context, name)
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands without importing any."""
+        extra = {n: c.get_short_help_str(60) for n, c in self.commands.items() if n not in COMMANDS}
+        with formatter.section("Commands"):
+            formatter.write_dl(list((COMMANDS | extra).items()))
+
+
+def make_cli() -> click.Group:
+    """Build the command line, with the commands of installed plugins."""
+
+    @click.group(
+        cls=LazyGroup,
+        help="See and steer the emotion that a language model carries while it speaks.",
+        epilog="Without --model every command uses the embedded demo model, with no network.",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    @click.version_option(emowatch.__version__, message="%(prog)s %(version)s")
+    def cli() -> None:
+        pass
+
+    manager, _ = installed_plugin_manager()
+    manager.hook.register_commands(cli=cli)
+    return cli

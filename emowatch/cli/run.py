@@ -1,0 +1,74 @@
+"""``emowatch run PROMPT``: the headless twin of chat."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from emowatch.cli.exits import Exit
+from emowatch.cli.options import (
+    chosen_plugins,
+    chosen_probes,
+    messages_of,
+    model_options,
+    open_model,
+    probe_options,
+    sampling,
+)
+from emowatch.text import clean
+
+
+@click.command()
+@click.argument("prompt")
+@model_options
+@probe_options
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option("--fail-on-alarm", is_flag=True, help="Exit with 4 if an alarm is raised.")
+def command(prompt: str, as_json: bool, fail_on_alarm: bool, **given: Any) -> None:
+    """Answer one prompt without a screen.
+
+    Prints the reply with its scores; `--json` prints one object for each token and bank, then
+    one for the turn. PROMPT may be - for standard input.
+    """
+    if prompt == "-":
+        prompt = click.get_text_stream("stdin").read()
+    placing = ("model", "revision", "dtype", "device", "trust_remote_code")
+    probes = chosen_probes(given.pop("probes"), given["model"])
+    loaded = open_model(**{key: given.pop(key) for key in placing})
+    import torch
+
+    from emowatch.cli.printing import print_alarms, print_plain, token_object, turn_object
+    from emowatch.streaming import stream
+
+    torch.manual_seed(given["seed"])
+    running = stream(
+        loaded.model,
+        loaded.tokenizer,
+        messages_of(prompt, given["system"]),
+        probes=probes,
+        plugins=chosen_plugins(given["plugins"], given["record"], given["content"]),
+        max_new_tokens=given["max_new_tokens"],
+        model_name=loaded.name,
+        strict=given["strict"],
+        **sampling(given["sample"], given["temperature"]),
+    )
+    with running:
+        for token in running:
+            if as_json:
+                click.echo(json.dumps(token_object(token)))
+            else:
+                click.echo(clean(token.text), nl=False)
+    turn = running.turn
+    assert turn is not None
+    if as_json:
+        click.echo(json.dumps(turn_object(turn, running.trace)))
+    else:
+        click.echo()
+        print_plain(turn, running.trace)
+    print_alarms(running.trace.alarms)
+    if running.plugin_failures:
+        raise click.exceptions.Exit(Exit.FAILED)
+    if fail_on_alarm and running.trace.alarms:
+        raise click.exceptions.Exit(Exit.ALARM)

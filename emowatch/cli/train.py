@@ -1,0 +1,92 @@
+"""``emowatch train DATA``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from emowatch.cli.options import data_options, folder_option, model_options, open_model, progress
+from emowatch.text import clean, clean_line
+
+
+@click.command()
+@click.argument("data")
+@folder_option(default="banks/new", show_default=True, help="Folder of the bank.")
+@model_options
+@data_options
+@click.option("--name", help="Name of the bank; default: that of the folder.")
+@click.option("--layers", default="all", show_default=True, help="all, 0,9,18 or 25%,50%.")
+@click.option(
+    "--head", type=click.Choice(["linear", "mlp", "offset-mlp"]), default="mlp", show_default=True
+)
+@click.option(
+    "--readout",
+    type=click.Choice(["last_prompt_token", "positions", "mean", "reply"]),
+    default="last_prompt_token",
+    show_default=True,
+    help="Which states are read.",
+)
+@click.option(
+    "--target",
+    type=click.Choice(["user", "reply"]),
+    default="user",
+    show_default=True,
+    help="Whose emotion the labels tell: of a user's message, or of a reply.",
+)
+@click.option(
+    "--template/--no-template", default=True, help="Use the chat template if there is one."
+)
+@click.option(
+    "--balancing",
+    type=click.Choice(["resample", "weights"]),
+    default="resample",
+    show_default=True,
+    help="As in paper A, or by class weights.",
+)
+@click.option("--preset", type=click.Choice(["default", "paper-a"]), default="default")
+@click.option("--hidden", type=click.IntRange(1, 4096), help="Width of the hidden layer.")
+@click.option(
+    "--max-new-tokens", type=click.IntRange(1), default=128, help="Of replies that are written."
+)
+@click.option("--batch-tokens", type=click.IntRange(16), default=2048, help="Tokens in a batch.")
+@click.option("--work", type=click.Path(path_type=Path), help="Keep states and replies here.")
+@click.option("--licence", default="", help="Licence of the data, noted on the card.")
+@click.option("--seed", type=int, default=0, show_default=True)
+def command(data: str, out: Path, **given: Any) -> None:
+    """Train a bank on labelled text.
+
+    DATA is a CSV, TSV, JSONL or Parquet file (also .gz), or a hub data set.
+    """
+    from emowatch.workshop.corpora import read_corpus
+    from emowatch.workshop.options import TrainOptions
+    from emowatch.workshop.pipeline import check_output, train_bank
+
+    check_output(out)
+    reading = {
+        key: given.pop(key)
+        for key in ("text_column", "label_column", "group_column", "several", "encoding", "limit")
+    }
+    corpus = read_corpus(data, **reading)
+    counts = ", ".join(f"{label} {n}" for label, n in corpus.counts().items())
+    click.echo(clean_line(f"{len(corpus)} examples: {counts}"), err=True)
+    for reason, n in corpus.quarantine_counts().items():
+        click.echo(f"{n} rows put aside: {reason}", err=True)
+    placing = ("model", "revision", "dtype", "device", "trust_remote_code")
+    loaded = open_model(**{key: given.pop(key) for key in placing})
+    name, work = given.pop("name"), given.pop("work")
+    options = TrainOptions(
+        positions=(-5, -4, -3, -2, -1) if given["readout"] == "positions" else (-1,), **given
+    )
+    bank = train_bank(
+        corpus, loaded, out, options, name=name, work=work, reading=reading, report=progress
+    )
+    found = float(bank.card.training["validation_balanced_accuracy"])
+    click.echo(
+        clean(
+            f"{out / 'probe.safetensors'}: primary layer {bank.card.primary}, validation balanced "
+            f"accuracy {found:.3f} (chance {1 / len(corpus.labels):.3f})"
+        )
+    )
+    click.echo(clean(f"Next: emowatch evaluate {out} TEST-DATA"), err=True)

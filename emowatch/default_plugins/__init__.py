@@ -1,0 +1,1 @@
+"""Plugins that come with emowatch, written as anybody's would be."""

@@ -1,0 +1,231 @@
+"""Write a session to a file, one JSON object a line; `emowatch.Trace.load` reads it back.
+
+Scores are written, and by default neither text nor token ids. Knows nothing of models.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import os
+import secrets
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from io import FileIO
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from emowatch import __version__, hookimpl
+from emowatch.records import Alarm, Session, TokenScore, Turn
+from emowatch.text import clean_line
+
+SCHEMA = 1
+"""Of the lines below; `emowatch.trace` reads it."""
+CONTENTS = ("none", "hash", "full")
+KEY_BYTES = 32
+
+
+class JsonlLog:
+    """Logs one session to one new file.
+
+    Each line is written by itself and at once: what was scored before a crash is on file, and
+    at most the last line is torn.
+    """
+
+    def __init__(self, path: str | Path | None = None, content: str = "none") -> None:
+        """Make the file, so that what cannot be written is known before a word is spoken.
+
+        Args:
+            path: a file that does not exist or is empty; without one, a new file in the folder
+                ``logs`` of the user's data.
+            content: ``none`` keeps text and token ids out, ``hash`` writes a keyed hash of each
+                reply instead, ``full`` writes both.
+
+        Raises:
+            ValueError: for an unknown `content`, or a file that holds something.
+            OSError: if the file or the key of the hashes cannot be made.
+        """
+        if content not in CONTENTS:
+            raise ValueError(
+                f"The option 'content' of jsonl-log must be {', '.join(CONTENTS[:-1])} or "
+                f"{CONTENTS[-1]}, got {clean_line(repr(content), 60)}."
+            )
+        if str(path) == "-":
+            raise ValueError("jsonl-log writes to a file, not to stdout: name a path, got '-'.")
+        self.path = _new_path() if path is None else Path(path).expanduser()
+        self.content = content
+        self._key = _installation_key() if content == "hash" else b""
+        self._file: FileIO | None = None
+        self._places: dict[str, int] = {}
+        self._tokens = 0
+        _open_new(self.path).close()
+
+    @hookimpl
+    def session_started(self, session: Session) -> None:
+        """Write who speaks and what listens."""
+        self._file = _open_new(self.path)
+        self._places = {bank.name: place for place, bank in enumerate(session.banks)}
+        self._tokens = 0
+        self._write(
+            "session",
+            schema=SCHEMA,
+            id=session.id,
+            model=session.model,
+            banks=[asdict(bank) for bank in session.banks],
+            n_layers=session.n_layers,
+            d_model=session.d_model,
+            seed=session.seed,
+            certificate=dict(session.certificate),
+            content=self.content,
+            started=_now(),
+            versions=_versions(),
+        )
+
+    @hookimpl
+    def token_scored(self, score: TokenScore) -> None:
+        """Write the scores of one token."""
+        by_layer: dict[str, Any] = {}
+        if score.layer_scores is not None:
+            by_layer = {
+                "layers": score.layers,
+                "layer_scores": [_rounded(row) for row in score.layer_scores.tolist()],
+            }
+        self._write(
+            "token",
+            bank=self._places[score.bank],
+            turn=score.turn,
+            sequence=score.sequence,
+            position=score.position,
+            offset=score.offset,
+            segment=score.segment,
+            scores=_rounded(score.scores.array.tolist()),
+            **by_layer,
+        )
+        self._tokens += 1
+
+    @hookimpl
+    def alarm_raised(self, alarm: Alarm) -> None:
+        """Write an alarm."""
+        self._write("alarm", **asdict(alarm))
+
+    @hookimpl
+    def turn_finished(self, turn: Turn) -> None:
+        """Write how a reply ended, and as much of it as `content` allows."""
+        said: dict[str, Any] = {}
+        if self.content == "full":
+            said = {"text": turn.text, "token_ids": turn.token_ids}
+        elif self.content == "hash":
+            text = turn.text.encode("utf-8", "surrogatepass")
+            said = {"text_hmac": hmac.new(self._key, text, "sha256").hexdigest()}
+        self._write(
+            "turn",
+            index=turn.index,
+            sequence=turn.sequence,
+            prompt_tokens=turn.prompt_tokens,
+            reply_tokens=turn.reply_tokens,
+            finish_reason=turn.finish_reason,
+            settings=dict(turn.settings),
+            mean_scores={
+                bank: _rounded(scores.array.tolist()) for bank, scores in turn.mean_scores.items()
+            },
+            **said,
+        )
+
+    @hookimpl
+    def session_finished(self) -> None:
+        """Write the last line and close the file."""
+        self._write("end", tokens=self._tokens, ended=_now())
+        self._close()
+
+    def _write(self, kind: str, **fields: Any) -> None:
+        if self._file is None:
+            return
+        line = json.dumps({"type": kind, **fields}, separators=(",", ":"), default=str) + "\n"
+        left = memoryview(line.encode("ascii"))
+        try:
+            while left:  # a disk that is nearly full takes a part
+                left = left[self._file.write(left) :]
+        except OSError:
+            self._close()  # the dispatcher calls no more hooks of ours
+            raise
+
+    def _close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+        self._file = None
+
+
+def _rounded(values: Iterable[float]) -> list[float | None]:
+    """Round to 6 significant digits, which float32 has; what is no number becomes null."""
+    return [float(f"{value:.6g}") if value == value else None for value in values]
+
+
+def _open_new(path: Path) -> FileIO:
+    """Open a file for one write per line; only its owner may read what is made here."""
+    file = open(path, "ab", buffering=0, opener=_open_private)
+    if file.tell():
+        file.close()
+        raise ValueError(
+            f"The file {clean_line(str(path))!r} already exists; choose another path or remove it."
+        )
+    return file
+
+
+def _open_private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _home() -> Path:
+    """Name the folder of the user's data: ``EMOWATCH_HOME``, or where the system keeps such."""
+    named = os.environ.get("EMOWATCH_HOME")
+    return Path(named) if named else platformdirs.user_data_path("emowatch", appauthor=False)
+
+
+def _new_path() -> Path:
+    folder = _home() / "logs"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}.jsonl"
+
+
+def _installation_key() -> bytes:
+    """Return the key of this installation's hashes; the first who asks makes it."""
+    folder = _home()
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = folder / "key"
+    try:
+        with open(path, "xb", opener=_open_private) as file:
+            key = secrets.token_bytes(KEY_BYTES)
+            file.write(key)
+            return key
+    except FileExistsError:
+        pass
+    for _ in range(50):  # another process may be between making and filling it
+        key = path.read_bytes()
+        if len(key) == KEY_BYTES:
+            return key
+        time.sleep(0.01)
+    raise ValueError(
+        f"The key {clean_line(str(path))!r} is damaged: it has {len(key)} bytes, not {KEY_BYTES}. "
+        "Remove it; hashes made from now on will not match earlier ones."
+    )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _versions() -> dict[str, str]:
+    """List what made the numbers, without importing it."""
+    found = {"emowatch": __version__, "python": sys.version.partition(" ")[0]}
+    for package in ("torch", "transformers"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,53 @@
+"""``python -m emowatch.demo.recipe --data DIR``: make the demo model, then its banks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from emowatch.demo.recipe import stages
+from emowatch.demo.recipe.banks import BANKS, make_bank
+from emowatch.demo.recipe.release import release_model
+
+STAGES = ("tokenizer", "pretrain", "finetune", "release", *BANKS)
+
+
+@click.command()
+@click.option("--data", type=click.Path(exists=True, path_type=Path), required=True)
+@click.option("--work", type=click.Path(path_type=Path), default="demo-work", show_default=True)
+@click.option("--pretrain-tokens", type=int, default=30_000_000, show_default=True)
+@click.option("--finetune-tokens", type=int, default=4_000_000, show_default=True)
+@click.option("--compile/--no-compile", "compiled", default=True, help="Needs a C++ compiler.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--only", type=click.Choice(STAGES), multiple=True, help="Run these stages only.")
+def main(data: Path, work: Path, only: tuple[str, ...], **given: int) -> None:
+    """Make the demo model and the shipped banks from the public data in DATA.
+
+    Checkpoints are kept in WORK; a run that was stopped goes on from there.
+    """
+    plan = stages.Plan(
+        data=data,
+        work=work,
+        pretrain_tokens=given["pretrain_tokens"],
+        finetune_tokens=given["finetune_tokens"],
+        compiled=bool(given["compiled"]),
+        seed=given["seed"],
+    )
+    work.mkdir(parents=True, exist_ok=True)
+    wanted = only or STAGES
+    tokenizer = stages.make_tokenizer(plan)
+    model = stages.new_model(plan)
+    if "pretrain" in wanted:
+        stages.pretrain(plan, model, tokenizer)
+    if "finetune" in wanted:
+        stages.finetune(plan, model, tokenizer)
+    if "release" in wanted:
+        release_model(plan)
+    for name in BANKS:
+        if name in wanted:
+            make_bank(name, plan)
+
+
+if __name__ == "__main__":
+    main()

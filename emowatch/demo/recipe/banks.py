@@ -1,0 +1,166 @@
+"""Train the banks that travel in the wheel.
+
+The user banks learn from the half of GoEmotions *train* that the demo model was not tuned on,
+so that heads do not learn from memorised states; the tone bank learns from texts of known tone
+that the model reads as its own replies.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import random
+from collections import defaultdict
+from dataclasses import replace
+
+from emowatch.bank.library import shipped_folder
+from emowatch.bank.probe_bank import ProbeBank
+from emowatch.demo.recipe import stages
+from emowatch.demo.recipe.corpus import half
+from emowatch.demo.recipe.exchanges import reply_book
+from emowatch.labels import EKMAN7
+from emowatch.model.loading import load_model
+from emowatch.workshop.corpora import Corpus, Example, read_corpus
+from emowatch.workshop.options import TrainOptions
+from emowatch.workshop.pipeline import evaluate_bank, save_evaluation, train_bank
+from emowatch.workshop.preparation import Report, quiet
+
+MOST_PER_CLASS = 1500
+SEV_EMOTIONS = {"happiness": "joy"}
+BANKS: dict[str, TrainOptions] = {
+    "demo-ekman7": TrainOptions(
+        head="offset-mlp",
+        readout="reply",
+        hidden=32,
+        max_new_tokens=128,
+        licence="Apache-2.0 (GoEmotions)",
+        notes=(
+            "Reads a user's emotion from the states of the model's reply; the reply's own words "
+            "carry that emotion too, so accuracy at later offsets is not memory alone.",
+            "Labels are those of Reddit comments, by crowd workers; some are wrong.",
+        ),
+    ),
+    "demo-ekman7-prompt": TrainOptions(
+        head="mlp",
+        hidden=32,
+        readout="last_prompt_token",
+        licence="Apache-2.0 (GoEmotions)",
+        notes=("Labels are those of Reddit comments, by crowd workers; some are wrong.",),
+    ),
+    "demo-tone7": TrainOptions(
+        head="offset-mlp",
+        readout="reply",
+        target="reply",
+        hidden=32,
+        states_per_reply=12,
+        licence="Llama 3.2 Community License (SEV replies); Apache-2.0 (neutral replies)",
+        notes=(
+            "Six tones are learned from replies of Llama-3.2-3B-Instruct to a commanded emotion "
+            "(SEV; Built with Llama), neutral from this project's own replies: neutral is another "
+            "writer, so it is easier to tell apart than it would be in one voice.",
+            "The demo model did not write these texts; it reads them as if it had.",
+        ),
+    ),
+}
+
+
+def make_bank(name: str, plan: stages.Plan, report: Report = quiet) -> ProbeBank:
+    """Train, evaluate and write one shipped bank."""
+    options = replace(BANKS[name], seed=plan.seed)
+    loaded = load_model()
+    corpora = _tone_corpora if name == "demo-tone7" else _user_corpora
+    training, test, note = corpora(plan)
+    out = shipped_folder() / name
+    work = plan.work / name
+    bank = train_bank(training, loaded, out, options, name=name, work=work / "train", report=report)
+    (out / "run.json").unlink()  # its path means nothing elsewhere
+    evaluation = evaluate_bank(
+        bank,
+        test,
+        loaded,
+        folder=out,
+        training=training,
+        work=work / "test",
+        options=options,
+        report=report,
+        note=note,
+    )
+    return save_evaluation(bank, evaluation, out)
+
+
+def _user_corpora(plan: stages.Plan) -> tuple[Corpus, Corpus, str]:
+    folder = plan.data / "goemotions/ekman"
+    training = read_corpus(folder / "train.tsv")
+    other = [e for e in training.examples if half(e.text) == "bank"]
+    kept: dict[int, list[Example]] = defaultdict(list)
+    for example in sorted(other, key=lambda e: hashlib.sha256(e.text.encode()).digest()):
+        if len(kept[example.label]) < MOST_PER_CLASS:
+            kept[example.label].append(example)
+    examples = sorted((e for some in kept.values() for e in some), key=lambda e: e.row)
+    training = replace(
+        training,
+        examples=tuple(examples),
+        source="GoEmotions train (Ekman), the half not "
+        f"tuned on, at most {MOST_PER_CLASS} per class",
+    )
+    test = read_corpus(folder / "test.tsv", labels=EKMAN7, min_per_class=0)
+    test = replace(test, source="GoEmotions test (Ekman)")
+    return training, test, "Messages with one label; the official test split."
+
+
+def _tone_corpora(plan: stages.Plan) -> tuple[Corpus, Corpus, str]:
+    """Split SEV by scenario and the neutral replies by sentence: a fifth is for the test."""
+    path = plan.data / "sev/sev_generated_accepted.jsonl.gz"
+    rows = []
+    with gzip.open(path, "rt", encoding="utf-8") as lines:
+        for line in lines:
+            row = json.loads(line)
+            emotion = SEV_EMOTIONS.get(row["emotion"], row["emotion"])
+            rows.append((row["gen_text"], emotion, row["skeleton_id"]))
+    rows += _neutral_replies(plan.seed)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    sides = []
+    for test in (False, True):
+        examples = tuple(
+            Example(text=text, label=EKMAN7.index(emotion), group=group, row=number)
+            for number, (text, emotion, group) in enumerate(rows, 1)
+            if _is_test(group) == test
+        )
+        sides.append(
+            Corpus(
+                examples=examples,
+                labels=EKMAN7,
+                quarantined=(),
+                source="SEV accepted replies (six tones) and this project's neutral replies"
+                + (", held-out scenarios and sentences" if test else ""),
+                sha256=digest,
+                text_column="gen_text",
+                label_column="emotion",
+                licence=None,
+            )
+        )
+    return sides[0], sides[1], "No scenario and no neutral sentence is shared with the training."
+
+
+def _neutral_replies(seed: int) -> list[tuple[str, str, str]]:
+    """Compose neutral replies of one to three sentences.
+
+    Sentences are dealt into 20 groups first, so that none is on both sides of a split.
+    """
+    rng = random.Random(seed)
+    book = reply_book("neutral")
+    sentences = [*book.replies, *book.continuations, *book.calm]
+    rng.shuffle(sentences)
+    rows = []
+    for number in range(20):
+        mine = sentences[number::20]
+        for _ in range(25):
+            text = " ".join(rng.sample(mine, rng.randint(1, 3)))
+            text = text.replace("{topic}", rng.choice(["this", "that", "your plan", "the work"]))
+            rows.append((text.replace("{time}", "today"), "neutral", f"neutral {number}"))
+    return rows
+
+
+def _is_test(group: str) -> bool:
+    return hashlib.sha256(group.encode()).digest()[0] % 5 == 0

@@ -1,0 +1,69 @@
+"""Put the trained demo model where the package looks for it, with its card."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from emowatch import demo
+from emowatch.demo.recipe import language, stages
+from emowatch.demo.recipe.exchanges import EMOTIONS
+from emowatch.demo.recipe.judging import judge
+
+
+def release_model(plan: stages.Plan) -> None:
+    """Judge the fine-tuned model; write weights in bfloat16, tokenizer and card."""
+    tokenizer = language.load_tokenizer(plan.tokenizer_folder)
+    model = language.new_model()
+    stored = load_file(plan.work / "finetune" / "checkpoint.safetensors")
+    weights = {k.removeprefix("model/"): v for k, v in stored.items() if k.startswith("model/")}
+    missing, _ = model.load_state_dict(weights, strict=False)
+    assert missing == ["lm_head.weight"], missing  # tied to the embedding
+    model.to(torch.bfloat16).float().eval()  # judged as it is shipped
+    held_out = stages.user_messages(plan.data / "goemotions/ekman/test.tsv", None)
+    judged = judge(model, tokenizer, held_out, plan.work / "judged.jsonl")
+    figures = {
+        "pretrain": json.loads((plan.work / "pretrain.json").read_text(encoding="utf-8")),
+        "finetune": json.loads((plan.work / "finetune.json").read_text(encoding="utf-8")),
+        "judged": judged,
+        "parameters": sum(p.numel() for p in model.parameters()),
+    }
+    folder = demo.path()
+    model.to(torch.bfloat16).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    (folder / "figures.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    (folder / "README.md").write_text(render_card(figures), encoding="utf-8")
+
+
+def render_card(figures: dict[str, Any]) -> str:
+    """Write the model card from ``figures.json``."""
+    template = (Path(__file__).parent / "card.md").read_text(encoding="utf-8")
+    pretrain, finetune, judged = (figures[k] for k in ("pretrain", "finetune", "judged"))
+    rows = []
+    for manner in ("plain", "emotional", "calm"):
+        one = judged[manner]
+        low, high = one["interval"]
+        rows.append(
+            f"| {manner} | {one['tone_fits']:.2f} [{low:.2f}, {high:.2f}] "
+            f"| {one['exclamation_marks_per_reply']:.2f} | {one['words_per_reply']:.0f} "
+            f"| {one['distinct_replies']} |"
+        )
+    by_emotion = ", ".join(f"{e} {judged['plain']['by_emotion'][e]:.2f}" for e in EMOTIONS)
+    return template.format(
+        parameters=f"{figures['parameters'] / 1e6:.1f}",
+        pretrain_tokens=f"{pretrain['tokens'] / 1e6:.1f}",
+        pretrain_loss=f"{pretrain['held_out_loss']:.2f}",
+        pretrain_held=pretrain["held_out_tokens"],
+        finetune_tokens=f"{finetune['tokens'] / 1e6:.1f}",
+        finetune_loss=f"{finetune['held_out_reply_loss']:.2f}",
+        finetune_held=finetune["held_out_reply_tokens"],
+        messages=sum(finetune["messages"].values()),
+        classifier=f"{judged['tone_classifier_accuracy']:.2f}",
+        n=judged["n"],
+        table="\n".join(rows),
+        by_emotion=by_emotion,
+    )

@@ -1,0 +1,38 @@
+"""The screen behind ``emowatch chat``: a conversation beside the live scores of its replies.
+
+It draws and asks; it computes nothing. Textual is imported when the screen opens.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from emowatch.tui.source import ReplySource
+
+__all__ = ["run_chat"]
+
+
+def run_chat(source: ReplySource) -> int:
+    """Chat on the whole terminal until the user quits, and return the exit code."""
+    from emowatch.tui.app import ChatApp  # textual takes 0.3 s, and only this needs it
+
+    app = ChatApp(source)
+    with _quiet("transformers"):
+        app.run()
+    return app.return_code or 0
+
+
+@contextmanager
+def _quiet(library: str) -> Iterator[None]:
+    """Keep a library's warnings off the screen: its log writes past Textual to the terminal."""
+    log = logging.getLogger(library)
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)

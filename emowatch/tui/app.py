@@ -1,0 +1,377 @@
+"""The chat screen: a transcript, the traces beside it, a line to write on.
+
+It is given where replies come from and the time, so that tests need neither model nor clock.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from textual import events, work
+from textual.app import App, ComposeResult, SystemCommand
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal
+from textual.content import Content
+from textual.message import Message as Posted
+from textual.reactive import reactive
+from textual.screen import Screen
+from textual.theme import Theme
+from textual.widgets import Footer, Input, Static
+
+from emowatch.errors import EmowatchError
+from emowatch.records import Alarm, FinishReason
+from emowatch.text import clean, clean_line
+from emowatch.tui.help import HelpScreen
+from emowatch.tui.palette import Palette
+from emowatch.tui.run import ReplyRun
+from emowatch.tui.source import ReplySource
+from emowatch.tui.summary import alarm_line, counted
+from emowatch.tui.traces import TracePanel
+from emowatch.tui.transcript import ReplyView, Transcript
+
+State = Literal["ready", "writing", "stopping", "stopped", "failed"]
+STATE_SIGNS: dict[State, str] = {
+    "ready": "○",
+    "writing": "●",
+    "stopping": "◐",
+    "stopped": "■",
+    "failed": "✗",
+}
+AFTER: dict[FinishReason, State] = {
+    "stop": "ready",
+    "length": "ready",
+    "cancelled": "stopped",
+    "failed": "failed",
+}
+FRAME_S = 0.1
+"""Tokens are shown together, ten times a second at most: a repaint can cost more than a token."""
+SMALLEST = (50, 14)
+"""Columns and rows below which nothing can be laid out."""
+
+NIGHT = Theme(
+    name="emowatch",
+    dark=True,
+    primary="#56B4E9",
+    secondary="#9A9FA8",
+    accent="#56B4E9",
+    foreground="#D7DAE0",
+    background="#14161B",
+    surface="#1A1D23",
+    panel="#2A2E37",
+    warning="#E69F00",
+    error="#E8663A",
+    success="#00A87B",
+)
+
+
+class Prompt(Input):
+    """The line to write on."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "submit", "Send", id="prompt.send", key_display="enter"),
+    ]
+
+    def validate_value(self, value: str) -> str:
+        """Keep what a terminal would obey off the screen, however it was put in."""
+        return " ".join(clean(value).splitlines()) if "\n" in value else clean(value)
+
+    def on_paste(self, event: events.Paste) -> None:
+        """Take all lines of a paste as one; Textual would drop all but the first."""
+        event.prevent_default()
+        event.stop()
+        self.replace(clean_line(event.text), *self.selection)
+
+
+class ChatApp(App[None], inherit_bindings=False):
+    """Talk with a model and see the scores of its replies."""
+
+    ENABLE_COMMAND_PALETTE = True
+    AUTO_FOCUS = "Prompt"
+    CSS = """
+    Screen { layers: default over; }
+    #head { height: 1; padding: 0 1; background: $panel; }
+    #head Static { height: 1; text-wrap: nowrap; text-overflow: ellipsis; }
+    #names { width: 1fr; }
+    #state { width: auto; }
+    #main { height: 1fr; }
+    #alarm {
+        display: none; height: 1; padding: 0 1; text-wrap: nowrap; text-overflow: ellipsis;
+        background: $warning 20%; color: $foreground;
+    }
+    Prompt, Prompt:focus {
+        height: 2; padding: 0 1; background: $background; border: none;
+        border-top: solid $panel;
+    }
+    Prompt:focus { border-top: solid $primary; }
+    Footer { background: $panel; }
+    #small {
+        layer: over; display: none; width: 100%; height: 100%; background: $background;
+        text-wrap: nowrap; text-overflow: ellipsis;
+    }
+    Screen.-wide TracePanel { width: 54; }
+    Screen.-narrow #main { layout: vertical; }
+    Screen.-narrow Transcript { width: 100%; }
+    Screen.-narrow TracePanel {
+        width: 100%; height: auto; max-height: 3; border-left: none; border-top: solid $panel;
+    }
+    Screen.-narrow TraceBlock { height: 1; margin: 0; text-wrap: nowrap; text-overflow: ellipsis; }
+    """
+    HORIZONTAL_BREAKPOINTS = [  # noqa: RUF012  # Textual types it as a variable of the instance
+        (0, "-narrow"),
+        (76, "-medium"),
+        (110, "-wide"),
+    ]
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "stop", "Stop", id="turn.cancel", key_display="esc"),
+        Binding("ctrl+c", "stop", "Stop", id="turn.interrupt", show=False, priority=True),
+        Binding("ctrl+c", "help_quit", "How to quit", id="app.quit_hint", show=False),
+        Binding("ctrl+n", "new_chat", "New chat", id="chat.new"),
+        Binding("ctrl+t", "toggle_traces", "Traces", id="trace.toggle"),
+        Binding("f1", "help", "Help", id="help.open"),
+        Binding("f2", "toggle_signs", "Signs", id="transcript.signs", show=False),
+        Binding("pageup", "scroll_transcript(-1)", "Up", id="transcript.up", show=False),
+        Binding("pagedown", "scroll_transcript(1)", "Down", id="transcript.down", show=False),
+        Binding("ctrl+q", "quit", "Quit", id="app.quit", priority=True),
+    ]
+
+    state: reactive[State] = reactive[State]("ready", init=False)
+
+    @dataclass
+    class ReplyEnded(Posted):
+        """The thread that read a reply is through with it."""
+
+        run: ReplyRun
+        error: str = ""
+
+    def __init__(
+        self,
+        source: ReplySource,
+        *,
+        title: str = "emowatch chat",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Take where replies come from; `clock` counts seconds."""
+        super().__init__()
+        self.title = clean_line(title)
+        self._source = source
+        self._clock = clock
+        self._messages: list[dict[str, str]] = []
+        self._current: ReplyRun | None = None
+        self._view: ReplyView | None = None
+        """The reply being written; `None` where the chat it belongs to is gone."""
+        self._alarms = 0
+        self._notes: set[str] = set()
+        self.transcript = Transcript()
+        self.traces = TracePanel(source.banks)
+        self.prompt = Prompt(placeholder="Message", id="prompt", select_on_focus=False)
+        self.state_line = Static(id="state", markup=False)
+        self.alarm_bar = Static(id="alarm", markup=False)
+        self.too_small = Static(id="small", markup=False)
+
+    def compose(self) -> ComposeResult:
+        """Lay the screen out."""
+        with Horizontal(id="head"):
+            yield Static(self._names(), id="names", markup=False)
+            yield self.state_line
+        with Horizontal(id="main"):
+            yield self.transcript
+            yield self.traces
+        yield self.alarm_bar
+        yield self.prompt
+        yield Footer(show_command_palette=False)
+        yield self.too_small
+
+    def on_mount(self) -> None:
+        """Begin."""
+        self.register_theme(NIGHT)
+        self.theme = NIGHT.name
+        self.theme_changed_signal.subscribe(self, lambda _: self._set_palette())
+        self._set_palette()
+        self.transcript.with_signs = self.no_color
+        self.begin_capture_print(self, stdout=False)
+        self.set_interval(FRAME_S, self._show_news)
+        self._show_state()
+
+    def on_unmount(self) -> None:
+        """Leave no model running behind a closed screen."""
+        if self._current is not None:
+            self._current.stop()
+
+    # One message and its reply
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Send, unless a reply is still being written."""
+        text = event.value.strip()
+        if not text or self._current is not None:
+            return
+        event.input.clear()
+        self._messages.append({"role": "user", "content": text})
+        self.transcript.add_user(text)
+        self._view = self.transcript.add_reply(self._source.banks[0], self._source.model_name)
+        self.traces.part()
+        self._hide_alarm()
+        self._current = ReplyRun(tuple(self._messages), self._clock())
+        self.state = "writing"
+        self._read_reply(self._current)
+
+    @work(thread=True, group="reply")
+    def _read_reply(self, run: ReplyRun) -> None:
+        """Read a reply in a thread. torch says RuntimeError where memory or a kernel fails."""
+        error = ""
+        try:
+            run.read(self._source)
+        except (EmowatchError, RuntimeError) as failure:
+            error = str(failure) or type(failure).__name__
+        self.post_message(self.ReplyEnded(run, error))
+
+    def _show_news(self) -> None:
+        """Show what came since the last frame."""
+        if self._current is None or self._view is None:
+            return
+        tokens, alarms = self._current.take_tokens(), self._current.take_alarms()
+        if tokens:
+            with self.batch_update():
+                self._view.add(tokens)
+                self.transcript.follow()
+                self.traces.add(tokens)
+                self._show_state()
+        if alarms:
+            self._show_alarm(alarms)
+
+    def on_chat_app_reply_ended(self, event: ReplyEnded) -> None:
+        """Show the end of a reply and make room for the next message."""
+        self._show_news()
+        view, self._view, self._current = self._view, None, None
+        if view is None:  # the chat it belonged to is gone
+            self.state = "ready"
+            return
+        reason: FinishReason = "failed" if event.error else event.run.finish_reason
+        view.finish(reason, self._clock() - event.run.started_s, event.error)
+        self.transcript.follow()
+        if view.text.strip():
+            self._messages.append({"role": "assistant", "content": view.text})
+        else:  # roles must alternate: what was not answered was not said
+            unanswered = self._messages.pop()["content"]
+            if reason == "failed" and not self.prompt.value:
+                self.prompt.value = unanswered
+                self.prompt.action_end()
+        self.state = AFTER[reason]
+
+    # What keys do
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Offer to stop only where something runs, so that Ctrl+C can mean copy elsewhere."""
+        if action == "stop":
+            return True if self.state == "writing" else None
+        return super().check_action(action, parameters)
+
+    def action_stop(self) -> None:
+        """Stop the reply; what was written stays."""
+        if self._current is not None:
+            self._current.stop()
+            self.state = "stopping"
+
+    def action_new_chat(self) -> None:
+        """Forget the conversation."""
+        self.action_stop()
+        self._view = None
+        self._messages.clear()
+        self.transcript.clear()
+        self.traces.clear()
+        self._hide_alarm()
+        if self._current is None:
+            self.state = "ready"
+        self._show_state()
+
+    def action_toggle_traces(self) -> None:
+        """Show or hide the traces."""
+        self.traces.display = not self.traces.display
+
+    def action_toggle_signs(self) -> None:
+        """Mark changes of the highest score in the text, or leave the text alone."""
+        self.transcript.with_signs = not self.transcript.with_signs
+
+    def action_scroll_transcript(self, pages: int) -> None:
+        """Scroll the conversation by pages, down for positive ones."""
+        if pages < 0:
+            self.transcript.scroll_page_up()
+        else:
+            self.transcript.scroll_page_down()
+
+    def action_help(self) -> None:
+        """Open the help screen."""
+        if not isinstance(self.screen, HelpScreen):
+            self.push_screen(HelpScreen())
+
+    async def action_quit(self) -> None:
+        """Stop the model and leave."""
+        if self._current is not None:
+            self._current.stop()
+        self.exit()
+
+    def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
+        """Offer every action in the command palette too."""
+        yield from super().get_system_commands(screen)
+        yield SystemCommand("New chat", "Forget the conversation", self.action_new_chat)
+        yield SystemCommand("Stop", "Stop the reply", self.action_stop)
+        yield SystemCommand("Traces", "Show or hide the traces", self.action_toggle_traces)
+        yield SystemCommand("Signs", "Mark changes of tone in the text", self.action_toggle_signs)
+        yield SystemCommand("Help", "Keys, and what the scores mean", self.action_help)
+
+    # What is shown
+
+    def watch_state(self) -> None:
+        """Show the new state, in the footer too."""
+        self._show_state()
+        self.refresh_bindings()
+
+    def on_resize(self, event: events.Resize) -> None:
+        """Say in words that a terminal is too small, rather than show fragments."""
+        width, height = event.size
+        self.too_small.display = width < SMALLEST[0] or height < SMALLEST[1]
+        need = f"{SMALLEST[0]}×{SMALLEST[1]}"
+        self.too_small.update(f"Terminal too small: {width}×{height}, and {need} is needed")
+        self.traces.set_compact(width < 76)
+
+    def on_print(self, event: events.Print) -> None:
+        """Show what emowatch says on stderr, each line once; the screen would swallow it."""
+        for line in clean(event.text).splitlines():
+            if line.startswith("emowatch: ") and line not in self._notes:
+                self._notes.add(line)
+                self.transcript.add_note(line)
+
+    def _names(self) -> Content:
+        banks = ", ".join(bank.name for bank in self._source.banks)
+        return Content.assemble(
+            (self.title, "bold"),
+            "  ",
+            (f"{clean_line(self._source.model_name)} · {clean_line(banks)}", "$foreground-muted"),
+        )
+
+    def _show_state(self) -> None:
+        view = self.transcript.newest
+        count = f"{counted(len(view.tokens), 'token')}  " if view is not None else ""
+        said = Content.assemble(
+            (count, "$foreground-muted"), f"{STATE_SIGNS[self.state]} {self.state}"
+        )
+        self.state_line.update(said)
+
+    def _show_alarm(self, alarms: list[Alarm]) -> None:
+        self._alarms += len(alarms)
+        times = f" (×{self._alarms})" if self._alarms > 1 else ""
+        self.alarm_bar.update(
+            Content.assemble((f"▲ alarm{times}  ", "bold $text-warning"), alarm_line(alarms[-1]))
+        )
+        self.alarm_bar.display = True
+
+    def _hide_alarm(self) -> None:
+        self._alarms = 0
+        self.alarm_bar.display = False
+
+    def _set_palette(self) -> None:
+        palette = Palette(dark=self.current_theme.dark, no_color=self.no_color)
+        self.transcript.palette = palette
+        self.traces.set_palette(palette)

@@ -1,0 +1,58 @@
+"""The help screen: keys, and what the scores are and are not."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import VerticalScroll
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.widgets import Static
+
+KEYS = (
+    ("Enter", "send the message"),
+    ("Esc", "stop the reply; what was written stays. Ctrl+C does the same"),
+    ("Ctrl+N", "begin a new chat"),
+    ("Ctrl+T", "show or hide the traces"),
+    ("F2", "mark each change of the highest score by a sign in the text"),
+    ("PgUp PgDn", "scroll the conversation"),
+    ("Ctrl+P", "all commands, themes"),
+    ("Ctrl+Q", "quit"),
+)
+ABOUT = (
+    "Before each token is written, the model has an inner state, and small probe heads read "
+    "scores from it: 0.00 to 1.00 for each label. The traces show them, newest at the right, and "
+    "each piece of text takes the colour of its highest score.",
+    "The scores describe the model: the tone of its reply, or what it made of your message. "
+    "They say nothing certain about a person.",
+)
+
+
+class HelpScreen(ModalScreen[None]):
+    """Keys and meaning, over the conversation."""
+
+    DEFAULT_CSS = """
+    HelpScreen { align: center middle; }
+    HelpScreen #help {
+        width: 64; max-width: 100%; height: auto; max-height: 100%;
+        padding: 1 2; background: $surface; border: round $primary;
+    }
+    HelpScreen Static { height: auto; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape,f1,q", "dismiss", "Close", id="help.close"),
+    ]
+
+    def compose(self) -> ComposeResult:
+        """Write it."""
+        width = max(len(key) for key, _ in KEYS)
+        rows = [
+            Content.assemble((key.ljust(width + 2), "bold"), (what, "$foreground-muted"))
+            for key, what in KEYS
+        ]
+        with VerticalScroll(id="help"):
+            yield Static(Content("\n").join(rows), markup=False)
+            for paragraph in ABOUT:
+                yield Static(Content(f"\n{paragraph}"), markup=False)

@@ -1,0 +1,54 @@
+"""Colours of emotions that people with any colour vision can tell apart.
+
+The dark set is Okabe and Ito's; its blue and black would vanish on a dark ground and are left
+out. The light set holds the same hues, dark enough for a white ground. A colour is never the
+only sign: wherever it stands, so does the label or its sign.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+DARK = {
+    "anger": "#D55E00",
+    "disgust": "#00A87B",
+    "fear": "#CC79A7",
+    "joy": "#F0E442",
+    "neutral": "#9A9FA8",
+    "sadness": "#56B4E9",
+    "surprise": "#E69F00",
+}
+LIGHT = {
+    "anger": "#B34700",
+    "disgust": "#00775A",
+    "fear": "#A03C7A",
+    "joy": "#6F6600",
+    "neutral": "#5F646D",
+    "sadness": "#0067A3",
+    "surprise": "#8F5F00",
+}
+_CYCLE = ("sadness", "surprise", "disgust", "fear", "joy", "anger")
+"""Order in which labels that are no Ekman emotion take the colours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Palette:
+    """Colours for one kind of screen."""
+
+    dark: bool = True
+    no_color: bool = False
+    """Whether to use none at all, as the variable NO_COLOR asks."""
+
+    def styles(self, labels: Sequence[str]) -> dict[str, str]:
+        """Give each label its colour as a style; labels of our own keep theirs in every bank."""
+        if self.no_color:
+            return dict.fromkeys(labels, "")
+        colours = DARK if self.dark else LIGHT
+        others = [label for label in labels if label not in colours]
+        return {
+            label: colours[label]
+            if label in colours
+            else colours[_CYCLE[others.index(label) % len(_CYCLE)]]
+            for label in labels
+        }

@@ -1,0 +1,128 @@
+"""Where replies come from. The screen knows these protocols only, never a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from emowatch.records import Alarm, BankInfo, FinishReason, ReplyToken
+
+if TYPE_CHECKING:
+    from emowatch.bank import ProbeBank
+    from emowatch.model.loading import LoadedModel
+    from emowatch.plugins import PluginSpec
+    from emowatch.streaming import Stream
+
+Message = Mapping[str, str]
+
+
+class Reply(Protocol):
+    """One reply while it is written: iterate in one thread, look and cancel from others."""
+
+    def __iter__(self) -> Iterator[ReplyToken]:
+        """Yield each token as it comes; raises `EmowatchError` where the model fails."""
+
+    def cancel(self) -> None:
+        """Ask the model to stop; may be called twice, and after the end."""
+
+    @property
+    def alarms(self) -> Sequence[Alarm]:
+        """The alarms raised so far, oldest first."""
+
+    @property
+    def finish_reason(self) -> FinishReason | None:
+        """Why the reply ended; `None` while it runs."""
+
+
+class ReplySource(Protocol):
+    """Answers a conversation with scored tokens."""
+
+    @property
+    def model_name(self) -> str:
+        """What the model is called."""
+
+    @property
+    def banks(self) -> tuple[BankInfo, ...]:
+        """The banks whose scores every token carries, in that order."""
+
+    def reply(self, messages: Sequence[Message]) -> Reply:
+        """Begin to answer the last message of a dialogue.
+
+        Raises:
+            EmowatchError: if the dialogue cannot be answered.
+        """
+
+
+class ModelSource:
+    """Replies of a loaded model, watched by banks."""
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        banks: Sequence[ProbeBank],
+        *,
+        plugins: Sequence[PluginSpec] = (),
+        system: str | None = None,
+        max_new_tokens: int = 200,
+        **generate: Any,
+    ) -> None:
+        """Keep what each reply needs; `generate` is handed to ``model.generate`` unchanged.
+
+        Each reply is a session of its own. Plugins that are to outlive one, such as a log of
+        the whole chat, are given as objects.
+        """
+        self._loaded = loaded
+        self._banks = list(banks)
+        self._plugins = plugins
+        self._system = system
+        self._max_new_tokens = max_new_tokens
+        self._generate = generate
+
+    @property
+    def model_name(self) -> str:
+        """The name the model was asked by."""
+        return self._loaded.name
+
+    @property
+    def banks(self) -> tuple[BankInfo, ...]:
+        """What is known of the banks."""
+        return tuple(bank.info for bank in self._banks)
+
+    def reply(self, messages: Sequence[Message]) -> Reply:
+        """Start the model on a dialogue."""
+        from emowatch.streaming import stream  # brings torch, which takes seconds
+
+        system = [{"role": "system", "content": self._system}] if self._system else []
+        running = stream(
+            self._loaded.model,
+            self._loaded.tokenizer,
+            [*system, *messages],
+            probes=self._banks,
+            plugins=self._plugins,
+            max_new_tokens=self._max_new_tokens,
+            model_name=self._loaded.name,
+            **self._generate,
+        )
+        return _StreamedReply(running)
+
+
+class _StreamedReply:
+    """A `Stream` as the screen wants it."""
+
+    def __init__(self, running: Stream) -> None:
+        self._stream = running
+
+    def __iter__(self) -> Iterator[ReplyToken]:
+        return iter(self._stream)
+
+    def cancel(self) -> None:
+        self._stream.cancel()
+
+    @property
+    def alarms(self) -> Sequence[Alarm]:
+        return self._stream.trace.alarms
+
+    @property
+    def finish_reason(self) -> FinishReason | None:
+        turn = self._stream.turn
+        return None if turn is None else turn.finish_reason

@@ -1,0 +1,57 @@
+"""What is said of a reply in words and numbers. It knows no screen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from emowatch.records import Alarm, BankInfo, ReplyToken, Scores
+from emowatch.text import clean_line
+
+TITLES = {
+    "reply": "tone of the reply",
+    "user": "user's message, as read by the model",
+    "vector": "named direction",
+}
+"""What the scores of a bank speak of, by its target."""
+
+
+def title(bank: BankInfo) -> str:
+    """Say what a bank's scores speak of."""
+    return TITLES.get(bank.target) or clean_line(bank.target, 36)
+
+
+def mean_scores(tokens: Sequence[ReplyToken], bank: int) -> Scores | None:
+    """Average the scores of bank number `bank` over a reply; `None` for an empty one."""
+    if not tokens:
+        return None
+    labels = tuple(tokens[0].by_bank[bank].scores)
+    stacked = np.stack([token.by_bank[bank].scores.array for token in tokens])  # [tokens, labels]
+    return Scores(labels, stacked.mean(0, dtype=np.float32))
+
+
+def ranked(scores: Scores) -> list[tuple[str, float]]:
+    """List labels with their scores, highest first; equal scores in the bank's order."""
+    return sorted(scores.items(), key=lambda pair: -pair[1])
+
+
+def listed(scores: Scores, most: int | None = None) -> str:
+    """Write scores on one line, highest first.
+
+    >>> listed(Scores(("joy", "fear"), np.array([0.25, 0.75], np.float32)))
+    'fear 0.75 · joy 0.25'
+    """
+    return " · ".join(f"{clean_line(label)} {value:.2f}" for label, value in ranked(scores)[:most])
+
+
+def alarm_line(alarm: Alarm) -> str:
+    """Write an alarm on one line: how grave, what, how high, by which rule."""
+    return clean_line(
+        f"{alarm.level}: {alarm.label} {alarm.score:.2f} in {alarm.bank} · {alarm.rule}"
+    )
+
+
+def counted(number: int, noun: str) -> str:
+    """Write a number with its noun: ``1 token``, ``2 tokens``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,0 +1,164 @@
+"""Measure a bank beside its floors: chance, TF-IDF with logistic regression, shuffled labels."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from torch import Tensor
+
+from emowatch.bank.card import Evaluation, Interval, LayerMetrics, OffsetMetrics
+from emowatch.bank.probe_bank import ProbeBank
+from emowatch.workshop.metrics import Report, report
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TestRows:
+    """States of a test set with what is known of each row."""
+
+    __test__ = False  # not a test class, whatever its name tells pytest
+
+    states: Tensor
+    """``[layers, rows, d_model]``, the layers of the bank."""
+    labels: Tensor
+    """``[rows]``."""
+    offsets: Tensor
+    """``[rows]``."""
+    groups: Sequence[int]
+    """``[rows]``: rows of one group are resampled together."""
+
+
+def evaluate(
+    bank: ProbeBank,
+    rows: TestRows,
+    *,
+    data: str,
+    sha256: str,
+    texts: tuple[Sequence[str], Sequence[int]] | None = None,
+    training_texts: tuple[Sequence[str], Sequence[int]] | None = None,
+    shuffled: ProbeBank | None = None,
+    seed: int = 0,
+    note: str = "",
+) -> Evaluation:
+    """Measure every layer of `bank` on rows it has not seen.
+
+    Args:
+        bank: heads to measure.
+        rows: the test set, classes of equal size.
+        data: name of the test set.
+        sha256: of its file.
+        texts: test texts and classes, for the text baseline.
+        training_texts: texts and classes the bank learned from; without them there is no text
+            baseline.
+        shuffled: a bank of the same kind, fitted to shuffled labels.
+        seed: of the bootstrap.
+        note: what a reader must know of this test set.
+    """
+    names = bank.card.labels
+    reports = _reports(bank, rows, seed)
+    null = _reports(shuffled, rows, seed, resamples=0) if shuffled is not None else None
+    baseline = None
+    if training_texts is not None and texts is not None:
+        baseline = tfidf_baseline(training_texts, texts, len(names), seed=seed)
+    primary = reports[bank.card.layers.index(bank.card.primary)]
+    per_class = torch.bincount(rows.labels, minlength=len(names)).tolist()
+    return Evaluation(
+        data=data,
+        sha256=sha256,
+        n=len(set(rows.groups)),
+        rows=len(rows.labels),
+        per_class_rows=dict(zip(names, per_class, strict=True)),
+        chance=1 / len(names),
+        tfidf_balanced_accuracy=None if baseline is None else baseline.balanced_accuracy.value,
+        tfidf_balanced_accuracy_interval=None
+        if baseline is None
+        else _interval(baseline.balanced_accuracy.interval),
+        layers=tuple(
+            LayerMetrics(
+                layer=layer,
+                balanced_accuracy=_round(found.balanced_accuracy.value),
+                balanced_accuracy_interval=_interval(found.balanced_accuracy.interval),
+                macro_f1=_round(found.macro_f1.value),
+                macro_f1_interval=_interval(found.macro_f1.interval),
+                ece=_round(found.ece.value),
+                ece_interval=_interval(found.ece.interval),
+                shuffled_balanced_accuracy=None
+                if null is None
+                else _round(null[place].balanced_accuracy.value),
+            )
+            for place, (layer, found) in enumerate(zip(bank.card.layers, reports, strict=True))
+        ),
+        precision={k: _round(v) for k, v in zip(names, primary.precision(), strict=True)},
+        recall={k: _round(v) for k, v in zip(names, primary.recall(), strict=True)},
+        confusion=tuple(tuple(int(n) for n in row) for row in primary.confusion),
+        by_offset=_by_offset(bank, rows, seed),
+        note=note,
+    )
+
+
+def tfidf_baseline(
+    training: tuple[Sequence[str], Sequence[int]],
+    test: tuple[Sequence[str], Sequence[int]],
+    n_labels: int,
+    *,
+    seed: int = 0,
+) -> Report:
+    """Measure TF-IDF (1-2 grams) with logistic regression, which sees the text alone."""
+    pipeline = make_pipeline(
+        TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True, max_features=100_000),
+        LogisticRegression(max_iter=300, class_weight="balanced"),
+    )
+    pipeline.fit(list(training[0]), list(training[1]))
+    found = pipeline.predict_proba(list(test[0]))
+    scores = np.zeros((len(found), n_labels))
+    scores[:, pipeline.classes_] = found
+    return report(scores, list(test[1]), list(range(len(test[1]))), seed=seed)
+
+
+def _reports(bank: ProbeBank, rows: TestRows, seed: int, resamples: int = 1000) -> list[Report]:
+    scores = bank.heads.scores(rows.states, rows.offsets).numpy()
+    labels = rows.labels.numpy()
+    return [report(s, labels, rows.groups, seed=seed, resamples=resamples) for s in scores]
+
+
+def _by_offset(bank: ProbeBank, rows: TestRows, seed: int) -> tuple[OffsetMetrics, ...]:
+    """Accuracy of the primary layer in each calibration bin; replies that ended drop out."""
+    if int(rows.offsets.max()) == 0:
+        return ()
+    place = bank.card.layers.index(bank.card.primary)
+    edges = [*bank.card.bins, int(rows.offsets.max()) + 1]
+    found = []
+    for first, after in itertools.pairwise(edges):
+        chosen = (rows.offsets >= first) & (rows.offsets < after)
+        if int(chosen.sum()) < 20:
+            continue
+        states = rows.states[place : place + 1, chosen]
+        scores = bank.heads.only([place]).scores(states, rows.offsets[chosen]).numpy()[0]
+        groups = [g for g, c in zip(rows.groups, chosen.tolist(), strict=True) if c]
+        labels = rows.labels[chosen].numpy()
+        one = report(scores, labels, groups, seed=seed)
+        found.append(
+            OffsetMetrics(
+                first=first,
+                last=after - 1,
+                n=len(set(groups)),
+                balanced_accuracy=_round(one.balanced_accuracy.value),
+                balanced_accuracy_interval=_interval(one.balanced_accuracy.interval),
+                ece=_round(one.ece.value),
+            )
+        )
+    return tuple(found)
+
+
+def _round(value: float) -> float:
+    return round(float(value), 4)
+
+
+def _interval(interval: tuple[float, float]) -> Interval:
+    return _round(interval[0]), _round(interval[1])

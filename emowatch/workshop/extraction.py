@@ -1,0 +1,266 @@
+"""Read the states of many passages into shards on disk.
+
+Forward only to the deepest layer asked for and without the language-model head; batches of
+like length under a token budget; chosen places only. What is computed follows from the input
+alone, so a run that was killed goes on where it stopped and ends with the same bytes.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from emowatch.errors import TrainingError
+from emowatch.model.blocks import Blocks
+from emowatch.model.tap import read_states
+from emowatch.text import clean_line
+from emowatch.workshop.readouts import Passage
+
+BATCH_TOKENS = 2048
+SHARD_BYTES = 64 * 2**20
+MANIFEST = "manifest.json"
+Progress = Callable[[int, int], None]
+"""Called with tokens done and tokens in all."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Shard:
+    name: str
+    batches: tuple[tuple[int, ...], ...]
+    """Passages by number, batch by batch."""
+
+
+class Activations:
+    """States on disk, in the order of the passages they came from.
+
+    Attributes:
+        layers: layers that were read.
+        passage: ``[rows]``, the number of the passage of each row.
+        offset: ``[rows]``, the offset each row counts as.
+        place: ``[rows]``, the number of the place within its passage.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Open a finished extraction."""
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        self.layers: tuple[int, ...] = tuple(manifest["layers"])
+        self.d_model: int = manifest["d_model"]
+        self._paths = [folder / name for name in manifest["shards"]]
+        passage, offset, place = [], [], []
+        for path in self._paths:
+            with safe_open(path, framework="pt") as shard:
+                passage.append(shard.get_tensor("passage"))
+                offset.append(shard.get_tensor("offset"))
+                place.append(shard.get_tensor("place"))
+        found, places = torch.cat(passage), torch.cat(place)
+        self._order = torch.argsort(found.long() * 4096 + places.long())
+        self.passage = found[self._order].long()
+        self.offset = torch.cat(offset)[self._order].long()
+        self.place = places[self._order].long()
+
+    def __len__(self) -> int:
+        """Count the rows."""
+        return len(self.passage)
+
+    def states(self, layers: Sequence[int] | None = None) -> Tensor:
+        """Load ``[layers, rows, d_model]`` in float32 for all or some of the layers."""
+        wanted = self.layers if layers is None else tuple(layers)
+        result = torch.empty(len(wanted), len(self), self.d_model)
+        back = torch.empty_like(self._order)
+        back[self._order] = torch.arange(len(self))
+        first = 0
+        for path in self._paths:
+            with safe_open(path, framework="pt") as shard:
+                part = shard.get_slice("states")
+                rows = part.get_shape()[1]
+                target = back[first : first + rows]
+                for slot, layer in enumerate(wanted):
+                    place = self.layers.index(layer)
+                    result[slot, target] = part[place : place + 1][0].float()
+                first += rows
+        return result
+
+
+def extract(
+    model: nn.Module,
+    blocks: Blocks,
+    passages: Sequence[Passage],
+    layers: Sequence[int],
+    folder: Path,
+    *,
+    batch_tokens: int = BATCH_TOKENS,
+    progress: Progress | None = None,
+) -> Activations:
+    """Read the states of `passages` at `layers` into `folder` and open them.
+
+    Shards that are already there and belong to the same work are kept as they are.
+
+    Raises:
+        TrainingError: if the folder holds other work, or the disk is full; finished shards
+            stay.
+    """
+    if not passages:
+        raise TrainingError("There is nothing to extract: no passage was given.")
+    dtype = next(model.parameters()).dtype
+    key = _fingerprint(passages, layers, dtype, batch_tokens, model, blocks)
+    shards = list(_plan(passages, len(layers) * blocks.d_model * dtype.itemsize, batch_tokens))
+    _claim(folder, key)
+    total = sum(len(passage.ids) for passage in passages)
+    done = 0
+    for shard in shards:
+        path = folder / shard.name
+        if not path.exists():
+            try:
+                _write_shard(model, blocks, passages, layers, shard, path)
+            except OSError as error:
+                raise _disk_error(error, folder, done, total) from error
+        done += sum(len(passages[i].ids) for batch in shard.batches for i in batch)
+        if progress is not None:
+            progress(done, total)
+    manifest = {
+        "key": key,
+        "layers": list(layers),
+        "d_model": blocks.d_model,
+        "shards": [shard.name for shard in shards],
+    }
+    _write_text(folder / MANIFEST, json.dumps(manifest, sort_keys=True))
+    return Activations(folder)
+
+
+def _plan(passages: Sequence[Passage], row_bytes: int, batch_tokens: int) -> Iterator[_Shard]:
+    """Cut passages, longest first, into batches, and batches into shards of bounded size."""
+    order = sorted(range(len(passages)), key=lambda i: (-len(passages[i].ids), i))
+    batches: list[tuple[int, ...]] = []
+    batch: list[int] = []
+    size = number = 0
+    for i in order:
+        longest = len(passages[batch[0]].ids) if batch else 0
+        if batch and longest * (len(batch) + 1) > batch_tokens:
+            batches.append(tuple(batch))
+            batch = []
+        if size >= SHARD_BYTES and not batch:
+            yield _Shard(f"{number:05d}.safetensors", tuple(batches))
+            batches, size, number = [], 0, number + 1
+        batch.append(i)
+        size += passages[i].rows * row_bytes
+    yield _Shard(f"{number:05d}.safetensors", (*batches, tuple(batch)))
+
+
+def _write_shard(
+    model: nn.Module,
+    blocks: Blocks,
+    passages: Sequence[Passage],
+    layers: Sequence[int],
+    shard: _Shard,
+    path: Path,
+) -> None:
+    states: list[Tensor] = []
+    passage, offset, place = [], [], []
+    for batch in shard.batches:
+        chosen = [passages[i] for i in batch]
+        states.append(torch.stack(_read_batch(model, blocks, chosen, layers)).cpu())
+        for i, one in zip(batch, chosen, strict=True):
+            passage += [i] * one.rows
+            offset += list(one.offsets[: one.rows])
+            place += list(range(one.rows))
+    tensors = {
+        "states": torch.cat(states, dim=1),
+        "passage": torch.tensor(passage, dtype=torch.int32),
+        "offset": torch.tensor(offset, dtype=torch.int32),
+        "place": torch.tensor(place, dtype=torch.int32),
+    }
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        save_file(tensors, temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _read_batch(
+    model: nn.Module, blocks: Blocks, batch: Sequence[Passage], layers: Sequence[int]
+) -> list[Tensor]:
+    """Read one batch, padded on the right, into ``[rows, d_model]`` per layer."""
+    device = next(model.parameters()).device
+    longest = max(len(passage.ids) for passage in batch)
+    ids = torch.zeros(len(batch), longest, dtype=torch.long)
+    mask = torch.zeros(len(batch), longest, dtype=torch.long)
+    for row, passage in enumerate(batch):
+        ids[row, : len(passage.ids)] = torch.tensor(passage.ids)
+        mask[row, : len(passage.ids)] = 1
+    rows = torch.tensor([r for r, p in enumerate(batch) for _ in p.places], device=device)
+    columns = torch.tensor([c for p in batch for c in p.places], device=device)
+    pooled = any(passage.pooled for passage in batch)
+
+    def select(states: Tensor) -> Tensor:
+        picked = states[rows, columns]
+        if not pooled:
+            return picked
+        sums = torch.zeros(len(batch), states.shape[-1], device=device)
+        sums.index_add_(0, rows, picked.float())
+        counts = torch.bincount(rows, minlength=len(batch))
+        return (sums / counts[:, None]).to(states.dtype)
+
+    return read_states(model, blocks, layers, ids.to(device), mask.to(device), select)
+
+
+def _fingerprint(
+    passages: Sequence[Passage],
+    layers: Sequence[int],
+    dtype: torch.dtype,
+    batch_tokens: int,
+    model: nn.Module,
+    blocks: Blocks,
+) -> str:
+    digest = hashlib.sha256()
+    head = [list(layers), str(dtype), batch_tokens, type(model).__name__, blocks.n_layers]
+    digest.update(json.dumps([*head, blocks.d_model]).encode())
+    first = next(blocks.blocks[0].parameters()).detach().flatten()[:256].float().cpu()
+    digest.update(first.numpy().tobytes())
+    for passage in passages:
+        digest.update(repr((passage.ids, passage.places, passage.pooled)).encode())
+    return digest.hexdigest()
+
+
+def _claim(folder: Path, key: str) -> None:
+    """Make `folder` ours, or make sure that it already is."""
+    mark = folder / "key"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if mark.exists():
+            if mark.read_text(encoding="utf-8") != key:
+                raise TrainingError(
+                    f"Could not extract into {clean_line(str(folder))!r}: it holds the states of "
+                    "other texts, layers or another model. Choose another folder or remove it."
+                )
+        else:
+            _write_text(mark, key)
+    except OSError as error:
+        raise TrainingError(
+            f"Could not write to {clean_line(str(folder))!r}: {error.strerror}. Choose another "
+            "folder."
+        ) from error
+
+
+def _write_text(path: Path, text: str) -> None:
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def _disk_error(error: OSError, folder: Path, done: int, total: int) -> TrainingError:
+    why = "the disk is full" if error.errno == errno.ENOSPC else (error.strerror or str(error))
+    return TrainingError(
+        f"Could not write states to {clean_line(str(folder))!r}: {why}. {done} of {total} tokens "
+        "are done and kept; make room and run the same command again to go on from there."
+    )

@@ -1,0 +1,130 @@
+"""Metrics of a classifier with 95 % intervals, by bootstrap over groups.
+
+Rows of one group (a reply's offsets, near-copies of a text) are resampled together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+Doubles = NDArray[np.float64]
+ECE_BINS = 15
+RESAMPLES = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A figure with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Low and high end."""
+        return self.low, self.high
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Metrics of one set of predictions."""
+
+    balanced_accuracy: Estimate
+    macro_f1: Estimate
+    ece: Estimate
+    confusion: Ints
+    """``[true, predicted]`` counts of rows."""
+
+    def recall(self) -> Doubles:
+        """Recall by label; 0 for a label without rows."""
+        recalls: Doubles = np.diag(self.confusion) / np.maximum(1, self.confusion.sum(1))
+        return recalls
+
+    def precision(self) -> Doubles:
+        """Precision by label; 0 for a label never predicted."""
+        precisions: Doubles = np.diag(self.confusion) / np.maximum(1, self.confusion.sum(0))
+        return precisions
+
+
+def report(
+    scores: NDArray[np.floating],
+    labels: Sequence[int] | Ints,
+    groups: Sequence[int] | Ints,
+    *,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> Report:
+    """Measure predictions.
+
+    Args:
+        scores: probabilities ``[rows, labels]``.
+        labels: true class numbers ``[rows]``.
+        groups: group numbers ``[rows]``.
+        seed: of the bootstrap.
+        resamples: bootstrap samples.
+    """
+    classes = scores.shape[1]
+    true, group = np.asarray(labels, dtype=np.int64), np.unique(groups, return_inverse=True)[1]
+    predicted, confidence = scores.argmax(1), scores.max(1)
+    n_groups = int(group.max()) + 1
+    # Each row adds to one cell of the confusion matrix and to one confidence bin; every metric
+    # follows from sums of these, so a resample is one matrix product.
+    cells = np.zeros((n_groups, classes * classes + 3 * ECE_BINS))
+    np.add.at(cells, (group, true * classes + predicted), 1)
+    bins = np.minimum((confidence * ECE_BINS).astype(int), ECE_BINS - 1)
+    base = classes * classes
+    np.add.at(cells, (group, base + bins), 1)
+    np.add.at(cells, (group, base + ECE_BINS + bins), confidence)
+    np.add.at(cells, (group, base + 2 * ECE_BINS + bins), predicted == true)
+    rng = np.random.default_rng(seed)
+    samples = [cells.sum(0)]
+    for _ in range(resamples):
+        counts = np.bincount(rng.integers(n_groups, size=n_groups), minlength=n_groups)
+        samples.append(counts @ cells)
+    table = np.stack(samples)  # [1 + resamples, cells]
+    matrices = table[:, :base].reshape(-1, classes, classes)
+    return Report(
+        balanced_accuracy=_estimate(_balanced_accuracy(matrices)),
+        macro_f1=_estimate(_macro_f1(matrices)),
+        ece=_estimate(_ece(table[:, base:])),
+        confusion=matrices[0].astype(np.int64),
+    )
+
+
+def _estimate(values: Doubles) -> Estimate:
+    """Take the first value as the figure and the rest as its bootstrap distribution."""
+    if len(values) == 1:
+        return Estimate(float(values[0]), float("nan"), float("nan"))
+    low, high = np.quantile(values[1:], (0.025, 0.975))
+    return Estimate(float(values[0]), float(low), float(high))
+
+
+def _balanced_accuracy(matrices: Doubles) -> Doubles:
+    totals = matrices.sum(2)
+    hits = np.diagonal(matrices, axis1=1, axis2=2)
+    present = totals > 0
+    recalls = np.where(present, hits / np.maximum(totals, 1), 0.0)
+    mean: Doubles = recalls.sum(1) / np.maximum(1, present.sum(1))
+    return mean
+
+
+def _macro_f1(matrices: Doubles) -> Doubles:
+    hits = np.diagonal(matrices, axis1=1, axis2=2)
+    sums = matrices.sum(1) + matrices.sum(2)
+    present = sums > 0
+    scores = np.where(present, 2 * hits / np.maximum(sums, 1), 0.0)
+    mean: Doubles = scores.sum(1) / np.maximum(1, present.sum(1))
+    return mean
+
+
+def _ece(sums: Doubles) -> Doubles:
+    """Expected calibration error over 15 equal bins of the top score."""
+    counts, confidence, hits = np.split(sums, 3, axis=1)
+    gap: Doubles = np.abs(confidence - hits).sum(1) / np.maximum(1, counts.sum(1))
+    return gap

@@ -1,0 +1,58 @@
+"""What to train: plain values, shared by every step of the workshop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from emowatch.bank.card import BankCard, Readout, Target
+from emowatch.bank.heads import HeadKind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainOptions:
+    """What to train, on which states, and how."""
+
+    layers: str = "all"
+    head: HeadKind = "mlp"
+    readout: Readout = "last_prompt_token"
+    target: Target = "user"
+    template: bool = True
+    """Whether texts go through the chat template, where the model has one."""
+    positions: tuple[int, ...] = (-1,)
+    balancing: Literal["resample", "weights"] = "resample"
+    preset: str = "default"
+    hidden: int | None = None
+    validation: float = 0.1
+    max_new_tokens: int = 128
+    """Longest generated reply, for the read-out ``reply``."""
+    states_per_reply: int = 8
+    """Offset 0 and this many less one random others."""
+    sample: bool = True
+    """Whether replies are sampled; greedy otherwise."""
+    batch_tokens: int = 2048
+    seed: int = 0
+    shuffled: bool = True
+    """Whether to fit the same heads to shuffled labels as well."""
+    licence: str = ""
+    """Of the training data."""
+    notes: tuple[str, ...] = ()
+
+
+def options_of(card: BankCard) -> TrainOptions:
+    """Read off a card how texts became states in its training."""
+    record = card.training
+    known = {
+        name: int(record[name])
+        for name in ("max_new_tokens", "states_per_reply", "seed")
+        if name in record
+    }
+    return TrainOptions(
+        head=card.head,
+        readout=card.readout,
+        target=card.target,
+        template=card.template,
+        positions=(int(record.get("position", -1)),),
+        sample=bool(record.get("sample", 1)),
+        **known,
+    )

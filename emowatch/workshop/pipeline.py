@@ -1,0 +1,263 @@
+"""From a corpus and a model to a bank on disk, and from a bank to its figures."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import emowatch
+from emowatch.bank.card import BankCard, Evaluation, TrainingData
+from emowatch.bank.fingerprints import fingerprint
+from emowatch.bank.probe_bank import ProbeBank
+from emowatch.errors import CorpusError, UsageError
+from emowatch.model.blocks import find_blocks, resolve_layers
+from emowatch.model.loading import LoadedModel
+from emowatch.workshop.corpora import Corpus, read_corpus, split_by_group, undersample
+from emowatch.workshop.evaluation import TestRows, evaluate
+from emowatch.workshop.extraction import extract
+from emowatch.workshop.fitting import Fitted, fit_heads
+from emowatch.workshop.options import TrainOptions, options_of
+from emowatch.workshop.preparation import Report, prepare, quiet, rows_of, shuffled_labels
+from emowatch.workshop.training import preset
+
+SHUFFLED_FOLDER = "shuffled"
+RUN_FILE = "run.json"
+
+
+def train_bank(
+    corpus: Corpus,
+    loaded: LoadedModel,
+    out: Path,
+    options: TrainOptions,
+    *,
+    name: str | None = None,
+    work: Path | None = None,
+    reading: Mapping[str, Any] | None = None,
+    report: Report = quiet,
+) -> ProbeBank:
+    """Train a bank on `corpus` and write it to the folder `out`.
+
+    `reading` is how the corpus was read, noted for later evaluations.
+    States and replies are kept in ``out/work`` until the bank is written, so that a run that
+    was killed goes on from there.
+
+    Raises:
+        EmowatchError: of the kind that fits; nothing but the work folder is left behind.
+    """
+    check_output(out)
+    model, tokenizer = loaded.model, loaded.tokenizer
+    blocks = find_blocks(model)
+    layers = resolve_layers(options.layers, blocks.n_layers)
+    options = replace(options, template=options.template and bool(tokenizer.chat_template))
+    folder = work or out / "work"
+    prepared = prepare(corpus, loaded, options, folder, report)
+    activations = extract(
+        model,
+        blocks,
+        prepared.passages,
+        layers,
+        folder / "states",
+        batch_tokens=options.batch_tokens,
+        progress=lambda done, total: report("reading states", done, total),
+    )
+    rows = rows_of(corpus, prepared, activations)
+    splits = split_by_group(
+        [example.group for example in corpus.examples],
+        fractions={"train": 1 - options.validation, "validation": options.validation},
+        seed=options.seed,
+    )
+    data = TrainingData(
+        source=corpus.source,
+        sha256=corpus.sha256,
+        licence=options.licence or corpus.licence or "",
+        examples=len(prepared.passages),
+        quarantined=dict(corpus.quarantine_counts())
+        | ({"longer than the context": prepared.too_long} if prepared.too_long else {}),
+        split=f"by group: {1 - options.validation:.0%} training, {options.validation:.0%} "
+        f"validation (seed {options.seed})",
+        per_class=corpus.counts(),
+    )
+    fitted = {}
+    for kind in ("real", "shuffled") if options.shuffled else ("real",):
+        these = rows.labels
+        if kind == "shuffled":
+            these = shuffled_labels(rows, options.seed)
+        fitted[kind] = fit_heads(rows, these, splits, corpus, layers, options, report)
+    bank_name = name or out.resolve().name
+    card = BankCard(
+        name=bank_name,
+        model=loaded.name,
+        revision=str(getattr(model.config, "_commit_hash", None) or ""),
+        d_model=blocks.d_model,
+        n_layers=blocks.n_layers,
+        fingerprints=fingerprint(model, blocks, tokenizer),
+        layers=layers,
+        primary=layers[fitted["real"].primary],
+        labels=corpus.labels,
+        target=options.target,
+        head=options.head,
+        readout=options.readout,
+        template=options.template,
+        offsets=(int(rows.offsets.min()), int(rows.offsets.max())),
+        bins=fitted["real"].bins,
+        data=data,
+        training=_training_record(options, fitted["real"]),
+        licence="apache-2.0",
+        notes=options.notes,
+        versions={"emowatch": emowatch.__version__}
+        | {package: version(package) for package in ("torch", "transformers")},
+    )
+    bank = ProbeBank(card, fitted["real"].tensors)
+    bank.save(out)
+    if "shuffled" in fitted:
+        null = replace(card, name=f"{bank_name}-shuffled", bins=fitted["shuffled"].bins)
+        ProbeBank(null, fitted["shuffled"].tensors).save(out / SHUFFLED_FOLDER)
+    _write_run(out, corpus, reading or {})
+    if work is None:
+        shutil.rmtree(folder, ignore_errors=True)
+    return bank
+
+
+def evaluate_bank(
+    bank: ProbeBank,
+    corpus: Corpus,
+    loaded: LoadedModel,
+    *,
+    folder: Path | None = None,
+    training: Corpus | None = None,
+    work: Path,
+    options: TrainOptions | None = None,
+    report: Report = quiet,
+    note: str = "",
+) -> Evaluation:
+    """Measure `bank` on `corpus`, undersampled to its smallest class.
+
+    Args:
+        bank: the bank.
+        corpus: labelled texts it has not seen, with the bank's labels.
+        loaded: the bank's model.
+        folder: the bank's folder; where shuffled heads and the record of its training lie.
+        training: texts the bank learned from, for the text baseline; looked for by the record.
+        work: folder for states and replies.
+        options: how texts become states; as in training where `None`.
+        report: told of progress.
+        note: kept with the figures.
+    """
+    card = bank.card
+    blocks = find_blocks(loaded.model)
+    bank.check_fits(loaded.model, blocks, loaded.tokenizer, model_name=loaded.name)
+    settings = options or options_of(card)
+    chosen = undersample(np.array([e.label for e in corpus.examples]), seed=settings.seed)
+    corpus = replace(corpus, examples=tuple(corpus.examples[i] for i in sorted(chosen.tolist())))
+    prepared = prepare(corpus, loaded, settings, work, report)
+    activations = extract(
+        loaded.model,
+        blocks,
+        prepared.passages,
+        card.layers,
+        work / "states",
+        batch_tokens=settings.batch_tokens,
+        progress=lambda done, total: report("reading states", done, total),
+    )
+    rows = rows_of(corpus, prepared, activations)
+    training = training or recorded_training(folder, card)
+    null = folder / SHUFFLED_FOLDER if folder is not None else None
+    return evaluate(
+        bank,
+        TestRows(
+            states=rows.states,
+            labels=rows.labels,
+            offsets=rows.offsets,
+            groups=rows.examples.tolist(),
+        ),
+        data=corpus.source,
+        sha256=corpus.sha256,
+        texts=_texts(corpus),
+        training_texts=None if training is None else _texts(training),
+        shuffled=ProbeBank.from_file(null) if null is not None and null.exists() else None,
+        seed=settings.seed,
+        note=note,
+    )
+
+
+def recorded_training(folder: Path | None, card: BankCard) -> Corpus | None:
+    """Open the texts a bank learned from, where its folder still tells and they are unchanged."""
+    path = folder / RUN_FILE if folder is not None else None
+    if path is None or not path.exists():
+        return None
+    record = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        corpus = read_corpus(**record["corpus"] | {"min_per_class": 0, "labels": card.labels})
+    except CorpusError:
+        return None
+    return corpus if corpus.sha256 == card.data.sha256 else None
+
+
+def check_output(out: Path) -> None:
+    """Refuse an output folder that cannot be written to, before any work is done.
+
+    Raises:
+        UsageError: saying why.
+    """
+    if out.exists() and not out.is_dir():
+        raise UsageError(
+            f"Could not write to {str(out)!r}: it is a file, and --out names a folder."
+        )
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        probe = out / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UsageError(
+            f"Could not write to {str(out)!r}: {error.strerror}. Choose another folder with --out."
+        ) from error
+
+
+def _texts(corpus: Corpus) -> tuple[list[str], list[int]]:
+    return [e.text for e in corpus.examples], [e.label for e in corpus.examples]
+
+
+def _training_record(options: TrainOptions, fitted: Fitted) -> dict[str, str | int | float]:
+    fit = preset(options.preset, **({"hidden": options.hidden} if options.hidden else {}))
+    record: dict[str, str | int | float] = {
+        "preset": options.preset,
+        "hidden": fit.hidden,
+        "learning_rate": fit.learning_rate,
+        "weight_decay": fit.weight_decay,
+        "dropout": fit.dropout,
+        "batch": fit.batch,
+        "epochs": fitted.epochs,
+        "balancing": options.balancing,
+        "seed": options.seed,
+        "validation_balanced_accuracy": max(fitted.validation),
+    }
+    if options.readout == "positions":
+        record["position"] = options.positions[fitted.position]
+    if options.readout == "reply":
+        record["max_new_tokens"] = options.max_new_tokens
+        record["states_per_reply"] = options.states_per_reply
+        record["sample"] = int(options.sample)
+    return record
+
+
+def _write_run(out: Path, corpus: Corpus, reading: Mapping[str, Any]) -> None:
+    """Note where the training data lies, for the text baseline of a later evaluation."""
+    local = Path(corpus.source)
+    source = str(local.resolve()) if local.exists() else corpus.source
+    record = {"corpus": dict(reading) | {"source": source}}
+    (out / RUN_FILE).write_text(json.dumps(record, indent=1), encoding="utf-8")
+
+
+def save_evaluation(bank: ProbeBank, evaluation: Evaluation, folder: Path) -> ProbeBank:
+    """Write the bank anew with `evaluation` on its card."""
+    measured = ProbeBank(replace(bank.card, evaluation=evaluation), bank.tensors)
+    measured.save(folder)
+    return measured

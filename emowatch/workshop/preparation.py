@@ -1,0 +1,166 @@
+"""From a corpus to states with labels: passages, replies, rows.
+
+A row is one state; the rows of one example share its label and its place in a split.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from emowatch.errors import TrainingError
+from emowatch.model.blocks import text_config
+from emowatch.model.loading import LoadedModel
+from emowatch.workshop.corpora import Corpus
+from emowatch.workshop.extraction import Activations
+from emowatch.workshop.options import TrainOptions
+from emowatch.workshop.readouts import OPENING, Passage, prompt_ids, prompt_passages, reply_passage
+from emowatch.workshop.replies import generate_replies
+
+Report = Callable[[str, int, int], None]
+"""Called with the name of the step, what is done and what there is to do."""
+
+
+def quiet(step: str, done: int, total: int) -> None:
+    """Report nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Passages of a corpus and the examples they come from."""
+
+    passages: list[Passage]
+    examples: list[int]
+    """Number of the example of each passage."""
+    too_long: int = 0
+
+
+@dataclass(slots=True)
+class Rows:
+    """States with what is known of each row."""
+
+    states: Tensor
+    labels: Tensor
+    offsets: Tensor
+    examples: Tensor
+    by_example: dict[int, Tensor] = field(default_factory=dict)
+
+
+def prepare(
+    corpus: Corpus, loaded: LoadedModel, options: TrainOptions, folder: Path, report: Report
+) -> Prepared:
+    """Turn a corpus into passages; replies are generated here where the read-out wants them."""
+    tokenizer, model = loaded.tokenizer, loaded.model
+    context = getattr(text_config(model), "max_position_embeddings", None)
+    texts = [example.text for example in corpus.examples]
+    template = options.template and bool(tokenizer.chat_template)
+    if options.readout != "reply":
+        made = prompt_passages(
+            tokenizer,
+            texts,
+            options.readout,
+            template=template,
+            positions=options.positions,
+            context=context,
+        )
+        return _kept(made)
+    if options.target == "reply":
+        prompts = [prompt_ids(tokenizer, OPENING, template=template)] * len(texts)
+        replies = [tokenizer(t, add_special_tokens=False)["input_ids"] for t in texts]
+    else:
+        prompts = [prompt_ids(tokenizer, text, template=template) for text in texts]
+        room = [context is None or len(p) + options.max_new_tokens <= context for p in prompts]
+        answers = generate_replies(
+            model,
+            tokenizer,
+            [p for p, fits in zip(prompts, room, strict=True) if fits],
+            folder / "replies.jsonl",
+            max_new_tokens=options.max_new_tokens,
+            seed=options.seed,
+            sample=options.sample,
+            progress=lambda done, total: report("writing replies", done, total),
+        )
+        source = iter(answers)
+        replies = [next(source) if fits else [] for fits in room]
+    return _kept(join(prompts, replies, options, context))
+
+
+def join(
+    prompts: Sequence[Sequence[int]],
+    replies: Sequence[Sequence[int]],
+    options: TrainOptions,
+    context: int | None,
+) -> list[Passage | None]:
+    """Join prompts and replies; `None` for an empty reply or one past the context."""
+    joined: list[Passage | None] = []
+    for number, (prompt, reply) in enumerate(zip(prompts, replies, strict=True)):
+        if not reply or (context is not None and len(prompt) + len(reply) > context):
+            joined.append(None)
+            continue
+        seed = options.seed * 1_000_003 + number
+        joined.append(reply_passage(prompt, reply, at_most=options.states_per_reply, seed=seed))
+    return joined
+
+
+def rows_of(corpus: Corpus, prepared: Prepared, activations: Activations) -> Rows:
+    """Join states with labels; several positions of one text become further stacks."""
+    states = activations.states()
+    examples = torch.tensor(prepared.examples)[activations.passage]
+    offsets = activations.offset
+    places = {len(passage.places) for passage in prepared.passages if not passage.pooled}
+    spread = places.pop() if len(places) == 1 and int(offsets.max()) == 0 else 1
+    if spread > 1:  # [layers, texts · positions, d] becomes [positions · layers, texts, d]
+        layers, _, width = states.shape
+        states = states.reshape(layers, -1, spread, width).permute(2, 0, 1, 3)
+        states = states.reshape(spread * layers, -1, width).contiguous()
+        examples, offsets = examples[::spread], offsets[::spread]
+    labels = torch.tensor([example.label for example in corpus.examples])[examples]
+    rows = Rows(states, labels, offsets, examples)
+    order = torch.arange(len(examples))
+    numbers, counts = torch.unique_consecutive(examples, return_counts=True)
+    for number, part in zip(numbers.tolist(), order.split(counts.tolist()), strict=True):
+        rows.by_example[number] = part
+    return rows
+
+
+def shuffled_labels(rows: Rows, seed: int) -> Tensor:
+    """Permute labels over examples; all rows of an example keep one label."""
+    numbers = sorted(rows.by_example)
+    of_example = torch.stack([rows.labels[rows.by_example[i][0]] for i in numbers])
+    generator = torch.Generator().manual_seed(seed + 1)
+    of_example = of_example[torch.randperm(len(numbers), generator=generator)]
+    labels = rows.labels.clone()
+    for number, label in zip(numbers, of_example, strict=True):
+        labels[rows.by_example[number]] = label
+    return labels
+
+
+def _kept(made: Sequence[Passage | None]) -> Prepared:
+    passages = [passage for passage in made if passage is not None]
+    examples = [number for number, passage in enumerate(made) if passage is not None]
+    if not passages:
+        raise TrainingError("No text fits the model's context, or every reply came out empty.")
+    return Prepared(passages, examples, len(made) - len(passages))
+
+
+def write_rows(path: Path, corpus: Corpus, prepared: Prepared) -> None:
+    """Write what each passage of an extraction is: its row in the data, label, places.
+
+    One JSON object a line, in the order of `Activations.passage`; no text.
+    """
+    with path.open("w", encoding="utf-8") as out:
+        for passage, number in zip(prepared.passages, prepared.examples, strict=True):
+            example = corpus.examples[number]
+            row = {
+                "row": example.row,
+                "label": corpus.labels[example.label],
+                "tokens": len(passage.ids),
+                "places": list(passage.places),
+                "offsets": list(passage.offsets),
+            }
+            out.write(json.dumps(row) + "\n")

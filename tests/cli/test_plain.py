@@ -1,0 +1,65 @@
+"""Without a terminal `emowatch chat` answers what comes on stdin."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from emowatch.cli.plain import answer_plain
+from emowatch.errors import ModelError, UsageError
+from tests.tui.scripted import ALARM, ScriptedReply, ScriptedSource, moods, token
+
+
+def test_each_line_is_answered_with_its_scores() -> None:
+    """One conversation; a line per bank below each reply."""
+    source = ScriptedSource(
+        ScriptedReply(moods(), alarms=[ALARM]), ScriptedReply([token(" Yes", value=0.9)])
+    )
+    out = io.StringIO()
+    assert answer_plain(source, ["my cat died\n", "\n", "  \n", "really?"], out) == 0
+    first, second = out.getvalue().split("\n\n")
+    lines = first.splitlines()
+    assert lines[0].startswith("Oh no, I am so sorry to hear that.")
+    assert lines[1].startswith("tone (demo-tone7): sadness 0.36 · neutral 0.21 · joy")
+    assert lines[1].count("·") == 6
+    assert lines[2].startswith("user's message, as read by the model (demo-ekman7): sadness 0.70")
+    assert lines[3] == (
+        "alarm · warning: sadness 0.71 in demo-tone7 · sadness above 0.60 for 3 tokens"
+    )
+    assert second.startswith("Yes\ntone (demo-tone7): joy 0.90 · ")
+    said = [message["content"] for message in source.asked[1]]
+    assert said == ["my cat died", "".join(token.text for token in moods()), "really?"]
+
+
+def test_an_empty_reply_is_said_to_have_no_tokens() -> None:
+    """And is no part of the dialogue."""
+    source = ScriptedSource(ScriptedReply([]), ScriptedReply([token("Yes")]))
+    out = io.StringIO()
+    answer_plain(source, ["one", "two"], out)
+    assert out.getvalue().startswith("\ntone (demo-tone7): no tokens\n")
+    assert [message["content"] for message in source.asked[1]] == ["two"]
+
+
+def test_hostile_text_comes_out_clean() -> None:
+    """stdout may be a terminal even where stdin is a file."""
+    out = io.StringIO()
+    pieces = [token("a\x1b"), token("]52;c;aGk=\x07b\x9b", 1)]
+    answer_plain(ScriptedSource(ScriptedReply(pieces)), ["hi"], out)
+    assert not set(out.getvalue()) & {"\x1b", "\x07", "\x9b"}
+
+
+def test_no_message_is_an_error_in_words() -> None:
+    """An empty file is more likely a mistake than a wish."""
+    with pytest.raises(UsageError, match="no message on stdin"):
+        answer_plain(ScriptedSource(), ["", "\n"], io.StringIO())
+
+
+def test_a_failure_is_passed_on_after_what_was_said() -> None:
+    """The command line maps errors to exit codes in one place."""
+    reply = ScriptedReply([token("Half")], error=ModelError("broke"))
+    out = io.StringIO()
+    with pytest.raises(ModelError):
+        answer_plain(ScriptedSource(reply), ["hi"], out)
+    assert out.getvalue() == "Half"
+    assert reply.cancelled.is_set()

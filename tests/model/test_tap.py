@@ -1,0 +1,424 @@
+"""The tap: what hooks read is exactly what transformers calls hidden_states."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from emowatch.errors import ModelError, TapError, UnsupportedError
+from emowatch.model.blocks import find_blocks
+from emowatch.model.tap import Forward, Tap, read_states
+from tests.model.zoo import BLOCKS, FAMILIES, WIDTH, hook_count, left_padded, make_model, random_ids
+
+LAYERS = tuple(range(BLOCKS + 1))
+
+
+@contextmanager
+def tapped(
+    model: nn.Module, layers: tuple[int, ...] = LAYERS
+) -> Iterator[tuple[Tap, list[Forward]]]:
+    """Tap a model and collect its forwards."""
+    seen: list[Forward] = []
+    with Tap(model, find_blocks(model), layers, seen.append) as tap:
+        yield tap, seen
+
+
+def ignore(forward: Forward) -> None:
+    """Take a forward and do nothing."""
+
+
+@torch.no_grad()
+def states_of(model: Any, ids: Tensor, **options: Any) -> tuple[Tensor, ...]:
+    """Read all layers of one forward through a tap."""
+    with tapped(model) as (_, seen):
+        model(input_ids=ids, **options)
+    return seen[0].states
+
+
+def close(found: Tensor, wanted: Tensor) -> bool:
+    """Tell whether states are equal up to the order of additions."""
+    return bool((found - wanted).abs().max() <= 2e-5 * wanted.abs().max())
+
+
+# Parity
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@torch.no_grad()
+def test_the_tap_reads_exactly_the_hidden_states_of_transformers(family: str) -> None:
+    """Every score hangs on this: the numbers are the same to the last bit, at every layer."""
+    model, ids = make_model(family), random_ids(2, 9)
+    states = states_of(model, ids)
+    reported = model(input_ids=ids, output_hidden_states=True).hidden_states
+    assert len(reported) == len(states) == BLOCKS + 1
+    for layer, (found, wanted) in enumerate(zip(states, reported, strict=True)):
+        assert torch.equal(found, wanted), f"layer {layer}"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("side", ["left", "right"])
+@torch.no_grad()
+def test_reading_offline_equals_each_text_read_alone(family: str, side: str) -> None:
+    """Heads are trained on padded batches and score single rows: both must be the same states."""
+    model, lengths = make_model(family), (5, 9)
+    ids, mask = left_padded(lengths)
+    if side == "right":
+        ids, mask = ids.flip(1), mask.flip(1)
+    states = read_states(model, find_blocks(model), LAYERS, ids, mask)
+    for row, length in enumerate(lengths):
+        kept = mask[row].bool()
+        alone = ids[row, kept][None]
+        wanted = model(input_ids=alone, output_hidden_states=True).hidden_states
+        for layer in LAYERS:
+            assert states[layer][row, kept].shape == (length, WIDTH)
+            assert close(states[layer][row, kept], wanted[layer][0]), f"row {row} layer {layer}"
+
+
+@torch.no_grad()
+def test_states_of_a_bfloat16_model_are_handed_out_as_they_are() -> None:
+    """Widening is for whoever computes with them; here it would double the memory."""
+    model = make_model("llama").to(torch.bfloat16)
+    ids = random_ids(1, 5)
+    states = states_of(model, ids)
+    reported = model(input_ids=ids, output_hidden_states=True).hidden_states
+    assert {state.dtype for state in states} == {torch.bfloat16}
+    assert all(torch.equal(f, w) for f, w in zip(states, reported, strict=True))
+
+
+@torch.no_grad()
+def test_what_a_selection_returns_is_kept_instead_of_the_states() -> None:
+    """A batch of whole states at all layers may not fit in memory."""
+    model, (ids, mask) = make_model("llama"), left_padded((3, 6))
+    blocks = find_blocks(model)
+    last = read_states(model, blocks, (1, 3), ids, mask, lambda states: states[:, -1])
+    whole = read_states(model, blocks, (1, 3), ids, mask)
+    assert [tuple(state.shape) for state in last] == [(2, WIDTH)] * 2
+    assert all(torch.equal(f, w[:, -1]) for f, w in zip(last, whole, strict=True))
+
+
+@torch.no_grad()
+def test_a_residual_handed_on_by_keyword_is_read_too() -> None:
+    """Some decoders call their blocks with hidden_states=…; then a hook's args are empty."""
+    model = make_model("llama")
+    ids = random_ids(1, 5)
+    wanted = states_of(model, ids)
+
+    class ByKeyword(nn.Module):
+        def __init__(self, block: nn.Module) -> None:
+            super().__init__()
+            self.self_attn = block.self_attn
+            self.block = block
+
+        def __call__(self, hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
+            return super().__call__(*args, hidden_states=hidden, **kwargs)
+
+        def forward(self, *args: Any, **kwargs: Any) -> Any:
+            return self.block(*args, **kwargs)
+
+    for number in range(BLOCKS):
+        model.model.layers[number] = ByKeyword(model.model.layers[number])
+    seen: list[Forward] = []
+    with Tap(model, find_blocks(model, "model.layers"), LAYERS, seen.append) as tap:
+        model(input_ids=ids)
+        tap.steer({1: torch.ones(1, WIDTH)})
+        model(input_ids=ids)
+    assert all(torch.equal(f, w) for f, w in zip(seen[0].states, wanted, strict=True))
+    assert not torch.equal(seen[1].states[2], wanted[2])
+
+
+@torch.no_grad()
+def test_a_block_called_with_something_else_is_refused() -> None:
+    """A model may keep its residual in another shape; a guess would give scores of nothing."""
+    model = make_model("llama")
+    with tapped(model), pytest.raises(TapError, match="no plain residual stream"):
+        model.model.layers[0](torch.zeros(2, WIDTH))
+
+
+# Depth
+
+
+@pytest.mark.parametrize("deepest", range(BLOCKS + 1))
+def test_reading_stops_at_the_deepest_layer_asked_for(deepest: int) -> None:
+    """Extraction of a quarter of a model must cost a quarter."""
+    model, ids = make_model("llama"), random_ids(1, 4)
+    ran: list[str] = []
+    for number, block in enumerate(model.model.layers):
+        block.register_forward_hook(lambda *_, n=number: ran.append(f"block {n}"))
+    model.lm_head.register_forward_hook(lambda *_: ran.append("head"))
+    read_states(model, find_blocks(model), (0, deepest), ids, torch.ones_like(ids))
+    assert ran == [f"block {n}" for n in range(deepest)]
+
+
+# Left as found
+
+
+def test_the_hooks_are_gone_after_a_normal_end() -> None:
+    """The model is the user's."""
+    model = make_model("llama")
+    before = hook_count(model)
+    with tapped(model) as (tap, _):
+        tap.steer({0: torch.zeros(1, WIDTH)})
+        assert hook_count(model) == before + len(LAYERS) + 2 + 1
+    assert hook_count(model) == before
+    assert not tap.steered
+
+
+def fail(*_: Any, **__: Any) -> None:
+    """Raise, as a hook or a callback might."""
+    raise RuntimeError("lightning")
+
+
+@pytest.mark.parametrize("place", ["block", "norm", "head"])
+def test_the_hooks_are_gone_after_an_exception_in_the_model(place: str) -> None:
+    """Out of memory happens in the middle of a forward."""
+    model = make_model("llama")
+    module = {"block": model.model.layers[1], "norm": model.model.norm, "head": model.lm_head}
+    module[place].forward = fail
+    before = hook_count(model)
+    with pytest.raises(RuntimeError, match="lightning"), tapped(model) as (tap, _):
+        tap.steer({1: torch.zeros(1, WIDTH)})
+        model(input_ids=random_ids(1, 4))
+    assert hook_count(model) == before
+
+
+@pytest.mark.parametrize("callback", ["on_begin", "on_forward"])
+def test_the_hooks_are_gone_after_an_exception_in_a_callback(callback: str) -> None:
+    """What listens may fail as well, and its error is the one that is seen."""
+    model = make_model("llama")
+    before = hook_count(model)
+    calls: dict[str, Callable[..., None]] = {"on_forward": ignore, callback: fail}
+    tap = Tap(model, find_blocks(model), LAYERS, **calls)
+    with pytest.raises(RuntimeError, match="lightning"), tap:
+        model(input_ids=random_ids(1, 4))
+    assert hook_count(model) == before
+
+
+@pytest.mark.parametrize("deepest", [1, BLOCKS])
+def test_reading_offline_leaves_no_hooks(deepest: int) -> None:
+    """It ends its own forward with an exception, and other people's end it too."""
+    model, ids = make_model("llama"), random_ids(1, 4)
+    before = hook_count(model)
+    read_states(model, find_blocks(model), (deepest,), ids, torch.ones_like(ids))
+    assert hook_count(model) == before
+    model.model.layers[0].forward = fail
+    with pytest.raises(RuntimeError, match="lightning"):
+        read_states(model, find_blocks(model), (deepest,), ids, torch.ones_like(ids))
+    assert hook_count(model) == before
+
+
+def test_states_of_an_interrupted_forward_are_let_go() -> None:
+    """They would hold the memory whose lack was the reason."""
+    model = make_model("llama")
+    model.model.layers[2].forward = fail
+    with pytest.raises(RuntimeError), tapped(model) as (tap, _):
+        model(input_ids=random_ids(1, 4))
+    assert not any(isinstance(state, Tensor) for state in tap._states)
+    assert tap._inputs is None
+
+
+def test_a_tap_is_entered_once_at_a_time() -> None:
+    """Twice the hooks would read twice."""
+    model = make_model("llama")
+    before = hook_count(model)
+    with tapped(model) as (tap, _):
+        with pytest.raises(TapError, match="already on its model"):
+            tap.__enter__()
+    assert hook_count(model) == before
+    with tap:
+        pass
+    assert hook_count(model) == before
+
+
+# Refused
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch.compile's own imports
+@pytest.mark.parametrize("how", ["whole", "in place", "part"])
+def test_a_compiled_model_is_refused(how: str) -> None:
+    """Compiled code skips hooks in silence (pytorch #117758): there would be no scores."""
+    model = make_model("llama")
+    blocks = find_blocks(model)
+    compiled: Any = model
+    if how == "whole":
+        compiled = torch.compile(model)
+    elif how == "in place":
+        model.compile()
+    else:
+        model.model.layers[1].compile()
+    with pytest.raises(UnsupportedError, match="is compiled, and compiled code skips hooks"):
+        Tap(compiled, blocks, LAYERS, ignore)
+    with pytest.raises(UnsupportedError, match="is compiled"):
+        read_states(compiled, blocks, (1,), random_ids(1, 3), torch.ones(1, 3).long())
+
+
+def test_a_model_without_numbers_is_refused() -> None:
+    """A model on the meta device runs and yields nothing."""
+    model = make_model("llama").to("meta")
+    with pytest.raises(ModelError, match="on the meta device and has no values"):
+        Tap(model, find_blocks(model), LAYERS, ignore)
+
+
+@torch.no_grad()
+def test_a_layer_that_does_not_fire_is_an_error() -> None:
+    """Silence would read as an old score."""
+    model = make_model("llama")
+    spare = make_model("llama", seed=1).model.layers
+    model.model.spare = spare
+    seen: list[Forward] = []
+    with Tap(model, find_blocks(model, "model.spare"), (0, 2), seen.append):
+        with pytest.raises(TapError, match=r"hooks of layers \[0, 2\] did not fire.*blocks="):
+            model(input_ids=random_ids(1, 3))
+    with pytest.raises(TapError, match="did not fire"):
+        ids = random_ids(1, 3)
+        read_states(model, find_blocks(model, "model.spare"), (2,), ids, torch.ones_like(ids))
+    assert not seen
+
+
+@torch.no_grad()
+def test_a_forward_without_token_ids_is_refused() -> None:
+    """Without ids nobody can say which token a score belongs to."""
+    model = make_model("llama")
+    with tapped(model), pytest.raises(UnsupportedError, match=r"inputs_embeds.*Pass input_ids"):
+        model(inputs_embeds=torch.zeros(1, 3, WIDTH))
+
+
+@torch.no_grad()
+def test_a_mask_of_another_shape_is_refused() -> None:
+    """Static caches prepare four-dimensional masks, from which no positions can be told."""
+    model, ids = make_model("llama"), random_ids(1, 3)
+    with tapped(model), pytest.raises(UnsupportedError, match=r"not \[rows, columns\]"):
+        model(input_ids=ids, attention_mask=torch.zeros(1, 1, 3, 3))
+
+
+# Steering
+
+
+@torch.no_grad()
+def test_steering_with_zero_strength_changes_nothing() -> None:
+    """The first law of steering."""
+    model, ids = make_model("llama"), random_ids(2, 6)
+    with tapped(model) as (tap, seen):
+        plain = model(input_ids=ids).logits
+        tap.steer({layer: torch.zeros(2, WIDTH) for layer in range(BLOCKS)})
+        steered = model(input_ids=ids).logits
+    assert torch.equal(plain, steered)
+    assert all(torch.equal(a, b) for a, b in zip(seen[0].states, seen[1].states, strict=True))
+
+
+@pytest.mark.parametrize("layer", range(BLOCKS))
+@torch.no_grad()
+def test_steering_shows_in_later_layers_only(layer: int) -> None:
+    """A layer is read before it is changed, or a governor would see its own hand."""
+    model, ids = make_model("llama"), random_ids(1, 6)
+    with tapped(model) as (tap, seen):
+        model(input_ids=ids)
+        tap.steer({layer: torch.ones(1, WIDTH)})
+        model(input_ids=ids)
+        tap.steer({})
+        model(input_ids=ids)
+    for other in LAYERS:
+        same = torch.equal(seen[0].states[other], seen[1].states[other])
+        assert same == (other <= layer), f"layer {other}"
+        assert torch.equal(seen[0].states[other], seen[2].states[other])
+
+
+@torch.no_grad()
+def test_what_is_added_is_in_units_of_each_states_rms() -> None:
+    """A strength must mean the same in a model whose residual is a hundred times as large."""
+    model, ids = make_model("llama"), random_ids(2, 6)
+    model.model.layers[1].forward = lambda hidden_states, *_, **__: hidden_states
+    addition = torch.randn(2, WIDTH, generator=torch.Generator().manual_seed(1))
+    with tapped(model) as (tap, seen):
+        tap.steer({1: addition})
+        model(input_ids=ids)
+    before, after = seen[0].states[1], seen[0].states[2]
+    rms = before.pow(2).mean(-1, keepdim=True).sqrt()
+    assert torch.allclose(after - before, rms * addition[:, None], atol=1e-5)
+
+
+@torch.no_grad()
+def test_each_row_is_steered_by_its_own_addition() -> None:
+    """One chat of a batch may be steered while its neighbour is not."""
+    model, ids = make_model("llama"), random_ids(2, 6)
+    with tapped(model) as (tap, seen):
+        model(input_ids=ids)
+        tap.steer({0: torch.stack([torch.zeros(WIDTH), torch.ones(WIDTH)])})
+        model(input_ids=ids)
+    assert torch.equal(seen[0].states[3][0], seen[1].states[3][0])
+    assert not torch.equal(seen[0].states[3][1], seen[1].states[3][1])
+
+
+@torch.no_grad()
+def test_a_bfloat16_model_is_steered_in_its_own_dtype() -> None:
+    """A float32 residual would stop the next matrix product, or slow it down unseen."""
+    model, ids = make_model("llama").to(torch.bfloat16), random_ids(1, 4)
+    with tapped(model) as (tap, seen):
+        tap.steer({1: torch.ones(1, WIDTH)})
+        model(input_ids=ids)
+    assert seen[0].states[2].dtype == torch.bfloat16
+
+
+def test_a_tap_that_is_off_its_model_does_not_steer() -> None:
+    """Hooks set then would never be taken off."""
+    model = make_model("llama")
+    before = hook_count(model)
+    tap = Tap(model, find_blocks(model), LAYERS, ignore)
+    tap.steer({})
+    with pytest.raises(TapError, match="not on its model"):
+        tap.steer({0: torch.zeros(1, WIDTH)})
+    assert hook_count(model) == before
+
+
+# Generation
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@torch.no_grad()
+def test_states_of_generation_equal_one_forward_over_the_whole_text(family: str) -> None:
+    """KV cache, left padding and neighbours in the batch must all leave no mark."""
+    model, lengths = make_model(family), (4, 7)
+    ids, mask = left_padded(lengths)
+    with tapped(model) as (_, seen):
+        output = model.generate(
+            ids, attention_mask=mask, max_new_tokens=5, min_new_tokens=5, do_sample=False
+        )
+    assert len(seen) == 5
+    width = ids.shape[1]
+    assert [forward.past for forward in seen] == [0, *range(width, width + 4)]
+    for row, length in enumerate(lengths):
+        whole = output[row : row + 1, width - length : -1]
+        wanted = model(input_ids=whole, output_hidden_states=True).hidden_states
+        for layer in LAYERS:
+            prompt = seen[0].states[layer][row, width - length :]
+            steps = [forward.states[layer][row] for forward in seen[1:]]
+            assert close(torch.cat([prompt, *steps]), wanted[layer][0]), f"row {row} layer {layer}"
+
+
+@torch.no_grad()
+def test_columns_in_the_cache_are_counted_with_and_without_a_mask() -> None:
+    """transformers 5 drops a mask of ones; positions must not start again."""
+    model, ids = make_model("llama"), random_ids(1, 6)
+    with tapped(model, (1,)) as (_, seen):
+        cache = model(input_ids=ids[:, :4], use_cache=True).past_key_values
+        model(input_ids=ids[:, 4:5], past_key_values=cache, use_cache=True)
+        mask = torch.ones(1, 6).long()
+        model(input_ids=ids[:, 5:], attention_mask=mask, past_key_values=cache, use_cache=True)
+    assert [forward.past for forward in seen] == [0, 4, 5]
+
+
+@torch.no_grad()
+def test_a_nudge_before_a_forward_reaches_that_forward() -> None:
+    """A new turn drops the old one's steering before its prompt is read."""
+    model, ids = make_model("llama"), random_ids(1, 4)
+    wanted = states_of(model, ids)
+    seen: list[Forward] = []
+    tap = Tap(model, find_blocks(model), LAYERS, seen.append, lambda: tap.steer({}))
+    with tap:
+        tap.steer({0: torch.ones(1, WIDTH)})
+        model(input_ids=ids)
+    assert all(torch.equal(f, w) for f, w in zip(seen[0].states, wanted, strict=True))

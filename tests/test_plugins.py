@@ -1,0 +1,555 @@
+"""Plugins: how they are named, found and refused, and how one cannot hurt another."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from emowatch import hookimpl
+from emowatch.errors import PluginError
+from emowatch.plugins import (
+    BUDGET_S,
+    BUDGET_WINDOW,
+    DEFAULT_PLUGINS,
+    Dispatcher,
+    Meter,
+    OnPluginError,
+    PluginSpec,
+    installed_plugin_manager,
+    installed_plugins,
+    load_plugin,
+    make_plugin_manager,
+    parse_plugin,
+    report_plugins,
+)
+from emowatch.records import Alarm, Session, Steering, TokenScore
+from tests.conftest import Site, make_score, make_session
+
+SESSION = make_session()
+SCORE = make_score()
+ALARM = Alarm(
+    rule="because",
+    label="joy",
+    level="watch",
+    score=0.75,
+    threshold=0.5,
+    bank="mood",
+    turn=0,
+    sequence=0,
+    offset=0,
+)
+CALM = """
+from emowatch import hookimpl
+
+@hookimpl
+def session_started(session):
+    pass
+"""
+
+
+class Observer:
+    """Keeps what it is told."""
+
+    def __init__(self, name: str = "observer") -> None:
+        """Take a name, so that several can be told apart."""
+        self.name = name
+        self.seen: list[TokenScore] = []
+        self.failures: list[tuple[str, str, str]] = []
+
+    @hookimpl
+    def token_scored(self, score: TokenScore) -> None:
+        """Keep the score."""
+        self.seen.append(score)
+
+    @hookimpl
+    def plugin_failed(self, name: str, hook: str, error: BaseException, session: Session) -> None:
+        """Keep who failed where."""
+        assert session is SESSION
+        self.failures.append((name, hook, str(error)))
+
+
+class Raiser:
+    """Fails at each token."""
+
+    name = "raiser"
+
+    def __init__(self, error: BaseException) -> None:
+        """Take what to raise."""
+        self.error = error
+        self.calls = 0
+
+    @hookimpl
+    def token_scored(self) -> None:
+        """Fail."""
+        self.calls += 1
+        raise self.error
+
+
+class Judge:
+    """Raises an alarm at each token."""
+
+    @hookimpl
+    def judge(self) -> Alarm:
+        """Judge."""
+        return ALARM
+
+
+def dispatch(*plugins: PluginSpec, on_error: OnPluginError = "disable") -> Dispatcher:
+    """Make a dispatcher for these plugins."""
+    return Dispatcher(make_plugin_manager(plugins), on_error=on_error)
+
+
+def tell(dispatcher: Dispatcher, times: int = 1) -> None:
+    """Say that a token was scored."""
+    for _ in range(times):
+        dispatcher.tell("token_scored", SESSION, score=SCORE)
+
+
+# Naming a plugin
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "options"),
+    [
+        ("jsonl-log", "jsonl-log", {}),
+        ("jsonl-log:", "jsonl-log", {}),
+        ("jsonl-log:path=a.jsonl", "jsonl-log", {"path": "a.jsonl"}),
+        ("jsonl-log:path=C:\\t.jsonl", "jsonl-log", {"path": "C:\\t.jsonl"}),
+        ("webhook:url=http://h/?a=b", "webhook", {"url": "http://h/?a=b"}),
+        (" a : max-rate = 3 , b = ", "a", {"max_rate": "3", "b": ""}),
+    ],
+)
+def test_a_spec_is_a_name_and_options(text: str, name: str, options: Mapping[str, str]) -> None:
+    """Paths and addresses hold colons and equals signs themselves."""
+    assert parse_plugin(text) == (name, options)
+
+
+def test_an_option_without_a_value_is_refused_with_an_example() -> None:
+    """`jsonl-log:trace.jsonl` is what everybody types first."""
+    with pytest.raises(PluginError, match=r"'trace\.jsonl'.*key=value.*path=trace\.jsonl"):
+        parse_plugin("jsonl-log:trace.jsonl")
+
+
+@given(st.text())
+def test_no_text_breaks_the_parser(text: str) -> None:
+    """The command line hands on whatever was typed."""
+    try:
+        name, options = parse_plugin(text)
+    except PluginError:
+        return
+    assert name == name.strip() and all(isinstance(key, str) for key in options)
+
+
+def test_an_unknown_name_is_answered_with_those_installed() -> None:
+    """Whoever asked for a plugin must not run without it unknowing."""
+    with pytest.raises(PluginError, match=r"'json-log'.*Installed plugins: .*jsonl-log"):
+        make_plugin_manager(["json-log"])
+
+
+def test_options_reach_the_plugin_from_a_string_and_from_a_pair() -> None:
+    """The command line has strings, Python has values."""
+    _, from_string = load_plugin("threshold-alarm:threshold=0.5,label=joy")
+    _, from_pair = load_plugin(("threshold-alarm", {"threshold": 0.5, "label": "joy"}))
+    assert [getattr(made, "threshold", None) for made in (from_string, from_pair)] == [0.5, 0.5]
+
+
+@pytest.mark.parametrize("spec", ["threshold-alarm:treshold=0.5", "threshold-alarm:threshold=high"])
+def test_a_plugin_that_refuses_its_options_is_named(spec: str) -> None:
+    """The constructor's sentence alone would not say whose it is."""
+    with pytest.raises(PluginError, match=r"start the plugin 'threshold-alarm'.*t?reshold"):
+        load_plugin(spec)
+
+
+def test_options_for_a_plugin_that_takes_none_are_refused(site: Site) -> None:
+    """A module has nowhere to put them."""
+    site.install("calm", CALM)
+    with pytest.raises(PluginError, match="'calm' takes no options, got depth"):
+        load_plugin("calm:depth=3")
+
+
+def test_a_module_and_an_object_go_by_their_own_names() -> None:
+    """Failures are reported under that name."""
+    module = ModuleType("calm")
+    assert load_plugin(module) == ("calm", module)
+    observer = Observer("mine")
+    assert load_plugin(observer) == ("mine", observer)
+    judge = Judge()
+    assert load_plugin(judge) == ("Judge", judge)
+
+
+def test_a_class_in_place_of_an_object_is_refused() -> None:
+    """Its hooks would be called without an object and fail at the first token."""
+    with pytest.raises(PluginError, match=r"class Judge.*Judge\(…\)"):
+        make_plugin_manager([Judge])
+
+
+def test_the_same_plugin_may_be_asked_for_twice() -> None:
+    """Two alarms with two labels are two plugins; each has its own name."""
+    manager = make_plugin_manager(["threshold-alarm:label=joy", "threshold-alarm:label=anger"])
+    assert sorted(name for name, _ in manager.list_name_plugin()) == [
+        "threshold-alarm",
+        "threshold-alarm-2",
+    ]
+
+
+# What is refused
+
+
+def test_a_misspelt_hook_is_refused() -> None:
+    """It would never be called, and nobody would be told."""
+
+    class Misspelt:
+        @hookimpl
+        def token_scord(self, score: TokenScore) -> None: ...
+
+    with pytest.raises(PluginError, match=r"'Misspelt'.*token_scord"):
+        make_plugin_manager([Misspelt()])
+
+
+def test_a_misspelt_argument_is_refused() -> None:
+    """It would fail at the first token, minutes after the start."""
+
+    class Misspelt:
+        @hookimpl
+        def token_scored(self, scores: TokenScore) -> None: ...
+
+    with pytest.raises(PluginError, match=r"'Misspelt'.*token_scored.*scores"):
+        make_plugin_manager([Misspelt()])
+
+
+def test_a_plugin_without_hooks_is_refused() -> None:
+    """Most often somebody forgot to mark them."""
+
+    class Forgetful:
+        def token_scored(self, score: TokenScore) -> None: ...
+
+    with pytest.raises(PluginError, match=r"'Forgetful'.*implements no hook.*hookimpl"):
+        make_plugin_manager([Forgetful()])
+
+
+@pytest.mark.parametrize("hook", ["token_scored", "judge", "alarm_raised", "steer"])
+@pytest.mark.parametrize("kind", ["wrapper", "hookwrapper"])
+def test_a_wrapper_of_a_hook_of_every_token_is_refused(hook: str, kind: str) -> None:
+    """A wrapper could change what others answer, and hold up every token."""
+
+    def wrap() -> Any:
+        return (yield)
+
+    plugin = ModuleType("wrapping")
+    mark = hookimpl(wrapper=kind == "wrapper", hookwrapper=kind == "hookwrapper")
+    setattr(plugin, hook, mark(wrap))
+    with pytest.raises(PluginError, match=f"'wrapping'.*its {hook} is a wrapper"):
+        make_plugin_manager([plugin])
+
+
+def test_what_a_plain_call_would_not_run_is_refused() -> None:
+    """Calling an async function or a generator does nothing at all."""
+
+    class Async:
+        @hookimpl
+        async def turn_finished(self) -> None: ...
+
+    class Yielding:
+        @hookimpl
+        def judge(self) -> Any:
+            yield ALARM
+
+    for plugin, hook in ((Async(), "turn_finished"), (Yielding(), "judge")):
+        with pytest.raises(PluginError, match=f"its {hook} is"):
+            make_plugin_manager([plugin])
+
+
+# Isolation
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("no"), SystemExit(3), RecursionError(), MemoryError(), StopIteration()]
+)
+def test_a_failing_logger_does_not_silence_the_alarm(
+    error: BaseException, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """This is why plugins are not called by pluggy, which stops at the first exception."""
+    raiser, observer = Raiser(error), Observer()
+    dispatcher = dispatch(raiser, observer, Judge())
+    tell(dispatcher, 3)
+    answers = list(dispatcher.call("judge", SESSION, score=SCORE))
+    assert raiser.calls == 1
+    assert observer.seen == [SCORE] * 3
+    assert answers == [("Judge", ALARM)]
+    assert dispatcher.failed and dict(dispatcher.errors) == {"raiser": 1}
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "'raiser' is off for this session" in line and type(error).__name__ in line
+
+
+def test_an_interrupt_by_the_user_is_not_a_failure() -> None:
+    """Ctrl+C in the middle of a plugin must end the run."""
+    dispatcher = dispatch(Raiser(KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        tell(dispatcher)
+    assert not dispatcher.failed
+
+
+def test_a_failure_can_be_made_to_raise() -> None:
+    """In the tests of a plugin one wants the traceback."""
+    cause = RuntimeError("no")
+    dispatcher = dispatch(Raiser(cause), on_error="raise")
+    with pytest.raises(PluginError, match="'raiser' failed in token_scored: RuntimeError: no") as e:
+        tell(dispatcher)
+    assert e.value.__cause__ is cause
+
+
+def test_a_failure_is_told_to_the_others(capsys: pytest.CaptureFixture[str]) -> None:
+    """A screen or a log shows that something is missing from now on."""
+    before, after = Observer("before"), Observer("after")
+    tell(dispatch(before, Raiser(RuntimeError("no")), after))
+    assert before.failures == after.failures == [("raiser", "token_scored", "no")]
+
+
+def test_one_who_fails_at_the_news_of_a_failure_is_off_too(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Failing at failures must end."""
+
+    class Fragile:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        @hookimpl
+        def plugin_failed(self, name: str) -> None:
+            raise ValueError(name)
+
+    observer = Observer()
+    dispatcher = dispatch(Raiser(OSError()), Fragile("first"), Fragile("second"), observer)
+    tell(dispatcher, 2)
+    assert set(dispatcher.errors) == {"raiser", "first", "second"}
+    assert {failed for failed, _, _ in observer.failures} == {"raiser", "first", "second"}
+    assert len(capsys.readouterr().err.splitlines()) == 3
+
+
+def test_one_who_was_switched_off_is_not_called_again(capsys: pytest.CaptureFixture[str]) -> None:
+    """An alarm of another plugin may be the end of one whose own turn to judge is next."""
+
+    class Pair:
+        judged = 0
+
+        @hookimpl
+        def alarm_raised(self) -> None:
+            raise OSError
+
+        @hookimpl
+        def judge(self) -> None:
+            self.judged += 1
+
+    pair = Pair()
+    dispatcher = dispatch(Judge(), pair)
+    for _, alarm in dispatcher.call("judge", SESSION, score=SCORE):
+        dispatcher.tell("alarm_raised", SESSION, alarm=alarm)
+    assert pair.judged == 0
+    assert dispatcher.errors["Pair"] == 1
+
+
+def test_an_error_that_cannot_be_shown_is_still_one_line(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Its text is somebody's code, and goes to a terminal."""
+
+    class MuteError(Exception):
+        def __str__(self) -> str:
+            raise ValueError
+
+    tell(dispatch(Raiser(MuteError())))
+    tell(dispatch(Raiser(RuntimeError("two\nlines \x1b[2J"))))
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.endswith("MuteError")
+    assert "two lines" in second and "\x1b" not in second
+
+
+@pytest.mark.parametrize(
+    ("hook", "answer"),
+    [
+        ("judge", "anger"),
+        ("judge", [ALARM, "anger"]),
+        ("judge", 0.9),
+        ("steer", ALARM),
+        ("steer", [Steering(direction="joy", layer=1, strength=1.0)]),
+    ],
+)
+def test_an_answer_of_the_wrong_kind_switches_its_plugin_off(
+    hook: str, answer: object, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The core could not use it, and would fail where nobody knows whose it was."""
+    plugin = ModuleType("answering")
+    setattr(plugin, hook, hookimpl(lambda: answer))
+    dispatcher = dispatch(plugin)
+    assert list(dispatcher.call(hook, SESSION, score=SCORE)) == []
+    assert dispatcher.failed
+    assert "it must answer" in capsys.readouterr().err
+
+
+def test_several_alarms_are_one_answer() -> None:
+    """The specification allows a sequence."""
+    plugin = ModuleType("twice")
+    plugin.judge = hookimpl(lambda: (ALARM, ALARM))  # type: ignore[attr-defined]
+    answers = list(dispatch(plugin).call("judge", SESSION, score=SCORE))
+    assert answers == [("twice", (ALARM, ALARM))]
+
+
+def test_plugins_are_called_in_the_order_given() -> None:
+    """An order that is seen is one that can be relied on."""
+    order: list[str] = []
+
+    def plugin(name: str) -> ModuleType:
+        made = ModuleType(name)
+        made.token_scored = hookimpl(lambda: order.append(name))  # type: ignore[attr-defined]
+        return made
+
+    dispatcher = dispatch(plugin("b"), plugin("c"), plugin("a"))
+    tell(dispatcher)
+    assert order == ["b", "c", "a"]
+
+
+def test_hooks_that_nobody_implements_cost_nothing() -> None:
+    """The loop asks before it builds a record."""
+    dispatcher = dispatch(Judge())
+    assert dispatcher.has("judge") and not dispatcher.has("token_scored")
+    tell(dispatcher)
+
+
+# Budget
+
+
+def test_a_plugin_over_its_budget_is_switched_off(capsys: pytest.CaptureFixture[str]) -> None:
+    """One slow observer would make every reply slow, and nobody would know why."""
+
+    class Slow:
+        calls = 0
+
+        @hookimpl
+        def token_scored(self) -> None:
+            self.calls += 1
+            time.sleep(1.2 * BUDGET_S)
+
+    slow, quick = Slow(), Observer()
+    dispatcher = dispatch(slow, quick)
+    tell(dispatcher, BUDGET_WINDOW + 10)
+    assert slow.calls == BUDGET_WINDOW
+    assert len(quick.seen) == BUDGET_WINDOW + 10
+    assert quick.failures[0][:2] == ("Slow", "token_scored")
+    assert "its budget is 5 ms" in capsys.readouterr().err
+
+
+def test_one_slow_call_among_quick_ones_is_forgiven() -> None:
+    """A file system hiccups; the mean decides."""
+
+    class Hiccup:
+        calls = 0
+
+        @hookimpl
+        def token_scored(self) -> None:
+            self.calls += 1
+            if self.calls == 1:
+                time.sleep(10 * BUDGET_S)
+
+    dispatcher = dispatch(Hiccup())
+    tell(dispatcher, BUDGET_WINDOW)
+    assert not dispatcher.failed
+    p50, p99 = dispatcher.meters["Hiccup"].percentiles()
+    assert p50 < BUDGET_S < p99
+
+
+def test_a_meter_without_calls_shows_zeros() -> None:
+    """A screen may ask before the first token."""
+    assert Meter(deque()).percentiles() == (0.0, 0.0)
+
+
+# Installed plugins
+
+
+def test_the_built_in_plugins_load_and_announce_themselves() -> None:
+    """The table is a list of strings, which no linter follows."""
+    for report in report_plugins():
+        assert (report.status, report.source, report.error) == ("ok", "built-in", "")
+        assert report.hooks
+    assert sorted(DEFAULT_PLUGINS) == ["jsonl-log", "threshold-alarm"]
+
+
+def test_an_installed_distribution_is_found_without_being_imported(site: Site) -> None:
+    """`emowatch plugins` and `--help` must not pay for what others import."""
+    site.install("calm", "raise SystemExit('imported')")
+    assert "calm" in installed_plugins()
+
+
+def test_an_installed_plugin_is_loaded_by_name(site: Site) -> None:
+    """This is the whole way from pip to a running hook."""
+    site.install("calm", CALM, version="2.1")
+    dispatcher = dispatch("calm")
+    assert dispatcher.has("session_started")
+    (report,) = [report for report in report_plugins() if report.name == "calm"]
+    assert (report.source, report.version) == ("emowatch-calm", "2.1")
+    assert (report.status, report.hooks) == ("ok", ("session_started",))
+
+
+@pytest.mark.parametrize(
+    ("code", "attribute", "complaint"),
+    [
+        ("import a_module_that_is_not_there", "", "ModuleNotFoundError"),
+        ("raise SystemExit(2)", "", "SystemExit"),
+        (CALM, "Missing", "Missing"),
+        (CALM.replace("session_started", "session_begun"), "", "session_begun"),
+        (CALM.replace("(session)", "(sesion)"), "", "sesion"),
+        ("", "", "implements no hook"),
+    ],
+    ids=["import", "exit", "attribute", "hook", "argument", "empty"],
+)
+def test_a_broken_distribution_is_reported_and_hurts_no_other(
+    site: Site, code: str, attribute: str, complaint: str
+) -> None:
+    """Packages break when others are upgraded; the command line must still start."""
+    site.install("a-broken", code, attribute=attribute)
+    site.install("calm", CALM)
+    reports = {report.name: report for report in report_plugins()}
+    assert reports["a-broken"].status == "failed" and complaint in reports["a-broken"].error
+    assert reports["calm"].status == "ok"
+    manager, failures = installed_plugin_manager()
+    assert set(failures) == {"a-broken"}
+    assert [name for name, _ in manager.list_name_plugin()] == ["calm"]
+    with pytest.raises(PluginError, match="'a-broken'"):
+        make_plugin_manager(["a-broken"])
+
+
+def test_a_class_is_left_alone_until_it_is_asked_for(site: Site) -> None:
+    """Without an object its commands could not be called."""
+    code = "from emowatch import hookimpl\nclass P:\n    @hookimpl\n    def judge(self): ...\n"
+    site.install("classy", code, attribute="P")
+    manager, failures = installed_plugin_manager()
+    assert not failures and not manager.list_name_plugin()
+    assert dispatch("classy").has("judge")
+
+
+def test_no_distribution_can_take_the_name_of_a_built_in_plugin(site: Site) -> None:
+    """A log that is somebody else's under a trusted name would be a trap."""
+    site.install("jsonl-log", "raise SystemExit")
+    assert installed_plugins()["jsonl-log"] == DEFAULT_PLUGINS["jsonl-log"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "found"),
+    [(None, {"calm", "keen"}), ("", set()), ("keen", {"keen"}), ("calm, keen", {"calm", "keen"})],
+)
+def test_the_environment_limits_what_is_found(
+    site: Site, monkeypatch: pytest.MonkeyPatch, setting: str | None, found: set[str]
+) -> None:
+    """With one broken package installed there must be a way to start without it."""
+    site.install("calm", CALM)
+    site.install("keen", CALM)
+    if setting is not None:
+        monkeypatch.setenv("EMOWATCH_LOAD_PLUGINS", setting)
+    assert set(installed_plugins()) & {"calm", "keen"} == found
+    assert set(DEFAULT_PLUGINS) <= set(installed_plugins())

@@ -1,0 +1,365 @@
+"""Traces: what was written is what is read, also after a crash, and damage is named."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tracemalloc
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from emowatch import Trace
+from emowatch.default_plugins.jsonl_log import SCHEMA as WRITTEN_SCHEMA
+from emowatch.default_plugins.jsonl_log import JsonlLog
+from emowatch.errors import TraceError
+from emowatch.labels import EKMAN7
+from emowatch.records import SEGMENTS, Alarm, BankInfo, Scores, Session, TokenScore, Turn
+from emowatch.trace import SCHEMA, TokenTable
+from tests.conftest import make_bank_info, make_score, make_session, make_turn
+
+MOOD = make_bank_info()
+SEVEN = make_bank_info("seven", EKMAN7)
+ALARM = Alarm(
+    rule="joy at or above 0.50 for 1 token",
+    label="joy",
+    level="critical",
+    score=0.7512345678,
+    threshold=0.5,
+    bank="mood",
+    turn=0,
+    sequence=1,
+    offset=0,
+)
+
+
+def scores_of_a_session() -> list[TokenScore]:
+    """Score a prompt of two tokens and a reply of three, in two rows, with two banks."""
+    draw = np.random.default_rng(0)
+    made = []
+    for position in range(5):
+        for sequence in range(2):
+            for bank in (MOOD, SEVEN):
+                values = draw.dirichlet(np.ones(len(bank.labels)))
+                made.append(
+                    make_score(
+                        values.tolist(),
+                        bank=bank,
+                        sequence=sequence,
+                        position=position,
+                        offset=position - 2 if position >= 2 else None,
+                        segment=SEGMENTS[(position + sequence) % len(SEGMENTS)],
+                    )
+                )
+    return made
+
+
+def write(path: Path, session: Session, scores: list[TokenScore], turns: list[Turn]) -> None:
+    """Write a session as the plugin does."""
+    log = JsonlLog(path, content="full")
+    log.session_started(session)
+    for score in scores:
+        log.token_scored(score)
+    log.alarm_raised(ALARM)
+    for turn in turns:
+        log.turn_finished(turn)
+    log.session_finished()
+
+
+def assert_same(read: TokenScore, written: TokenScore) -> None:
+    """Compare two records; scores are written with 6 significant digits."""
+    np.testing.assert_allclose(read.scores.array, written.scores.array, rtol=6e-6)
+    assert list(read.scores) == list(written.scores)
+    assert replace(read, scores=written.scores) == written
+
+
+@pytest.fixture
+def trace_file(tmp_path: Path) -> Path:
+    """Write a small trace and give its path."""
+    path = tmp_path / "t.jsonl"
+    write(path, make_session(), [make_score(offset=k) for k in range(3)], [make_turn()])
+    return path
+
+
+# Writing and reading
+
+
+def test_a_trace_is_read_as_it_was_written(tmp_path: Path) -> None:
+    """Replaying, comparing and judging again all begin here."""
+    session = make_session(MOOD, SEVEN, certificate={"parity": 1e-6, "verdict": "sound"})
+    means = {bank.name: make_score([0.5] * n, bank=bank).scores for bank, n in ((MOOD, 2),)}
+    turns = [
+        make_turn(0, 0, "fine\N{WHITE SMILING FACE}\x1b[2J", mean_scores=means),
+        make_turn(0, 1, finish_reason="cancelled", token_ids=(), mean_scores=means),
+    ]
+    scores = scores_of_a_session()
+    write(tmp_path / "t.jsonl", session, scores, turns)
+    trace = Trace.load(tmp_path / "t.jsonl")
+    assert trace.session == session
+    assert trace.complete
+    assert trace.alarms == [ALARM]
+    assert trace.turns == turns
+    for bank in (MOOD, SEVEN):
+        written = [score for score in scores if score.bank == bank.name]
+        table = trace.by_bank[bank.name]
+        assert len(table) == len(written)
+        for one, other in zip(table, written, strict=True):
+            assert_same(one, other)
+
+
+def test_scores_of_all_layers_survive(tmp_path: Path) -> None:
+    """A layer-by-time picture is drawn from a trace alone."""
+    layer_scores = np.random.default_rng(1).random((4, 2), dtype=np.float32)
+    score = replace(make_score(), layers=(0, 1, 2, 3), layer_scores=layer_scores)
+    write(tmp_path / "t.jsonl", make_session(), [score, score], [])
+    for read in Trace.load(tmp_path / "t.jsonl").tokens:
+        assert read.layers == (0, 1, 2, 3)
+        assert read.layer_scores is not None and not read.layer_scores.flags.writeable
+        np.testing.assert_allclose(read.layer_scores, layer_scores, rtol=6e-6)
+
+
+def test_a_score_that_is_no_number_stays_none(tmp_path: Path) -> None:
+    """Half precision overflows; the log of it must still be JSON."""
+    write(tmp_path / "t.jsonl", make_session(), [make_score([float("nan"), 0.5])], [])
+    for line in (tmp_path / "t.jsonl").read_text(encoding="utf-8").splitlines():
+        json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    (read,) = Trace.load(tmp_path / "t.jsonl").tokens
+    assert np.isnan(read.scores["anger"]) and read.scores["joy"] == 0.5
+
+
+def test_writer_and_reader_speak_of_the_same_schema() -> None:
+    """The plugin imports only what any plugin may, so the number stands in both."""
+    assert WRITTEN_SCHEMA == SCHEMA
+
+
+def test_the_reply_is_found_in_order_of_offset(tmp_path: Path) -> None:
+    """Prompt tokens and other rows are not part of it."""
+    scores = scores_of_a_session()
+    later = [replace(score, turn=1) for score in scores]
+    write(tmp_path / "t.jsonl", make_session(MOOD, SEVEN), scores + later, [])
+    trace = Trace.load(tmp_path / "t.jsonl")
+    for turn, found in ((1, -1), (0, 0), (0, -2)):
+        reply = trace.reply(found, sequence=1, bank="seven")
+        assert [(s.turn, s.sequence, s.offset) for s in reply] == [(turn, 1, k) for k in range(3)]
+    assert trace.reply(7) == []
+
+
+# Damage
+
+
+def test_a_torn_last_line_is_left_out(trace_file: Path) -> None:
+    """A process that is killed may leave one."""
+    whole = trace_file.read_bytes()
+    first = whole.index(b"\n") + 1
+    complete = len(Trace.load(trace_file).tokens)
+    counts = []
+    for size in range(first, len(whole) + 1):
+        trace_file.write_bytes(whole[:size])
+        trace = Trace.load(trace_file)
+        assert trace.complete == (size == len(whole))
+        counts.append(len(trace.tokens))
+    assert counts == sorted(counts) and counts[0] == 0 and counts[-1] == complete
+
+
+def session_with(change: Callable[[dict[str, object]], object]) -> Callable[[list[str]], None]:
+    """Make a function that changes the first line."""
+
+    def damage(lines: list[str]) -> None:
+        row = json.loads(lines[0])
+        change(row)
+        lines[0] = json.dumps(row)
+
+    return damage
+
+
+def line_with(number: int, text: str) -> Callable[[list[str]], None]:
+    """Make a function that puts something else in one line's place."""
+
+    def damage(lines: list[str]) -> None:
+        lines[number - 1] = text
+
+    return damage
+
+
+TOKEN = (
+    '{"type":"token","bank":%s,"turn":%s,"sequence":0,"position":1,"offset":0,'
+    '"segment":%s,"scores":%s}'
+)
+
+
+@pytest.mark.parametrize(
+    ("damage", "number", "complaint"),
+    [
+        (line_with(2, "{"), 2, ""),
+        (line_with(2, "[" * 100_000), 2, ""),
+        (line_with(2, "7"), 2, "no JSON object"),
+        (line_with(3, '"token"'), 3, "no JSON object"),
+        (line_with(3, "{}"), 3, "has no 'type'"),
+        (line_with(3, '{"type":"tokn"}'), 3, "no 'tokn' lines"),
+        (line_with(3, '{"type":"\\u001b[2J"}'), 3, ""),
+        (line_with(3, TOKEN % (5, 0, '"reply"', "[0,1]")), 3, "range"),
+        (line_with(3, TOKEN % (0, 2**40, '"reply"', "[0,1]")), 3, ""),
+        (line_with(3, TOKEN % (0, '"x"', '"reply"', "[0,1]")), 3, ""),
+        (line_with(3, TOKEN % (0, 0, '"speech"', "[0,1]")), 3, ""),
+        (line_with(3, TOKEN % (0, 0, '"reply"', "[0,1,2]")), 3, "shape"),
+        (line_with(3, TOKEN % (0, 0, '"reply"', '["high",1]')), 3, ""),
+        (line_with(3, '{"type":"alarm","rule":"r"}'), 3, "missing"),
+        (line_with(3, '{"type":"turn","mean_scores":[]}'), 3, ""),
+        (line_with(3, '{"type":"turn","mean_scores":{"mood":[1]}}'), 3, "shape"),
+        (line_with(3, '{"type":"turn","mean_scores":{"other":[1,2]}}'), 3, "'other'"),
+        (session_with(lambda row: row.update(schema=99)), 1, "schema 1"),
+        (session_with(lambda row: row.update(banks=[])), 1, "one bank or more"),
+        (session_with(lambda row: row.pop("model")), 1, "has no 'model'"),
+        (session_with(lambda row: row.update(type="token")), 1, "must be a session"),
+    ],
+)
+def test_a_damaged_line_is_named(
+    trace_file: Path, damage: Callable[[list[str]], None], number: int, complaint: str
+) -> None:
+    """Traces are sent to others, edited and cut; nobody should have to search."""
+    lines = trace_file.read_text(encoding="utf-8").splitlines()
+    damage(lines)
+    trace_file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with pytest.raises(TraceError, match=f"Could not read line {number} of ") as caught:
+        Trace.load(trace_file)
+    assert complaint in str(caught.value)
+    assert "\x1b" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [(b"", "it is empty"), (b"{", "it is empty"), (b"\xff\xfe\n", "not UTF-8")],
+)
+def test_what_is_no_trace_is_refused(tmp_path: Path, content: bytes, complaint: str) -> None:
+    """A session that was killed at once leaves an empty file."""
+    path = tmp_path / "t.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(TraceError, match=complaint):
+        Trace.load(path)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    """The message says which and why."""
+    with pytest.raises(TraceError, match=r"gone\.jsonl.*No such file"):
+        Trace.load(tmp_path / "gone.jsonl")
+    with pytest.raises(TraceError, match="directory"):
+        Trace.load(tmp_path)
+
+
+# A crash
+
+WRITER = """
+import sys
+import numpy as np
+from emowatch.default_plugins.jsonl_log import JsonlLog
+from emowatch.records import BankInfo, Scores, Session, TokenScore
+bank = BankInfo(name="b", labels=("x", "y"), layers=(1,), primary=1, target="user", sha256="")
+log = JsonlLog(sys.argv[1])
+log.session_started(Session(id="s", model="m", banks=(bank,), n_layers=2, d_model=4, seed=0))
+scores = Scores(bank.labels, np.array([0.25, 0.75], dtype=np.float32))
+k = 0
+while True:
+    log.token_scored(TokenScore(
+        bank="b", turn=0, sequence=0, position=k, offset=k, segment="reply", scores=scores))
+    k += 1
+    print(k, flush=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
+def test_a_killed_process_loses_no_token_that_it_had_logged(tmp_path: Path) -> None:
+    """Python's own buffer would lose some thousands. Loss of power is another matter."""
+    chance = random.Random(0)
+    for attempt in range(10):
+        path = tmp_path / f"{attempt}.jsonl"
+        with subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, text=True
+        ) as writer:
+            assert writer.stdout is not None
+            said = "".join(writer.stdout.readline() for _ in range(chance.randrange(1, 3000)))
+            os.kill(writer.pid, signal.SIGKILL)
+            said += writer.stdout.read()
+        acknowledged = said.count("\n")
+        trace = Trace.load(path)
+        assert not trace.complete
+        assert len(trace.tokens) >= acknowledged
+        assert [score.position for score in trace.tokens] == list(range(len(trace.tokens)))
+
+
+# Tables
+
+
+def table_of(n: int, bank: BankInfo = SEVEN) -> TokenTable:
+    """Fill a table with `n` tokens."""
+    table = TokenTable(bank)
+    scores = np.linspace(0, 1, len(bank.labels), dtype=np.float32)
+    for k in range(n):
+        offset = k - 2 if k >= 2 else None
+        table.append(turn=0, sequence=0, position=k, offset=offset, segment="reply", scores=scores)
+    return table
+
+
+def test_a_token_takes_at_most_64_bytes() -> None:
+    """A server that runs for days keeps every token of its session."""
+    n = 50_000
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        table = table_of(n)
+        after = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert len(table) == n
+    assert (after - before) / n <= 64
+
+
+def test_a_table_is_a_sequence() -> None:
+    """People index, slice and loop."""
+    table = table_of(5)
+    assert [score.position for score in table] == [0, 1, 2, 3, 4]
+    assert [score.position for score in table[-2:]] == [3, 4]
+    assert table[-1] == table[4] and table[-5] == table[0]
+    for outside in (5, -6):
+        with pytest.raises(IndexError, match=f"token {outside} of a trace with 5 tokens"):
+            table[outside]
+    assert table.array().shape == (5, 7)
+    assert table.offsets().tolist() == [-1, -1, 0, 1, 2]
+
+
+def test_a_record_of_a_table_cannot_be_written_to() -> None:
+    """A plugin gets it."""
+    with pytest.raises(ValueError, match="read-only"):
+        table_of(1)[0].scores.array[0] = 1
+
+
+def test_the_mean_of_a_reply_leaves_out_the_prompt_and_other_rows() -> None:
+    """It is what a turn is remembered by."""
+    table = TokenTable(MOOD)
+    rows = [(0, 0, None, 9), (0, 1, 0, 9), (1, 0, 0, 1), (1, 0, 1, 2), (1, 1, 1, 9)]
+    for turn, sequence, offset, value in rows:
+        table.append(
+            turn=turn,
+            sequence=sequence,
+            position=0,
+            offset=offset,
+            segment="reply",
+            scores=np.array([value, 0], dtype=np.float32),
+        )
+    assert table.reply_mean(0, 1, 0).tolist() == [1.5, 0]
+    assert table.reply_mean(3, 1, 0).tolist() == [2.0, 0]
+    assert table.reply_mean(0, 5, 0).tolist() == [0, 0]
+
+
+def test_a_turn_keeps_its_mean_scores_from_being_changed() -> None:
+    """They are computed, not read from the table, and were writable once."""
+    scores = Scores(SEVEN.labels, table_of(4).reply_mean(0, 0, 0))
+    with pytest.raises(ValueError, match="read-only"):
+        scores.array[0] = 1

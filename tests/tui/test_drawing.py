@@ -1,0 +1,84 @@
+"""Colours, lines and words of the scores."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from textual.color import Color
+
+from emowatch.labels import EKMAN7
+from emowatch.records import Scores
+from emowatch.tui.app import NIGHT
+from emowatch.tui.palette import DARK, LIGHT, Palette
+from emowatch.tui.summary import listed, mean_scores
+from emowatch.tui.traces import BETWEEN_REPLIES, bar, sparkline
+from tests.tui.scripted import moods
+
+
+@pytest.mark.parametrize(("colours", "ground"), [(DARK, NIGHT.background), (LIGHT, "#ffffff")])
+def test_every_colour_can_be_read_on_its_ground(colours: dict[str, str], ground: str) -> None:
+    """4.5 to 1 is what WCAG asks of text."""
+    assert set(colours) == set(EKMAN7)
+    below = Color.parse(ground)
+    for label, colour in colours.items():
+        assert contrast(Color.parse(colour), below) >= 4.5, label
+
+
+def contrast(one: Color, other: Color) -> float:
+    """Give the contrast ratio of WCAG 2."""
+
+    def luminance(colour: Color) -> float:
+        parts = [
+            part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4
+            for part in colour.normalized
+        ]
+        return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
+
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_other_labels_take_colours_in_turn() -> None:
+    """A bank may hold any labels, up to hundreds."""
+    labels = ("calm", "joy", *(f"mood{k}" for k in range(20)))
+    styles = Palette().styles(labels)
+    assert styles["joy"] == DARK["joy"]
+    assert styles["calm"] != styles["mood0"]
+    assert set(styles) == set(labels)
+
+
+def test_without_colour_there_is_no_style() -> None:
+    """Not even grey."""
+    assert set(Palette(no_color=True).styles(EKMAN7).values()) == {""}
+
+
+def test_a_sparkline_has_a_fixed_scale_and_shows_the_newest() -> None:
+    """A line that is stretched to its own highest value would make noise look like feeling."""
+    assert sparkline([0.0, 0.1], 9) == " ▁"
+    assert sparkline([1.0, 0.5, 0.0], 2) == "▄ "
+    assert sparkline([0.5, None, 2.0, -1.0], 9) == f"▄{BETWEEN_REPLIES}█ "
+    assert sparkline([], 3) == ""
+    assert sparkline([0.5], 0) == ""
+
+
+@pytest.mark.parametrize("value", [-0.5, 0.0, 0.3, 1.0, 1.5])
+def test_a_bar_always_has_its_width(value: float) -> None:
+    """Numbers beside it stay aligned."""
+    assert sum(map(len, bar(value, 17))) == 17
+
+
+def test_means_are_over_the_reply() -> None:
+    """Every token counts once."""
+    tokens = moods()
+    mean = mean_scores(tokens, 0)
+    assert mean is not None
+    by_hand = np.mean([token.scores["sadness"] for token in tokens])
+    assert mean["sadness"] == pytest.approx(by_hand, abs=1e-6)
+    assert mean_scores([], 0) is None
+
+
+def test_scores_are_listed_from_high_to_low_and_clean() -> None:
+    """A label comes from a file that anybody may have written."""
+    scores = Scores(("a\x1b", "b", "c"), np.array([0.2, 0.5, 0.3], dtype=np.float32))
+    assert listed(scores) == "b 0.50 · c 0.30 · a� 0.20"
+    assert listed(scores, 1) == "b 0.50"
