@@ -215,6 +215,17 @@ def installed_plugin_manager() -> tuple[pluggy.PluginManager, dict[str, str]]:
     return manager, failures
 
 
+def collect(manager: pluggy.PluginManager, hook: str, **arguments: Any) -> dict[str, str]:
+    """Call a ``register_*`` hook of each package on its own; failures by name, not raised."""
+    failures: dict[str, str] = {}
+    for impl in reversed(getattr(manager.hook, hook).get_hookimpls()):
+        try:
+            impl.function(*[arguments[name] for name in impl.argnames])
+        except (Exception, SystemExit) as error:
+            failures[impl.plugin_name] = _describe(error)
+    return failures
+
+
 def report_plugins() -> list[PluginReport]:
     """Import every installed plugin and say what it implements or why it fails."""
     hooks = [name for name in vars(hookspecs) if hasattr(vars(hookspecs)[name], "emowatch_spec")]
@@ -292,11 +303,7 @@ class Dispatcher:
                 if answer is not None:
                     _check_answer(hook, answer)
             except (Exception, SystemExit) as error:
-                if self.on_error == "raise":
-                    raise PluginError(
-                        f"The plugin {name!r} failed in {hook}: {_describe(error)}"
-                    ) from error
-                self._switch_off(name, hook, error, session)
+                self.switch_off(name, hook, error, session)
                 continue
             if hook in TOKEN_HOOKS:
                 self._measure(name, hook, perf_counter() - started, session)
@@ -322,9 +329,16 @@ class Dispatcher:
                     f"it took {1000 * mean:.1f} ms a call over {BUDGET_WINDOW} calls, "
                     f"and its budget is {1000 * BUDGET_S:.0f} ms"
                 )
-                self._switch_off(name, hook, slow, session)
+                self.switch_off(name, hook, slow, session)
 
-    def _switch_off(self, name: str, hook: str, error: BaseException, session: Session) -> None:
+    def switch_off(self, name: str, hook: str, error: BaseException, session: Session) -> None:
+        """Call a plugin no more in this session, and say so once.
+
+        Raises:
+            PluginError: instead, under ``on_error="raise"``.
+        """
+        if self.on_error == "raise" and not isinstance(error, TimeoutError):
+            raise PluginError(f"The plugin {name!r} failed in {hook}: {_describe(error)}") from error
         self.errors[name] += 1
         for which, impls in list(self._impls.items()):
             left = [impl for impl in impls if impl[0] != name]

@@ -208,6 +208,7 @@ def stream(
     certificate: Mapping[str, Any] | None = None,
     strict: bool = False,
     on_plugin_error: OnPluginError = "disable",
+    seed: int | None = None,
     **generate: Any,
 ) -> Stream:
     """Answer `messages` and yield each reply token with its scores.
@@ -224,6 +225,7 @@ def stream(
         certificate: as for `watch`.
         strict: as for `watch`.
         on_plugin_error: as for `watch`.
+        seed: torch's seed for this reply, so that sampling can be repeated; `None` leaves it.
         **generate: handed to ``model.generate`` unchanged, such as ``do_sample=True``; your
             own ``streamer`` and ``stopping_criteria`` are called beside ours.
 

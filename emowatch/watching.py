@@ -181,6 +181,16 @@ class _Turn:
     """Steps that a streamer has told of."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """A plugin's answer to `steer`, checked."""
+
+    row: int
+    steering: Steering
+    vector: Tensor
+    """``[d_model]``: unit direction times strength."""
+
+
 class Watch:
     """A session on one model; made by `watch`, used as a context manager.
 
@@ -354,7 +364,7 @@ class Watch:
             first_row=[len(table) for table in self._tables],
         )
         self._turns += 1
-        wishes: list[tuple[int, Steering]] = []
+        wishes: list[_Wish] = []
         for r in range(rows):
             columns = np.flatnonzero(kept[r, forward.past :])
             segments, opening = self._parser.parse_prompt(ids[r, columns].tolist())
@@ -384,7 +394,7 @@ class Watch:
         if decoding.unfinished is not None:  # also of one row: on mps a finished one runs on
             extra.append(decoding.unfinished)
         scores, fetched = self._fetch(forward, turn.offset, extra)
-        wishes: list[tuple[int, Steering]] = []
+        wishes: list[_Wish] = []
         for r, row in enumerate(turn.rows):
             if row.finished:
                 continue
@@ -435,7 +445,7 @@ class Watch:
         position: int,
         offset: int | None,
         segment: Segment,
-    ) -> list[tuple[int, Steering]]:
+    ) -> list[_Wish]:
         """Keep the scores of one token and tell plugins; return their wishes to steer."""
         assert self._turn is not None
         records = []
@@ -452,16 +462,24 @@ class Watch:
             )
             if self._heard:
                 records.append(table[len(table) - 1])
-        wishes: list[tuple[int, Steering]] = []
+        wishes: list[_Wish] = []
         for record in records:
             self.plugins.tell("token_scored", self.session, score=record)
         for record in records:
             self._judge(record)
         if offset is not None and self.plugins.has("steer"):
             for record in records:
-                for _, wish in self.plugins.call("steer", self.session, score=record):
-                    wishes.append((sequence, wish))
+                for name, wish in self.plugins.call("steer", self.session, score=record):
+                    try:
+                        vector = self._resolve(wish)
+                    except UsageError as error:
+                        self.plugins.switch_off(name, "steer", error, self.session)
+                    else:
+                        wishes.append(_Wish(sequence, wish, vector))
         return wishes
+
+    def _resolve(self, wish: Steering) -> Tensor:
+        return resolve(wish, self._banks, self.session.n_layers, self.session.d_model)
 
     @property
     def _heard(self) -> bool:
@@ -475,15 +493,14 @@ class Watch:
                 self.trace.alarms.append(alarm)
                 self.plugins.tell("alarm_raised", self.session, alarm=alarm)
 
-    def _apply(self, wishes: Sequence[tuple[int, Steering]], rows: int) -> None:
+    def _apply(self, wishes: Sequence[_Wish], rows: int) -> None:
         if not wishes and not self._tap.steered:
             return
         assert self._turn is not None
         vectors: dict[tuple[int, int], list[Tensor]] = {}
-        for row, wish in wishes:
-            vector = resolve(wish, self._banks, self.session.n_layers, self.session.d_model)
-            vectors.setdefault((wish.layer, row), []).append(vector)
-            self.trace.steerings.append((self._turn.index, wish))
+        for wish in wishes:
+            vectors.setdefault((wish.steering.layer, wish.row), []).append(wish.vector)
+            self.trace.steerings.append((self._turn.index, wish.steering))
         self._tap.steer(combine(vectors, rows))
 
     def _means(self, turn: _Turn, sequence: int) -> dict[str, Scores]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import difflib
 import os
+import sys
 from pathlib import Path
 
 from emowatch.bank.files import FILE_NAME
 from emowatch.bank.probe_bank import ProbeBank
 from emowatch.errors import RetryableError, UsageError
-from emowatch.plugins import installed_plugin_manager
+from emowatch.plugins import collect, installed_plugin_manager
 from emowatch.text import clean_line
 
 
@@ -29,7 +30,8 @@ def list_banks() -> dict[str, Path]:
         found.setdefault(name, Path(path))
 
     manager, _ = installed_plugin_manager()
-    manager.hook.register_probes(register=register)
+    for plugin, error in collect(manager, "register_probes", register=register).items():
+        sys.stderr.write(f"emowatch: the plugin {plugin!r} could not register its banks: {error}\n")
     return found
 
 

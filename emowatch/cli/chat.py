@@ -28,18 +28,16 @@ def command(**given: Any) -> None:
     placing = ("model", "revision", "dtype", "device", "trust_remote_code")
     probes = chosen_probes(given.pop("probes"), given["model"])
     loaded = open_model(**{key: given.pop(key) for key in placing})
-    import torch
-
     from emowatch.bank import load_bank
     from emowatch.tui.source import ModelSource
 
-    torch.manual_seed(given["seed"])
     source = ModelSource(
         loaded,
         [load_bank(name) for name in probes],
         plugins=chosen_plugins(given["plugins"], given["record"], given["content"]),
         system=given["system"],
         strict=given["strict"],
+        seed=given["seed"],
         max_new_tokens=given["max_new_tokens"],
         **sampling(given["sample"], given["temperature"]),
     )

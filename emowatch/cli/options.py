@@ -101,9 +101,11 @@ def open_model(
     model: str | None, revision: str | None, dtype: str, device: str, trust_remote_code: bool
 ) -> LoadedModel:
     """Load the model with its talk kept off the screen."""
-    quiet_libraries()
-    from emowatch.model.loading import load_model  # torch and transformers: seconds
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # read when it is imported
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    from emowatch.model.loading import load_model, quiet_libraries  # torch: seconds
 
+    quiet_libraries()
     return load_model(
         model,
         dtype=dtype,
@@ -111,16 +113,6 @@ def open_model(
         revision=revision,
         trust_remote_code=trust_remote_code,
     )
-
-
-def quiet_libraries() -> None:
-    """Keep libraries from talking over the data; read when they are first imported."""
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
 
 
 def chosen_plugins(

@@ -7,7 +7,8 @@ from importlib import import_module
 import click
 
 import emowatch
-from emowatch.plugins import installed_plugin_manager
+from emowatch.plugins import collect, installed_plugin_manager
+from emowatch.text import clean_line
 
 COMMANDS = {
     "chat": "Talk with a model and watch its scores live.",
@@ -56,6 +57,8 @@ def make_cli() -> click.Group:
     def cli() -> None:
         pass
 
-    manager, _ = installed_plugin_manager()
-    manager.hook.register_commands(cli=cli)
+    manager, failures = installed_plugin_manager()
+    failures |= collect(manager, "register_commands", cli=cli)
+    for plugin, error in failures.items():
+        click.echo(f"emowatch: the plugin {clean_line(plugin)!r} is left out: {error}", err=True)
     return cli

@@ -37,12 +37,9 @@ def command(prompt: str, as_json: bool, fail_on_alarm: bool, **given: Any) -> No
     placing = ("model", "revision", "dtype", "device", "trust_remote_code")
     probes = chosen_probes(given.pop("probes"), given["model"])
     loaded = open_model(**{key: given.pop(key) for key in placing})
-    import torch
-
     from emowatch.cli.printing import print_alarms, print_plain, token_object, turn_object
     from emowatch.streaming import stream
 
-    torch.manual_seed(given["seed"])
     running = stream(
         loaded.model,
         loaded.tokenizer,
@@ -52,6 +49,7 @@ def command(prompt: str, as_json: bool, fail_on_alarm: bool, **given: Any) -> No
         max_new_tokens=given["max_new_tokens"],
         model_name=loaded.name,
         strict=given["strict"],
+        seed=given["seed"],
         **sampling(given["sample"], given["temperature"]),
     )
     with running:

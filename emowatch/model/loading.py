@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import constants
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers.utils import logging
 
 from emowatch import demo
-from emowatch.errors import ModelError, RetryableError, UsageError
+from emowatch.errors import EmowatchError, ModelError, RetryableError, UsageError
 from emowatch.text import clean_line
 
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?", re.ASCII)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -57,6 +62,11 @@ def load_model(
     if local.exists():
         _check_folder(local)
         source = str(local)
+    elif not _HUB_ID.fullmatch(source):
+        raise ModelError(
+            f"Could not load {clean_line(source)!r}: there is no such folder, and a model on the "
+            "hub is named like owner/name."
+        )
     options: dict[str, Any] = {"revision": revision} if revision else {}
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code, **options)
@@ -68,18 +78,28 @@ def load_model(
         tokenizer = AutoTokenizer.from_pretrained(
             source, trust_remote_code=trust_remote_code, padding_side="left", **options
         )
-        model: Any = AutoModelForCausalLM.from_pretrained(
+        model, info = AutoModelForCausalLM.from_pretrained(
             source,
             trust_remote_code=trust_remote_code,
             use_safetensors=True,
             dtype=chosen,
+            output_loading_info=True,
             **options,
         )
-    except (OSError, ValueError, KeyError) as error:
+    except EmowatchError:
+        raise
+    except Exception as error:  # of five libraries, most of which share no base
         raise _explain(source, local.exists(), error) from error
+    _check_complete(source, info["missing_keys"])
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return LoadedModel(model.to(place).eval(), tokenizer, name_of(name))
+
+
+def quiet_libraries() -> None:
+    """Keep transformers' bars and notes off the screen; for programs, not for the library."""
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
 
 
 def name_of(name: str | Path) -> str:
@@ -102,6 +122,8 @@ def _device(device: str) -> torch.device:
     if device == "auto":
         found = torch.accelerator.current_accelerator(check_available=True)
         return found if found is not None else torch.device("cpu")
+    if device == "meta":
+        raise UsageError("Could not use the device 'meta': it holds shapes and no numbers.")
     try:
         place = torch.device(device)
         torch.empty(0, device=place)
@@ -125,19 +147,38 @@ def _check_folder(folder: Path) -> None:
         )
 
 
+def _check_complete(source: str, missing: Collection[str]) -> None:
+    """Refuse weights that transformers has made up; it only logs a warning."""
+    if missing:
+        raise ModelError(
+            f"Could not use {clean_line(source)!r}: its files lack {len(missing)} of the weights "
+            f"that its config.json asks for, such as {clean_line(min(missing))}, and random ones "
+            "would stand in their place. The download may be incomplete."
+        )
+
+
 def _explain(source: str, is_local: bool, error: Exception) -> Exception:
     """Say what failed and what to do, for the few ways in which loading fails."""
     shown, text = clean_line(source), str(error)
-    offline = any(os.environ.get(v) for v in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"))
+    offline = bool(constants.HF_HUB_OFFLINE)  # also set by TRANSFORMERS_OFFLINE
     kinds = {type(e).__name__ for e in _chain(error)}
     if "safetensors" in text and ("no file named" in text or "does not appear to have" in text):
         return ModelError(
             f"Could not load {shown!r}: it has no weights in safetensors format, and emowatch "
             "loads no pickles. Convert it with save_pretrained of transformers."
         )
+    if "trust_remote_code" in text:
+        return ModelError(
+            f"Could not load {shown!r}: it needs Python code of its own, and emowatch runs none "
+            "that it was not told to. Read that code, then pass trust_remote_code=True."
+        )
+    if "ignore_mismatched_sizes" in text or "size mismatch" in text:
+        return ModelError(
+            f"Could not load {shown!r}: its weights have other shapes than its config.json says."
+        )
     if is_local:
         return ModelError(f"Could not load the model in {shown!r}: {clean_line(text, 300)}")
-    if "GatedRepoError" in kinds or "gated" in text:
+    if "GatedRepoError" in kinds or "gated repo" in text:
         return ModelError(
             f"Could not load {shown!r}: the repository is gated. Accept its terms at "
             f"https://huggingface.co/{shown}, then log in with: hf auth login"

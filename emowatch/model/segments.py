@@ -30,7 +30,7 @@ _PROBES = (
     ("user",),
     ("system", "user", "assistant", "user", "assistant"),
     ("system", "user"),
-    ("user", "assistant", "tool", "assistant"),
+    ("user", "assistant", "tool"),
 )
 """Dialogues that are rendered. Of two roles that a template opens alike, as where a system text
 becomes the start of the user's message, the one met first here is believed."""

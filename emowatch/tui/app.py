@@ -91,7 +91,7 @@ class ChatApp(App[None], inherit_bindings=False):
     ENABLE_COMMAND_PALETTE = True
     AUTO_FOCUS = "Prompt"
     CSS = """
-    Screen { layers: default over; }
+    Screen { layers: default over; overflow: hidden; }
     #head { height: 1; padding: 0 1; background: $panel; }
     #head Static { height: 1; text-wrap: nowrap; text-overflow: ellipsis; }
     #names { width: 1fr; }
@@ -111,6 +111,8 @@ class ChatApp(App[None], inherit_bindings=False):
         layer: over; display: none; width: 100%; height: 100%; background: $background;
         text-wrap: nowrap; text-overflow: ellipsis;
     }
+    Screen.-small #small { display: block; }
+    Screen.-small Footer { display: none; }
     Screen.-wide TracePanel { width: 54; }
     Screen.-narrow #main { layout: vertical; }
     Screen.-narrow Transcript { width: 100%; }
@@ -331,7 +333,8 @@ class ChatApp(App[None], inherit_bindings=False):
     def on_resize(self, event: events.Resize) -> None:
         """Say in words that a terminal is too small, rather than show fragments."""
         width, height = event.size
-        self.too_small.display = width < SMALLEST[0] or height < SMALLEST[1]
+        is_small = width < SMALLEST[0] or height < SMALLEST[1]
+        self.screen_stack[0].set_class(is_small, "-small")
         need = f"{SMALLEST[0]}×{SMALLEST[1]}"
         self.too_small.update(f"Terminal too small: {width}×{height}, and {need} is needed")
         self.traces.set_compact(width < 76)

@@ -12,8 +12,9 @@ from textual.pilot import Pilot
 
 from emowatch.labels import EKMAN7
 from emowatch.records import Alarm, BankInfo, FinishReason, ReplyToken, Scores, TokenScore
-from emowatch.tui.app import ChatApp
+from emowatch.tui.app import ChatApp, State
 from emowatch.tui.source import Message
+from emowatch.tui.transcript import ReplyView
 
 TONE = BankInfo(
     name="demo-tone7", labels=EKMAN7, layers=(5,), primary=5, target="reply", sha256="0" * 64
@@ -159,14 +160,30 @@ def chat(*replies: ScriptedReply, **options: Any) -> ChatApp:
     return app
 
 
+def shown(app: ChatApp) -> str:
+    """Read what the whole screen shows, row by row."""
+    return "\n".join(strip.text for strip in app.screen._compositor.render_strips())
+
+
 async def until(pilot: Pilot[None], holds: Callable[[], bool]) -> None:
-    """Wait for the screen to come to a state; threads and timers have no fixed pace."""
+    """Wait for the app to come to a state; threads and timers have no fixed pace."""
     for _ in range(400):
         if holds():
             await pilot.pause()
             return
         await pilot.pause(0.02)
-    raise AssertionError("the screen did not come to the state that was waited for")
+    raise AssertionError("the app did not come to the state that was waited for")
+
+
+async def sees(pilot: Pilot[None], text: str) -> None:
+    """Wait for a text on the screen."""
+    app = pilot.app
+    assert isinstance(app, ChatApp)
+    for _ in range(400):
+        if text in shown(app):
+            return
+        await pilot.pause(0.02)
+    raise AssertionError(f"the screen does not show {text!r}:\n{shown(app)}")
 
 
 async def say(pilot: Pilot[None], text: str) -> None:
@@ -175,3 +192,18 @@ async def say(pilot: Pilot[None], text: str) -> None:
     assert isinstance(app, ChatApp)
     app.prompt.value = text
     await pilot.press("enter")
+
+
+async def ask(pilot: Pilot[None], text: str, state: State = "ready") -> None:
+    """Send a message and wait for the end of its reply."""
+    app = pilot.app
+    assert isinstance(app, ChatApp)
+    before = len(app.query(ReplyView))
+    await say(pilot, text)
+
+    def is_over() -> bool:
+        views = list(app.query(ReplyView))
+        return len(views) > before and views[-1].ending != "running" and app.state == state
+
+    await until(pilot, is_over)
+    await pilot.pause(0.05)  # the frame that shows it

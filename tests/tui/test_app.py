@@ -12,7 +12,7 @@ from textual.widgets import Footer
 from emowatch.errors import ModelError
 from emowatch.labels import EKMAN7
 from emowatch.records import BankInfo
-from emowatch.tui.app import SMALLEST, ChatApp, Prompt
+from emowatch.tui.app import SMALLEST, ChatApp, Prompt, State
 from emowatch.tui.help import HelpScreen
 from emowatch.tui.transcript import ReplyView
 from tests.tui.scripted import (
@@ -20,9 +20,12 @@ from tests.tui.scripted import (
     TONE,
     ScriptedReply,
     ScriptedSource,
+    ask,
     chat,
     moods,
     say,
+    sees,
+    shown,
     token,
     until,
 )
@@ -50,13 +53,6 @@ def _with_colour(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
 
 
-def shown(app: ChatApp) -> str:
-    """Read what the whole screen shows, row by row."""
-    width, height = app.size
-    strips = app.screen._compositor.render_strips()
-    return "\n".join(strip.text[:width] for strip in strips[:height])
-
-
 def reply_of(app: ChatApp) -> ReplyView:
     """Give the newest reply on the screen."""
     view = app.transcript.newest
@@ -69,8 +65,8 @@ async def test_an_empty_chat_says_what_to_do() -> None:
     app = chat()
     async with app.run_test() as pilot:
         await pilot.pause()
-        assert "Nothing said yet" in shown(app)
-        assert "○ ready" in shown(app)
+        await sees(pilot, "Nothing said yet")
+        await sees(pilot, "○ ready")
         assert isinstance(app.focused, Prompt)
 
 
@@ -78,8 +74,7 @@ async def test_sending_shows_message_reply_and_its_tone() -> None:
     """The main path."""
     app = chat(ScriptedReply(moods()))
     async with app.run_test(size=(100, 30)) as pilot:
-        await say(pilot, "my cat died")
-        await until(pilot, lambda: app.state == "ready")
+        await ask(pilot, "my cat died")
         screen = shown(app)
     assert "my cat died" in screen
     assert "Oh no, I am so sorry to hear that." in screen
@@ -94,8 +89,7 @@ async def test_the_next_message_carries_the_conversation() -> None:
     app = ChatApp(source)
     async with app.run_test() as pilot:
         for text in ("hello", "sure?"):
-            await say(pilot, text)
-            await until(pilot, lambda: app.state == "ready")
+            await ask(pilot, text)
     assert [m["content"] for m in source.asked[1]] == ["hello", "Hi\x1b!", "sure?"]
     assert [m["role"] for m in source.asked[1]] == ["user", "assistant", "user"]
 
@@ -121,7 +115,7 @@ async def test_stopping_keeps_the_partial_reply(key: str) -> None:
     async with app.run_test(size=(100, 30)) as pilot:
         await say(pilot, "hello")
         await until(pilot, lambda: len(reply_of(app).tokens) == 5)
-        assert "● writing" in shown(app)
+        await sees(pilot, "● writing")
         await pilot.press(key)
         await until(pilot, lambda: app.state == "stopped")
         screen = shown(app)
@@ -140,8 +134,7 @@ async def test_stopping_before_the_first_token_leaves_a_chat_that_goes_on() -> N
         await say(pilot, "hello")
         await pilot.press("escape")
         await until(pilot, lambda: app.state == "stopped")
-        await say(pilot, "again")
-        await until(pilot, lambda: app.state == "ready")
+        await ask(pilot, "again")
     assert [m["content"] for m in source.asked[1]] == ["again"]
 
 
@@ -161,23 +154,20 @@ async def test_a_failure_is_one_line_and_the_chat_goes_on(error: Exception) -> N
     )
     app = ChatApp(source)
     async with app.run_test(size=(100, 30)) as pilot:
-        await say(pilot, "hello")
-        await until(pilot, lambda: app.state == "failed")
+        await ask(pilot, "hello", "failed")
         screen = shown(app)
         assert "\x1b" not in screen
         assert f"✗ failed: {str(error)[:12] or 'RuntimeError'}" in screen
         assert "Oh no," in screen
-        await say(pilot, "again")
-        await until(pilot, lambda: app.state == "ready")
-        assert "Better" in shown(app)
+        await ask(pilot, "again")
+        await sees(pilot, "Better")
 
 
 async def test_a_message_that_could_not_be_answered_comes_back_to_the_prompt() -> None:
     """It is to be shortened, not typed anew."""
     app = chat(ScriptedReply([], error=ModelError("too long")))
     async with app.run_test() as pilot:
-        await say(pilot, "a long message")
-        await until(pilot, lambda: app.state == "failed")
+        await ask(pilot, "a long message", "failed")
         assert app.prompt.value == "a long message"
 
 
@@ -211,13 +201,13 @@ async def test_hostile_text_is_inert_wherever_it_stands(text: str) -> None:
     )
     app = ChatApp(source, title=text)
     async with app.run_test(size=(110, 40)) as pilot:
-        for state in ("ready", "failed"):
-            await say(pilot, f"say {text}")
-            await until(pilot, lambda wanted=state: app.state == wanted)  # type: ignore[misc]
+        states: tuple[State, ...] = ("ready", "failed")
+        for state in states:
+            await ask(pilot, f"say {text}", state)
             await pilot.press("f2")
             screen = shown(app)
             assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\ud800-\udfff]", screen)
-        for y in range(0, 40, 2):
+        for y in (0, 2, 5):  # names, message, reply
             await pilot.click(offset=(4, y))
         assert app.is_running
         assert "ok" in screen
@@ -227,8 +217,7 @@ async def test_markup_in_a_reply_is_text() -> None:
     """Square brackets are what the model wrote, and nothing else."""
     app = chat(ScriptedReply([token("[@click=app.quit]x[/]"), token(" [/INST]", 1)]))
     async with app.run_test() as pilot:
-        await say(pilot, "[red]hello[/red]")
-        await until(pilot, lambda: app.state == "ready")
+        await ask(pilot, "[red]hello[/red]")
         screen = shown(app)
     assert "[@click=app.quit]x[/] [/INST]" in screen
     assert "[red]hello[/red]" in screen
@@ -239,8 +228,7 @@ async def test_a_new_chat_forgets_the_old_one() -> None:
     source = ScriptedSource(ScriptedReply(moods(), alarms=[ALARM]), ScriptedReply([token("Fresh")]))
     app = ChatApp(source)
     async with app.run_test(size=(100, 30)) as pilot:
-        await say(pilot, "old words")
-        await until(pilot, lambda: app.state == "ready")
+        await ask(pilot, "old words")
         await pilot.press("ctrl+n")
         await pilot.pause()
         screen = shown(app)
@@ -248,8 +236,7 @@ async def test_a_new_chat_forgets_the_old_one() -> None:
         assert "Nothing said yet" in screen
         assert "0.68" not in screen
         assert "alarm" not in screen
-        await say(pilot, "new words")
-        await until(pilot, lambda: app.state == "ready")
+        await ask(pilot, "new words")
     assert [m["content"] for m in source.asked[1]] == ["new words"]
 
 
@@ -287,14 +274,13 @@ async def test_an_alarm_is_seen_in_words_until_the_next_message() -> None:
     async with app.run_test(size=(100, 30)) as pilot:
         await say(pilot, "hello")
         await until(pilot, lambda: app.alarm_bar.display)
-        assert (
-            "▲ alarm (×2)  warning: sadness 0.71 in demo-tone7 · sadness above 0.60 for 3 tokens"
-            in shown(app)
+        await sees(
+            pilot,
+            "▲ alarm (×2)  warning: sadness 0.71 in demo-tone7 · sadness above 0.60 for 3 tokens",
         )
         await until(pilot, lambda: app.state == "ready")
         assert app.alarm_bar.display
-        await say(pilot, "and now?")
-        await until(pilot, lambda: app.state == "ready")
+        await ask(pilot, "and now?")
         assert not app.alarm_bar.display
 
 
@@ -304,15 +290,15 @@ async def test_a_terminal_too_small_says_so_and_recovers() -> None:
     async with app.run_test(size=(SMALLEST[0] - 1, 20)) as pilot:
         await pilot.pause()
         app.prompt.value = "half a sen"
-        assert "Terminal too small: 49×20, and 50×14 is needed" in shown(app)
+        await sees(pilot, "Terminal too small: 49×20, and 50×14 is needed")
         assert "Nothing said" not in shown(app)
         await pilot.resize_terminal(80, 13)
         await pilot.pause()
-        assert "Terminal too small: 80×13" in shown(app)
+        await sees(pilot, "Terminal too small: 80×13")
         await pilot.resize_terminal(*SMALLEST)
         await pilot.pause()
         assert "too small" not in shown(app)
-        assert "half a sen" in shown(app)
+        await sees(pilot, "half a sen")
         assert isinstance(app.focused, Prompt)
 
 
@@ -320,8 +306,7 @@ async def test_the_smallest_terminal_has_room_for_a_reply_and_its_scores() -> No
     """The traces shrink to a line for each bank."""
     app = chat(ScriptedReply([token("Good")]))
     async with app.run_test(size=SMALLEST) as pilot:
-        await say(pilot, "hello")
-        await until(pilot, lambda: app.state == "ready")
+        await ask(pilot, "hello")
         screen = shown(app)
     assert "Good" in screen
     assert "tone of the reply  joy 0.60" in screen
@@ -336,19 +321,18 @@ async def test_traces_can_be_hidden() -> None:
         assert "tone of the reply" not in shown(app)
         await pilot.press("ctrl+t")
         await pilot.pause()
-        assert "tone of the reply" in shown(app)
+        await sees(pilot, "tone of the reply")
 
 
 async def test_signs_mark_each_change_of_tone_in_the_text() -> None:
     """For those who do not tell the colours apart."""
     app = chat(ScriptedReply(moods()[:4]))
     async with app.run_test(size=(100, 30)) as pilot:
-        await say(pilot, "hello")
-        await until(pilot, lambda: app.state == "ready")
+        await ask(pilot, "hello")
         assert "‹" not in shown(app)
         await pilot.press("f2")
         await pilot.pause()
-        assert "‹su›Oh no, ‹sa›I am so sorry to hear" in shown(app)
+        await sees(pilot, "‹su›Oh no, ‹sa›I am so sorry to hear")
 
 
 async def test_no_color_is_honoured_and_signs_take_its_place(
@@ -358,9 +342,8 @@ async def test_no_color_is_honoured_and_signs_take_its_place(
     monkeypatch.setenv("NO_COLOR", "1")
     app = chat(ScriptedReply(moods()[:4]))
     async with app.run_test(size=(100, 30)) as pilot:
-        await say(pilot, "hello")
-        await until(pilot, lambda: app.state == "ready")
-        assert "‹sa›I am so sorry" in shown(app)
+        await ask(pilot, "hello")
+        await sees(pilot, "‹sa›I am so sorry")
         body = reply_of(app).render()
         assert not [span for span in body.spans if "#" in str(span.style)]
 
@@ -374,7 +357,7 @@ async def test_help_opens_over_a_reply_that_goes_on() -> None:
         await pilot.press("f1")
         await until(pilot, lambda: isinstance(app.screen, HelpScreen))
         await until(pilot, lambda: len(reply_of(app).tokens) == 5)
-        assert "stop the reply" in shown(app)
+        await sees(pilot, "stop the reply")
         await pilot.press("escape")
         await until(pilot, lambda: not isinstance(app.screen, HelpScreen))
         assert app.state == "writing"
@@ -424,10 +407,9 @@ async def test_a_flood_is_drawn_in_time() -> None:
     flood = [token("x" * 100_000), token("\n" * 10_000, 1), token("end", 2)]
     app = chat(ScriptedReply(flood))
     async with app.run_test() as pilot:
-        await say(pilot, "hello")
-        await until(pilot, lambda: app.state == "ready")
+        await ask(pilot, "hello")
         await pilot.pause()
-        assert "end" in shown(app)
+        await sees(pilot, "end")
 
 
 def bindings() -> Iterator[Binding]:

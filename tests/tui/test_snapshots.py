@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 from textual.pilot import Pilot
 
-from emowatch.tui.app import ChatApp
-from tests.tui.scripted import ALARM, ScriptedReply, chat, moods, say, until
+from tests.tui.scripted import ALARM, ScriptedReply, ask, chat, moods, say, sees
 
 SIZES = [(80, 24), (120, 40)]
 MESSAGE = "my cat Minka died yesterday, she was twelve years old"
@@ -23,15 +22,16 @@ def _with_colour(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def seen(app: ChatApp) -> int:
-    """Count the tokens on the screen."""
-    return len(app.transcript.newest.tokens) if app.transcript.newest is not None else 0
+async def settled(pilot: Pilot[Any]) -> None:
+    """Wait for a few frames in which nothing changes."""
+    for _ in range(3):
+        await pilot.pause(0.05)
 
 
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
 def test_empty(snap_compare: SnapCompare, size: tuple[int, int]) -> None:
     """Before anything is said."""
-    assert snap_compare(chat(), terminal_size=size)
+    assert snap_compare(chat(), terminal_size=size, run_before=settled)
 
 
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
@@ -41,7 +41,8 @@ def test_writing(snap_compare: SnapCompare, size: tuple[int, int]) -> None:
 
     async def until_nine_tokens(pilot: Pilot[Any]) -> None:
         await say(pilot, MESSAGE)
-        await until(pilot, lambda: seen(app) == 9)
+        await sees(pilot, " 9 tokens")
+        await settled(pilot)
 
     assert snap_compare(app, terminal_size=size, run_before=until_nine_tokens)
 
@@ -52,7 +53,8 @@ def test_finished_with_an_alarm(snap_compare: SnapCompare, size: tuple[int, int]
     app = chat(ScriptedReply(moods(), alarms=[ALARM]))
 
     async def until_ready(pilot: Pilot[Any]) -> None:
-        await say(pilot, MESSAGE)
-        await until(pilot, lambda: app.state == "ready" and app.alarm_bar.display)
+        await ask(pilot, MESSAGE)
+        await sees(pilot, "▲ alarm")
+        await settled(pilot)
 
     assert snap_compare(app, terminal_size=size, run_before=until_ready)
