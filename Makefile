@@ -37,10 +37,9 @@ lint: $(VENV)/ready-dev  ## Check style, types and the rooms
 	$(BIN)/mypy $(TYPED)
 	$(BIN)/lint-imports --no-logo
 
-bench: $(VENV)/ready-dev  ## Run every script in benchmarks/
-	@set -e; for script in benchmarks/*.py; do \
-	    [ -f "$$script" ] || { echo "There is no script in benchmarks/." >&2; exit 1; }; \
-	    echo "$$script" >&2; $(BIN)/python "$$script" $(ARGS); \
+bench: $(VENV)/ready-dev  ## Run every benchmark; the machine should be otherwise idle
+	@set -e; for name in startup extraction fitting watching; do \
+	    echo "== $$name"; $(VENV)/bin/python -m benchmarks.$$name; \
 	done
 
 soak: $(VENV)/ready-dev  ## Run the tests that take many minutes

@@ -3,28 +3,29 @@
 The notebook (course notebook after Tak et al. 2025) runs the whole model, head included, in
 batches of 4 with left padding and `output_hidden_states=True`, and takes the last position.
 
-    python benchmarks/extraction.py [--texts 400] [--pairs 5]
+    python -m benchmarks.extraction [--texts 400] [--pairs 5]
 """
 
 from __future__ import annotations
 
 import tempfile
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 import torch
-from pairs import compare, row
-from shapes import goemotions_like, qwen3_50m
 from torch import Tensor
-from transformers import Qwen3ForCausalLM
 
+from benchmarks.pairs import compare, row
+from benchmarks.shapes import goemotions_like, qwen3_50m
 from emowatch.model.blocks import find_blocks
 from emowatch.workshop.extraction import Activations, extract
 from emowatch.workshop.readouts import Passage
 
 
 @torch.no_grad()
-def notebook_way(model: Qwen3ForCausalLM, texts: list[list[int]], layers: list[int]) -> Tensor:
+def notebook_way(model: Any, texts: list[list[int]], layers: list[int]) -> Tensor:
     """Return ``[layers, texts, d_model]``."""
     found = []
     for start in range(0, len(texts), 4):
@@ -43,7 +44,7 @@ def notebook_way(model: Qwen3ForCausalLM, texts: list[list[int]], layers: list[i
     return torch.cat(found, dim=1)
 
 
-def our_way(model: Qwen3ForCausalLM, texts: list[list[int]], layers: list[int]) -> Tensor:
+def our_way(model: Any, texts: list[list[int]], layers: list[int]) -> Tensor:
     """Return the same by emowatch, shards on disk included."""
     passages = [Passage(tuple(text), (len(text) - 1,), (0,)) for text in texts]
     with tempfile.TemporaryDirectory() as folder:
@@ -65,8 +66,8 @@ def main(texts: int, pairs: int) -> None:
         for deepest in (12, 6):
             layers = list(range(deepest + 1))
             ratio = compare(
-                lambda m=model, s=layers: notebook_way(m, some, s),
-                lambda m=model, s=layers: our_way(m, some, s),
+                partial(notebook_way, model, some, layers),
+                partial(our_way, model, some, layers),
                 pairs=pairs,
             )
             which = "all layers" if deepest == 12 else "layers 0 to 6 (half depth)"

@@ -1,6 +1,6 @@
 """Fitting linear heads for all layers and five positions against a loop of scikit-learn.
 
-    python benchmarks/fitting.py [--rows 2000] [--pairs 1]
+python -m benchmarks.fitting [--rows 2000] [--pairs 1]
 """
 
 from __future__ import annotations
@@ -8,11 +8,11 @@ from __future__ import annotations
 import click
 import numpy as np
 import torch
-from pairs import compare, row
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
+from benchmarks.pairs import compare, row
 from emowatch.bank.heads import Heads
 from emowatch.workshop.training import HeadTrainer
 

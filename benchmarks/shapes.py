@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
@@ -11,7 +13,7 @@ LENGTHS = (1, 5, 7, 9, 10, 12, 13, 15, 16, 18, 19, 21, 22, 24, 26, 28, 30, 32, 3
 model's tokenizer, mean 20; the longest, of 1,458, is cut to 64."""
 
 
-def qwen3_50m(dtype: torch.dtype = torch.float32) -> Qwen3ForCausalLM:
+def qwen3_50m(dtype: torch.dtype = torch.float32) -> Any:
     """Build a Qwen3 of 57 M parameters: d 512, 12 layers, vocabulary 32,000."""
     torch.manual_seed(0)
     config = Qwen3Config(
@@ -28,7 +30,9 @@ def qwen3_50m(dtype: torch.dtype = torch.float32) -> Qwen3ForCausalLM:
         bos_token_id=None,
         pad_token_id=0,
     )
-    return Qwen3ForCausalLM(config).to(dtype).eval()
+    model = Qwen3ForCausalLM(config)
+    model.bfloat16() if dtype == torch.bfloat16 else model.float()
+    return model.eval()
 
 
 def goemotions_like(count: int, seed: int = 0) -> list[list[int]]:

@@ -1,6 +1,6 @@
 """How long the light commands take, beside the interpreter itself.
 
-    python benchmarks/startup.py [--runs 9]
+python -m benchmarks.startup [--runs 9]
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import sys
 from time import perf_counter
 
 import click
-from pairs import row
+
+from benchmarks.pairs import row
 
 
 def seconds(command: list[str], runs: int) -> float:

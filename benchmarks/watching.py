@@ -1,6 +1,6 @@
 """Watching against plain `generate`, 128 tokens greedy, JSONL log and alarm included.
 
-    python benchmarks/watching.py [--pairs 9]
+python -m benchmarks.watching [--pairs 9]
 """
 
 from __future__ import annotations
@@ -8,17 +8,22 @@ from __future__ import annotations
 import itertools
 import tempfile
 from pathlib import Path
+from typing import Literal
 
 import click
 import torch
-from pairs import compare, row
-from shapes import qwen3_50m
 
 import emowatch
+from benchmarks.pairs import compare, row
+from benchmarks.shapes import qwen3_50m
 from emowatch.bank import ProbeBank
+from emowatch.bank.heads import HeadKind
 from emowatch.labels import EKMAN7
 
 TOKENS = 128
+Which = Literal["primary", "all"]
+WHICH: tuple[Which, ...] = ("primary", "all")
+HEADS: tuple[HeadKind, ...] = ("linear", "offset-mlp")
 
 
 @click.command()
@@ -37,10 +42,10 @@ def main(pairs: int) -> None:
     expected = plain()
     row(f"watched / plain generate, {TOKENS} tokens", "median [quartiles]", "goal")
     with tempfile.TemporaryDirectory() as folder:
-        for head, layers in itertools.product(("linear", "offset-mlp"), ("primary", "all")):
+        for head, layers in itertools.product(HEADS, WHICH):
             bank = ProbeBank.random_for(model, labels=EKMAN7, head=head, hidden=32)
 
-            def watched(bank: ProbeBank = bank, layers: str = layers) -> None:
+            def watched(bank: ProbeBank = bank, layers: Which = layers) -> None:
                 path = Path(folder) / f"{next(numbers)}.jsonl"
                 plugins = [("jsonl-log", {"path": str(path)}), "threshold-alarm"]
                 with emowatch.watch(model, None, probes=bank, plugins=plugins, layers=layers):

@@ -338,7 +338,9 @@ class Dispatcher:
             PluginError: instead, under ``on_error="raise"``.
         """
         if self.on_error == "raise" and not isinstance(error, TimeoutError):
-            raise PluginError(f"The plugin {name!r} failed in {hook}: {_describe(error)}") from error
+            raise PluginError(
+                f"The plugin {name!r} failed in {hook}: {_describe(error)}"
+            ) from error
         self.errors[name] += 1
         for which, impls in list(self._impls.items()):
             left = [impl for impl in impls if impl[0] != name]

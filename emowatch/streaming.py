@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -18,7 +19,7 @@ from emowatch.bank import ProbeBank
 from emowatch.errors import UsageError
 from emowatch.model.blocks import text_config
 from emowatch.plugins import OnPluginError, PluginSpec
-from emowatch.records import ReplyToken, Turn
+from emowatch.records import Alarm, ReplyToken, Turn
 from emowatch.trace import Trace
 from emowatch.watching import Watch, watch
 
@@ -75,7 +76,7 @@ class WatchStreamer(BaseStreamer):
 
 
 class Stream(Iterator[ReplyToken]):
-    """Scored tokens of one reply; made by `stream`.
+    """Scored tokens of one reply; made by `stream` and `answer`.
 
     Leaving the loop early, or `close`, stops the model within one token.
     """
@@ -85,9 +86,14 @@ class Stream(Iterator[ReplyToken]):
         watcher: Watch,
         generate: Callable[[Watch, StopOnEvent, Any], None],
         inner: Streamer | None = None,
+        *,
+        session: AbstractContextManager[object],
     ) -> None:
-        """Start the worker; use `stream`."""
+        """Start the worker, inside `session`; use `stream` or `answer`."""
         self._watch = watcher
+        self._session = session
+        self._turns_before = len(watcher.trace.turns)
+        self._alarms_before = len(watcher.trace.alarms)
         self._inner = inner
         self._stop = StopOnEvent()
         self._queue: queue.SimpleQueue[ReplyToken | BaseException | None] = queue.SimpleQueue()
@@ -104,7 +110,13 @@ class Stream(Iterator[ReplyToken]):
     @property
     def turn(self) -> Turn | None:
         """The finished turn; `None` while the reply runs."""
-        return self.trace.turns[-1] if self.trace.turns else None
+        since = self.trace.turns[self._turns_before :]
+        return since[0] if since else None
+
+    @property
+    def alarms(self) -> Sequence[Alarm]:
+        """The alarms of this reply so far, oldest first."""
+        return self.trace.alarms[self._alarms_before :]
 
     @property
     def plugin_failures(self) -> Mapping[str, int]:
@@ -164,7 +176,8 @@ class Stream(Iterator[ReplyToken]):
 
     def _work(self) -> None:
         try:
-            with self._watch as watcher:
+            watcher = self._watch
+            with self._session:
                 try:
                     streamer = WatchStreamer(
                         watcher,
@@ -232,16 +245,7 @@ def stream(
     Raises:
         UsageError: for an empty message, or one longer than the model's context.
     """
-    inputs = encode_prompt(tokenizer, messages)
-    prompt = inputs["input_ids"].shape[1]
-    context = (
-        getattr(text_config(model), "max_position_embeddings", None) or prompt + max_new_tokens
-    )
-    if prompt >= context:
-        raise UsageError(
-            f"The prompt has {prompt} tokens, and this model's context is {context}: nothing is "
-            "left for a reply. Shorten the message or start a new chat."
-        )
+    prepared = _prepare(model, tokenizer, messages, max_new_tokens, seed, generate)
     watcher = watch(
         model,
         tokenizer,
@@ -253,13 +257,58 @@ def stream(
         strict=strict,
         on_plugin_error=on_plugin_error,
     )
-    limit = min(max_new_tokens, context - prompt)
+    return Stream(watcher, *prepared, session=watcher)
 
+
+def answer(
+    watcher: Watch,
+    messages: str | Sequence[Message],
+    *,
+    max_new_tokens: int = 200,
+    seed: int | None = None,
+    **generate: Any,
+) -> Stream:
+    """Answer `messages` inside a watch that is open: one session over several turns.
+
+    Raises:
+        UsageError: for an empty message, or one longer than the model's context.
+
+    Example:
+        >>> with emowatch.watch(model, tokenizer, probes=bank) as w:  # doctest: +SKIP
+        ...     for token in answer(w, "Hello!"):
+        ...         print(token.text, end="")
+    """
+    prepared = _prepare(watcher.model, watcher.tokenizer, messages, max_new_tokens, seed, generate)
+    return Stream(watcher, *prepared, session=nullcontext())
+
+
+def _prepare(
+    model: nn.Module,
+    tokenizer: Any,
+    messages: str | Sequence[Message],
+    max_new_tokens: int,
+    seed: int | None,
+    generate: dict[str, Any],
+) -> tuple[Callable[[Watch, StopOnEvent, Any], None], Streamer | None]:
+    """Check a prompt and make the function that answers it, and find the caller's streamer."""
+    inputs = encode_prompt(tokenizer, messages)
+    prompt = inputs["input_ids"].shape[1]
+    context = (
+        getattr(text_config(model), "max_position_embeddings", None) or prompt + max_new_tokens
+    )
+    if prompt >= context:
+        raise UsageError(
+            f"The prompt has {prompt} tokens, and this model's context is {context}: nothing is "
+            "left for a reply. Shorten the message or start a new chat."
+        )
+    limit = min(max_new_tokens, context - prompt)
     criteria, inner = generate.pop("stopping_criteria", None) or (), generate.pop("streamer", None)
     speaker: Any = model
 
     def run(running: Watch, stop: StopOnEvent, streamer: WatchStreamer) -> None:
         device = speaker.get_input_embeddings().weight.device
+        if seed is not None:
+            torch.manual_seed(seed)
         speaker.generate(
             **{name: tensor.to(device) for name, tensor in inputs.items()},
             max_new_tokens=limit,
@@ -268,7 +317,7 @@ def stream(
             **generate,
         )
 
-    return Stream(watcher, run, inner)
+    return run, inner
 
 
 def encode_prompt(tokenizer: Any, messages: str | Sequence[Message]) -> dict[str, Tensor]:

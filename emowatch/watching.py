@@ -222,6 +222,16 @@ class Watch:
         self._turn: _Turn | None = None
         self._turns = 0
 
+    @property
+    def model(self) -> nn.Module:
+        """The watched model."""
+        return self._tap.model
+
+    @property
+    def tokenizer(self) -> Any:
+        """The model's tokenizer."""
+        return self._tokenizer
+
     def __enter__(self) -> Self:
         """Put the hooks on the model."""
         self._tap.__enter__()

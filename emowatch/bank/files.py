@@ -85,9 +85,9 @@ def read_bank(path: Path) -> BankFile:
     Raises:
         ProbeFormatError: if it is no sound bank file.
     """
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike pathlib's, does not raise for a name that is too long
         path = path / FILE_NAME
-    shown = clean_line(str(path))
+    shown = clean_line(str(path), 300)
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):

@@ -45,11 +45,11 @@ def load_bank(source: str | Path) -> ProbeBank:
     """
     path = Path(os.path.expanduser(source))  # unlike pathlib's, leaves an unknown ~name alone
     known = list_banks()
-    if path.exists():
+    if os.path.exists(path):  # unlike pathlib's, does not raise for a name that is too long
         return ProbeBank.from_file(path)
     if str(source) in known:
         return ProbeBank.from_file(known[str(source)])
-    shown = clean_line(str(source))
+    shown = clean_line(str(source), 200)
     if str(source).count("/") == 1 and not str(source).startswith((".", "/", "~")):
         return ProbeBank.from_file(_from_hub(str(source), shown))
     near = difflib.get_close_matches(str(source), known, n=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import closing
 from typing import Any
 
 import click
@@ -41,10 +42,14 @@ def command(**given: Any) -> None:
         max_new_tokens=given["max_new_tokens"],
         **sampling(given["sample"], given["temperature"]),
     )
-    if sys.stdin.isatty() and sys.stdout.isatty():
-        from emowatch.tui import run_chat
+    with closing(source):
+        if sys.stdin.isatty() and sys.stdout.isatty():
+            from emowatch.tui import run_chat
 
-        raise click.exceptions.Exit(run_chat(source))
-    from emowatch.cli.plain import answer_plain
+            code = run_chat(source)
+        else:
+            from emowatch.cli.plain import answer_plain
 
-    raise click.exceptions.Exit(answer_plain(source, sys.stdin, sys.stdout))
+            code = answer_plain(source, sys.stdin, sys.stdout)
+    if code:
+        raise click.exceptions.Exit(code)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import click
 
 from emowatch.cli.options import data_options, model_options, open_model, progress
+from emowatch.errors import UsageError
 from emowatch.text import clean
 
 
@@ -33,16 +35,24 @@ def command(bank: str, data: str, as_json: bool, save: bool, **given: Any) -> No
     from emowatch.bank import list_banks, load_bank
     from emowatch.workshop.corpora import read_corpus
     from emowatch.workshop.figures import draw_figures, require_matplotlib
+    from emowatch.workshop.outputs import check_output
     from emowatch.workshop.pipeline import evaluate_bank, save_evaluation
     from emowatch.workshop.tables import as_json_object, render_evaluation
 
     plot, work, train_data = given.pop("plot"), given.pop("work"), given.pop("train_data")
     if plot is not None:
         require_matplotlib()
+        check_output(plot, "--plot")
     found = load_bank(bank)
-    folder = Path(bank) if Path(bank).exists() else list_banks().get(bank)
+    path = Path(os.path.expanduser(bank))
+    folder = path if path.exists() else list_banks().get(bank)
     if folder is not None and folder.is_file():
         folder = folder.parent
+    if save and folder is None:
+        raise UsageError(
+            "Could not save the figures: this bank comes from the hub. Download it to a folder, "
+            "and name that."
+        )
     placing = ("model", "revision", "dtype", "device", "trust_remote_code")
     where = {key: given.pop(key) for key in placing}
     corpus = read_corpus(data, labels=found.card.labels, min_per_class=0, **given)
@@ -64,8 +74,6 @@ def command(bank: str, data: str, as_json: bool, save: bool, **given: Any) -> No
             work=work or Path(temporary),
             report=progress,
         )
-    if save and folder is not None:
-        save_evaluation(found, evaluation, folder)
     if plot is not None:
         for path in draw_figures(found.card, evaluation, plot):
             click.echo(f"wrote {clean(str(path))}", err=True)
@@ -73,3 +81,5 @@ def command(bank: str, data: str, as_json: bool, save: bool, **given: Any) -> No
         click.echo(json.dumps(as_json_object(found.card, asdict(evaluation))))
     else:
         click.echo(clean(render_evaluation(found.card, evaluation)))
+    if save and folder is not None:  # last: a folder that cannot be written costs no figures
+        save_evaluation(found, evaluation, folder)

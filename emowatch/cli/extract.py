@@ -38,7 +38,7 @@ def command(data: str, out: Path, layers: str, **given: Any) -> None:
     from emowatch.workshop.corpora import read_corpus
     from emowatch.workshop.extraction import extract
     from emowatch.workshop.options import TrainOptions
-    from emowatch.workshop.pipeline import check_output
+    from emowatch.workshop.outputs import check_output
     from emowatch.workshop.preparation import prepare, write_rows
 
     check_output(out)
@@ -49,19 +49,20 @@ def command(data: str, out: Path, layers: str, **given: Any) -> None:
     placing = ("model", "revision", "dtype", "device", "trust_remote_code")
     loaded = open_model(**{key: given.pop(key) for key in placing})
     blocks = find_blocks(loaded.model)
+    chosen = resolve_layers(layers, blocks.n_layers)
     positions = (-5, -4, -3, -2, -1) if given["readout"] == "positions" else (-1,)
     options = TrainOptions(positions=positions, **given)
     prepared = prepare(corpus, loaded, options, out, progress)
-    write_rows(out / "rows.jsonl", corpus, prepared)
     activations = extract(
         loaded.model,
         blocks,
         prepared.passages,
-        resolve_layers(layers, blocks.n_layers),
+        chosen,
         out,
         batch_tokens=options.batch_tokens,
         progress=lambda done, total: progress("reading states", done, total),
     )
+    write_rows(out / "rows.jsonl", corpus, prepared)  # now that the folder is known to be ours
     click.echo(
         clean(
             f"{out}: {len(activations)} states of {activations.d_model} numbers at layers "

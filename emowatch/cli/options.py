@@ -139,8 +139,13 @@ def chosen_probes(probes: tuple[str, ...], model: str | None) -> tuple[str, ...]
 
 def messages_of(prompt: str, system: str | None) -> list[dict[str, str]]:
     """Make a dialogue of one message."""
-    start = [{"role": "system", "content": system}] if system else []
-    return [*start, {"role": "user", "content": prompt}]
+    start = [{"role": "system", "content": _decoded(system)}] if system else []
+    return [*start, {"role": "user", "content": _decoded(prompt)}]
+
+
+def _decoded(argument: str) -> str:
+    """Show bytes of the command line that are no text as such; tokenizers refuse them."""
+    return argument.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def sampling(sample: bool, temperature: float) -> dict[str, Any]:

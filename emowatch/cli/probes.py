@@ -6,6 +6,8 @@ import json
 
 import click
 
+from emowatch.cli.exits import report_error
+from emowatch.errors import EmowatchError
 from emowatch.text import clean
 
 
@@ -19,8 +21,12 @@ def command(context: click.Context, as_json: bool) -> None:
     from emowatch.bank import list_banks, load_bank  # torch: seconds
 
     rows = []
-    for name in list_banks():
-        card = load_bank(name).card
+    for name, folder in list_banks().items():
+        try:
+            card = load_bank(folder).card
+        except EmowatchError as error:  # one broken bank hides no other
+            report_error(error)
+            continue
         found = {m.layer: m for m in card.evaluation.layers} if card.evaluation else {}
         accuracy = found[card.primary].balanced_accuracy if card.primary in found else None
         rows.append(

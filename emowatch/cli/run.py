@@ -29,11 +29,11 @@ from emowatch.text import clean
 def command(prompt: str, as_json: bool, fail_on_alarm: bool, **given: Any) -> None:
     """Answer one prompt without a screen.
 
-    Prints the reply with its scores; `--json` prints one object for each token and bank, then
-    one for the turn. PROMPT may be - for standard input.
+    Prints the reply with its scores; `--json` prints one object for each token, then one for
+    the turn. PROMPT may be - for standard input.
     """
     if prompt == "-":
-        prompt = click.get_text_stream("stdin").read()
+        prompt = click.get_text_stream("stdin", errors="replace").read()
     placing = ("model", "revision", "dtype", "device", "trust_remote_code")
     probes = chosen_probes(given.pop("probes"), given["model"])
     loaded = open_model(**{key: given.pop(key) for key in placing})
@@ -65,8 +65,8 @@ def command(prompt: str, as_json: bool, fail_on_alarm: bool, **given: Any) -> No
     else:
         click.echo()
         print_plain(turn, running.trace)
-    print_alarms(running.trace.alarms)
+    print_alarms(running.alarms)
     if running.plugin_failures:
         raise click.exceptions.Exit(Exit.FAILED)
-    if fail_on_alarm and running.trace.alarms:
+    if fail_on_alarm and running.alarms:
         raise click.exceptions.Exit(Exit.ALARM)

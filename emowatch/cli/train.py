@@ -61,7 +61,8 @@ def command(data: str, out: Path, **given: Any) -> None:
     """
     from emowatch.workshop.corpora import read_corpus
     from emowatch.workshop.options import TrainOptions
-    from emowatch.workshop.pipeline import check_output, train_bank
+    from emowatch.workshop.outputs import check_output
+    from emowatch.workshop.pipeline import train_bank
 
     check_output(out)
     reading = {

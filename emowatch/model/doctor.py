@@ -349,9 +349,10 @@ def _generates_the_same(patient: _Patient) -> _Finding:
         "top_k": None,
         "pad_token_id": int(getattr(patient.tokenizer, "pad_token_id", None) or 0),
     }
-    alone = patient.model.generate(ids, **options)
     forwards: list[Forward] = []
-    with Tap(patient.model, patient.blocks, patient.layers, forwards.append):
+    tap = Tap(patient.model, patient.blocks, patient.layers, forwards.append)
+    alone = patient.model.generate(ids, **options)
+    with tap:
         watched = patient.model.generate(ids, **options)
     spoken = alone.shape[1] - ids.shape[1]
     same = torch.equal(alone, watched)

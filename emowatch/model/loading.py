@@ -59,7 +59,8 @@ def load_model(
         name = demo.path()
     source = str(name)
     local = Path(os.path.expanduser(source))  # unlike pathlib's, leaves an unknown ~name alone
-    if local.exists():
+    is_local = os.path.exists(local)  # unlike pathlib's, does not raise for too long a name
+    if is_local:
         _check_folder(local)
         source = str(local)
     elif not _HUB_ID.fullmatch(source):
@@ -78,7 +79,7 @@ def load_model(
         tokenizer = AutoTokenizer.from_pretrained(
             source, trust_remote_code=trust_remote_code, padding_side="left", **options
         )
-        model, info = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             source,
             trust_remote_code=trust_remote_code,
             use_safetensors=True,
@@ -89,7 +90,8 @@ def load_model(
     except EmowatchError:
         raise
     except Exception as error:  # of five libraries, most of which share no base
-        raise _explain(source, local.exists(), error) from error
+        raise _explain(source, is_local, error) from error
+    model, info = loaded
     _check_complete(source, info["missing_keys"])
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -106,7 +108,8 @@ def name_of(name: str | Path) -> str:
     """Give the name a model goes by: a hub id as it is, a folder by its last part."""
     if Path(name) == demo.path():
         return demo.NAME
-    return Path(name).expanduser().resolve().name if Path(name).expanduser().exists() else str(name)
+    local = os.path.expanduser(name)
+    return Path(local).resolve().name if os.path.exists(local) else str(name)
 
 
 def _dtype(name: str | Path | None, dtype: str) -> Any:

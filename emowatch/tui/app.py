@@ -18,7 +18,6 @@ from textual.content import Content
 from textual.message import Message as Posted
 from textual.reactive import reactive
 from textual.screen import Screen
-from textual.theme import Theme
 from textual.widgets import Footer, Input, Static
 
 from emowatch.errors import EmowatchError
@@ -28,6 +27,7 @@ from emowatch.tui.help import HelpScreen
 from emowatch.tui.palette import Palette
 from emowatch.tui.run import ReplyRun
 from emowatch.tui.source import ReplySource
+from emowatch.tui.styles import CSS, NIGHT
 from emowatch.tui.summary import alarm_line, counted
 from emowatch.tui.traces import TracePanel
 from emowatch.tui.transcript import ReplyView, Transcript
@@ -50,21 +50,6 @@ FRAME_S = 0.1
 """Tokens are shown together, ten times a second at most: a repaint can cost more than a token."""
 SMALLEST = (50, 14)
 """Columns and rows below which nothing can be laid out."""
-
-NIGHT = Theme(
-    name="emowatch",
-    dark=True,
-    primary="#56B4E9",
-    secondary="#9A9FA8",
-    accent="#56B4E9",
-    foreground="#D7DAE0",
-    background="#14161B",
-    surface="#1A1D23",
-    panel="#2A2E37",
-    warning="#E69F00",
-    error="#E8663A",
-    success="#00A87B",
-)
 
 
 class Prompt(Input):
@@ -90,37 +75,7 @@ class ChatApp(App[None], inherit_bindings=False):
 
     ENABLE_COMMAND_PALETTE = True
     AUTO_FOCUS = "Prompt"
-    CSS = """
-    Screen { layers: default over; overflow: hidden; }
-    #head { height: 1; padding: 0 1; background: $panel; }
-    #head Static { height: 1; text-wrap: nowrap; text-overflow: ellipsis; }
-    #names { width: 1fr; }
-    #state { width: auto; }
-    #main { height: 1fr; }
-    #alarm {
-        display: none; height: 1; padding: 0 1; text-wrap: nowrap; text-overflow: ellipsis;
-        background: $warning 20%; color: $foreground;
-    }
-    Prompt, Prompt:focus {
-        height: 2; padding: 0 1; background: $background; border: none;
-        border-top: solid $panel;
-    }
-    Prompt:focus { border-top: solid $primary; }
-    Footer { background: $panel; }
-    #small {
-        layer: over; display: none; width: 100%; height: 100%; background: $background;
-        text-wrap: nowrap; text-overflow: ellipsis;
-    }
-    Screen.-small #small { display: block; }
-    Screen.-small Footer { display: none; }
-    Screen.-wide TracePanel { width: 54; }
-    Screen.-narrow #main { layout: vertical; }
-    Screen.-narrow Transcript { width: 100%; }
-    Screen.-narrow TracePanel {
-        width: 100%; height: auto; max-height: 3; border-left: none; border-top: solid $panel;
-    }
-    Screen.-narrow TraceBlock { height: 1; margin: 0; text-wrap: nowrap; text-overflow: ellipsis; }
-    """
+    CSS = CSS
     HORIZONTAL_BREAKPOINTS = [  # noqa: RUF012  # Textual types it as a variable of the instance
         (0, "-narrow"),
         (76, "-medium"),
@@ -204,15 +159,15 @@ class ChatApp(App[None], inherit_bindings=False):
 
     # One message and its reply
 
-    def on_input_submitted(self, event: Input.Submitted) -> None:
+    async def on_input_submitted(self, event: Input.Submitted) -> None:
         """Send, unless a reply is still being written."""
         text = event.value.strip()
         if not text or self._current is not None:
             return
         event.input.clear()
         self._messages.append({"role": "user", "content": text})
-        self.transcript.add_user(text)
-        self._view = self.transcript.add_reply(self._source.banks[0], self._source.model_name)
+        await self.transcript.add_user(text)
+        self._view = await self.transcript.add_reply(self._source.banks[0], self._source.model_name)
         self.traces.part()
         self._hide_alarm()
         self._current = ReplyRun(tuple(self._messages), self._clock())
@@ -339,12 +294,12 @@ class ChatApp(App[None], inherit_bindings=False):
         self.too_small.update(f"Terminal too small: {width}×{height}, and {need} is needed")
         self.traces.set_compact(width < 76)
 
-    def on_print(self, event: events.Print) -> None:
+    async def on_print(self, event: events.Print) -> None:
         """Show what emowatch says on stderr, each line once; the screen would swallow it."""
         for line in clean(event.text).splitlines():
             if line.startswith("emowatch: ") and line not in self._notes:
                 self._notes.add(line)
-                self.transcript.add_note(line)
+                await self.transcript.add_note(line)
 
     def _names(self) -> Content:
         banks = ", ".join(bank.name for bank in self._source.banks)

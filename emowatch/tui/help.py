@@ -13,10 +13,10 @@ from textual.widgets import Static
 
 KEYS = (
     ("Enter", "send the message"),
-    ("Esc", "stop the reply; what was written stays. Ctrl+C does the same"),
+    ("Esc", "stop the reply; its text stays (also Ctrl+C)"),
     ("Ctrl+N", "begin a new chat"),
     ("Ctrl+T", "show or hide the traces"),
-    ("F2", "mark each change of the highest score by a sign in the text"),
+    ("F2", "mark changes of tone by signs in the text"),
     ("PgUp PgDn", "scroll the conversation"),
     ("Ctrl+P", "all commands, themes"),
     ("Ctrl+Q", "quit"),

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from emowatch.model.loading import LoadedModel
     from emowatch.plugins import PluginSpec
     from emowatch.streaming import Stream
+    from emowatch.watching import Watch
 
 Message = Mapping[str, str]
 
@@ -64,19 +65,23 @@ class ModelSource:
         plugins: Sequence[PluginSpec] = (),
         system: str | None = None,
         max_new_tokens: int = 200,
+        strict: bool = False,
+        seed: int | None = None,
         **generate: Any,
     ) -> None:
         """Keep what each reply needs; `generate` is handed to ``model.generate`` unchanged.
 
-        Each reply is a session of its own. Plugins that are to outlive one, such as a log of
-        the whole chat, are given as objects.
+        All replies are turns of one session, which begins with the first and ends with `close`.
         """
         self._loaded = loaded
         self._banks = list(banks)
         self._plugins = plugins
         self._system = system
         self._max_new_tokens = max_new_tokens
+        self._strict = strict
+        self._seed = seed
         self._generate = generate
+        self._watch: Watch | None = None
 
     @property
     def model_name(self) -> str:
@@ -90,20 +95,39 @@ class ModelSource:
 
     def reply(self, messages: Sequence[Message]) -> Reply:
         """Start the model on a dialogue."""
-        from emowatch.streaming import stream  # brings torch, which takes seconds
+        from emowatch.streaming import answer  # brings torch, which takes seconds
 
+        watch = self._open()
         system = [{"role": "system", "content": self._system}] if self._system else []
-        running = stream(
-            self._loaded.model,
-            self._loaded.tokenizer,
+        seed = None if self._seed is None else self._seed + len(watch.trace.turns)
+        running = answer(
+            watch,
             [*system, *messages],
-            probes=self._banks,
-            plugins=self._plugins,
             max_new_tokens=self._max_new_tokens,
-            model_name=self._loaded.name,
+            seed=seed,
             **self._generate,
         )
         return _StreamedReply(running)
+
+    def close(self) -> None:
+        """End the session: hooks off the model, logs complete. Harmless when there is none."""
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            watch.__exit__(None, None, None)
+
+    def _open(self) -> Watch:
+        if self._watch is None:
+            from emowatch.watching import watch  # brings torch, which takes seconds
+
+            self._watch = watch(
+                self._loaded.model,
+                self._loaded.tokenizer,
+                probes=self._banks,
+                plugins=self._plugins,
+                model_name=self._loaded.name,
+                strict=self._strict,
+            ).__enter__()
+        return self._watch
 
 
 class _StreamedReply:
@@ -120,7 +144,7 @@ class _StreamedReply:
 
     @property
     def alarms(self) -> Sequence[Alarm]:
-        return self._stream.trace.alarms
+        return self._stream.alarms
 
     @property
     def finish_reason(self) -> FinishReason | None:

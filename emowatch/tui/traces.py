@@ -17,7 +17,7 @@ from emowatch.text import clean_line
 from emowatch.tui.palette import Palette
 from emowatch.tui.summary import listed, title
 
-STEPS = " ▁▂▃▄▅▆▇█"
+STEPS = "▁▂▃▄▅▆▇█"
 BETWEEN_REPLIES = "╎"
 KEPT = 400
 """Tokens a block remembers: more than any terminal is wide."""
@@ -28,10 +28,10 @@ def sparkline(values: Sequence[float | None], width: int) -> str:
     """Draw at most the last `width` values between 0 and 1; `None` parts replies.
 
     >>> sparkline([0.1, 0.5, None, 1.0], 3)
-    '▄╎█'
+    '▅╎█'
     """
     return "".join(
-        BETWEEN_REPLIES if value is None else STEPS[min(8, max(0, round(8 * value)))]
+        BETWEEN_REPLIES if value is None else STEPS[min(7, max(0, int(8 * value)))]
         for value in values[max(0, len(values) - width) :]
     )
 
@@ -118,8 +118,11 @@ class TraceBlock(Widget):
             reached, rest = bar(self.newest[label], width)
             return Content.assemble((reached, colour), (rest, "$foreground-disabled"))
         past = [None if scores is None else scores[label] for scores in self._past]
-        line = sparkline(past, width)
-        return Content.assemble(" " * (width - len(line)), (line, colour))
+        line = Content.styled(sparkline(past, width), colour)
+        for place, character in enumerate(line.plain):
+            if character == BETWEEN_REPLIES:
+                line = line.stylize("$foreground-disabled", place, place + 1)
+        return Content(" " * (width - len(line))) + line
 
 
 class TracePanel(VerticalScroll, can_focus=False):

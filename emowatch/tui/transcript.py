@@ -138,17 +138,17 @@ class Transcript(VerticalScroll):
         super().__init__(Static(EMPTY, id="empty", markup=False), id="transcript")
         self._newest: ReplyView | None = None
 
-    def add_user(self, text: str) -> None:
+    async def add_user(self, text: str) -> None:
         """Show a message of the user."""
         said = Content.assemble(("you\n", "bold $foreground-muted"), clean(text))
-        self._show(Static(said, markup=False, classes="user"))
+        await self._show(Static(said, markup=False, classes="user"))
 
-    def add_reply(self, bank: BankInfo, model_name: str) -> ReplyView:
+    async def add_reply(self, bank: BankInfo, model_name: str) -> ReplyView:
         """Show the beginning of a reply."""
         view = ReplyView(bank, model_name)
         view.palette, view.with_signs = self.palette, self.with_signs
-        self._show(view)
         self._newest = view
+        await self._show(view)
         return view
 
     @property
@@ -156,9 +156,9 @@ class Transcript(VerticalScroll):
         """The reply at the bottom."""
         return self._newest
 
-    def add_note(self, text: str) -> None:
+    async def add_note(self, text: str) -> None:
         """Show what the program has to say itself."""
-        self._show(Static(f"! {clean_line(text)}", markup=False, classes="note"))
+        await self._show(Static(f"! {clean_line(text)}", markup=False, classes="note"))
 
     def follow(self) -> None:
         """Stay at the newest line, unless the user scrolled up to read.
@@ -177,9 +177,10 @@ class Transcript(VerticalScroll):
             else:
                 child.remove()
 
-    def _show(self, view: Widget) -> None:
+    async def _show(self, view: Widget) -> None:
         self.query_one("#empty").display = False
-        self.mount(view)
+        # Textual goes on drawing what a widget showed before it was mounted, so we wait for it.
+        await self.mount(view)
         self.scroll_end(animate=False)
 
     def watch_with_signs(self, with_signs: bool) -> None:

@@ -75,7 +75,9 @@ def evaluate(
         rows=len(rows.labels),
         per_class_rows=dict(zip(names, per_class, strict=True)),
         chance=1 / len(names),
-        tfidf_balanced_accuracy=None if baseline is None else baseline.balanced_accuracy.value,
+        tfidf_balanced_accuracy=None
+        if baseline is None
+        else _round(baseline.balanced_accuracy.value),
         tfidf_balanced_accuracy_interval=None
         if baseline is None
         else _interval(baseline.balanced_accuracy.interval),
@@ -108,13 +110,22 @@ def tfidf_baseline(
     n_labels: int,
     *,
     seed: int = 0,
-) -> Report:
-    """Measure TF-IDF (1-2 grams) with logistic regression, which sees the text alone."""
+) -> Report | None:
+    """Measure TF-IDF (1-2 grams) with logistic regression, which sees the text alone.
+
+    Returns:
+        `None` where no word stands in two of the training texts: there is nothing to learn.
+    """
     pipeline = make_pipeline(
         TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True, max_features=100_000),
         LogisticRegression(max_iter=300, class_weight="balanced"),
     )
-    pipeline.fit(list(training[0]), list(training[1]))
+    try:
+        pipeline.fit(list(training[0]), list(training[1]))
+    except ValueError as error:
+        if "vocabulary" in str(error) or "no terms remain" in str(error):
+            return None
+        raise
     found = pipeline.predict_proba(list(test[0]))
     scores = np.zeros((len(found), n_labels))
     scores[:, pipeline.classes_] = found

@@ -16,19 +16,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from emowatch.errors import TrainingError
 from emowatch.model.blocks import Blocks
-from emowatch.model.tap import read_states
+from emowatch.model.tap import check_readable, read_states
 from emowatch.text import clean_line
 from emowatch.workshop.readouts import Passage
 
 BATCH_TOKENS = 2048
 SHARD_BYTES = 64 * 2**20
 MANIFEST = "manifest.json"
+KEY = "key"
+SHARDS = "[0-9]*.safetensors"
+TEMPORARY = ".part"
+"""Ending of a file that is not whole yet; a killed run leaves one behind."""
 Progress = Callable[[int, int], None]
 """Called with tokens done and tokens in all."""
 
@@ -51,7 +55,20 @@ class Activations:
     """
 
     def __init__(self, folder: Path) -> None:
-        """Open a finished extraction."""
+        """Open a finished extraction.
+
+        Raises:
+            TrainingError: if a file of it is damaged.
+        """
+        try:
+            self._open(folder)
+        except (OSError, SafetensorError, ValueError, KeyError) as error:
+            raise TrainingError(
+                f"Could not use the states in {clean_line(str(folder))!r}: they are damaged "
+                f"({clean_line(str(error), 120)}). Remove the folder and run again."
+            ) from error
+
+    def _open(self, folder: Path) -> None:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         self.layers: tuple[int, ...] = tuple(manifest["layers"])
         self.d_model: int = manifest["d_model"]
@@ -63,7 +80,7 @@ class Activations:
                 offset.append(shard.get_tensor("offset"))
                 place.append(shard.get_tensor("place"))
         found, places = torch.cat(passage), torch.cat(place)
-        self._order = torch.argsort(found.long() * 4096 + places.long())
+        self._order = torch.argsort(found.long() * (int(places.max()) + 1) + places.long())
         self.passage = found[self._order].long()
         self.offset = torch.cat(offset)[self._order].long()
         self.place = places[self._order].long()
@@ -105,36 +122,64 @@ def extract(
 
     Shards that are already there and belong to the same work are kept as they are.
 
+    Args:
+        model: any causal LM.
+        blocks: where its residual stream is.
+        passages: what to read, and where.
+        layers: layers to read, ascending.
+        folder: made if it is not there.
+        batch_tokens: most tokens in a batch, padding included; one passage may have more.
+        progress: called after each batch, and for shards that are there already.
+
     Raises:
         TrainingError: if the folder holds other work, or the disk is full; finished shards
             stay.
     """
     if not passages:
         raise TrainingError("There is nothing to extract: no passage was given.")
+    check_readable(model)
     dtype = next(model.parameters()).dtype
     key = _fingerprint(passages, layers, dtype, batch_tokens, model, blocks)
     shards = list(_plan(passages, len(layers) * blocks.d_model * dtype.itemsize, batch_tokens))
     _claim(folder, key)
     total = sum(len(passage.ids) for passage in passages)
-    done = 0
-    for shard in shards:
-        path = folder / shard.name
-        if not path.exists():
-            try:
-                _write_shard(model, blocks, passages, layers, shard, path)
-            except OSError as error:
-                raise _disk_error(error, folder, done, total) from error
-        done += sum(len(passages[i].ids) for batch in shard.batches for i in batch)
+    done = kept = 0
+
+    def advance(batches: Sequence[Sequence[int]]) -> None:
+        nonlocal done
+        done += sum(len(passages[i].ids) for batch in batches for i in batch)
         if progress is not None:
             progress(done, total)
+
     manifest = {
         "key": key,
         "layers": list(layers),
         "d_model": blocks.d_model,
         "shards": [shard.name for shard in shards],
     }
-    _write_text(folder / MANIFEST, json.dumps(manifest, sort_keys=True))
+    try:
+        for shard in shards:
+            path = folder / shard.name
+            if path.exists():
+                advance(shard.batches)
+            else:
+                _write(path, _read_shard(model, blocks, passages, layers, shard, advance))
+            kept = done
+        _write(folder / MANIFEST, json.dumps(manifest, sort_keys=True).encode())
+    except OSError as error:
+        raise _disk_error(error, folder, kept, total) from error
     return Activations(folder)
+
+
+def discard(folder: Path) -> None:
+    """Remove an extraction, and its folder if nothing else is in it; never anybody's file."""
+    if not (folder / KEY).exists():
+        return
+    parts = folder.glob(f"*{TEMPORARY}")
+    for path in [*folder.glob(SHARDS), *parts, folder / MANIFEST, folder / KEY]:
+        path.unlink(missing_ok=True)
+    if not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def _plan(passages: Sequence[Passage], row_bytes: int, batch_tokens: int) -> Iterator[_Shard]:
@@ -156,14 +201,15 @@ def _plan(passages: Sequence[Passage], row_bytes: int, batch_tokens: int) -> Ite
     yield _Shard(f"{number:05d}.safetensors", (*batches, tuple(batch)))
 
 
-def _write_shard(
+def _read_shard(
     model: nn.Module,
     blocks: Blocks,
     passages: Sequence[Passage],
     layers: Sequence[int],
     shard: _Shard,
-    path: Path,
-) -> None:
+    advance: Callable[[Sequence[Sequence[int]]], None],
+) -> bytes:
+    """Run the passages of one shard and give the bytes of its file."""
     states: list[Tensor] = []
     passage, offset, place = [], [], []
     for batch in shard.batches:
@@ -173,18 +219,15 @@ def _write_shard(
             passage += [i] * one.rows
             offset += list(one.offsets[: one.rows])
             place += list(range(one.rows))
+        advance([batch])
     tensors = {
         "states": torch.cat(states, dim=1),
         "passage": torch.tensor(passage, dtype=torch.int32),
         "offset": torch.tensor(offset, dtype=torch.int32),
         "place": torch.tensor(place, dtype=torch.int32),
     }
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    try:
-        save_file(tensors, temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    # Not save_file: it reports a full disk as an error of its own, and makes private files.
+    return save(tensors)
 
 
 def _read_batch(
@@ -214,6 +257,15 @@ def _read_batch(
     return read_states(model, blocks, layers, ids.to(device), mask.to(device), select)
 
 
+def model_key(model: nn.Module) -> str:
+    """Hash a few numbers of every weight, to tell a model from its like."""
+    digest = hashlib.sha256(type(model).__name__.encode())
+    for name, parameter in model.named_parameters():
+        few = parameter.detach().flatten()[:64].float().cpu()
+        digest.update(name.encode() + few.numpy().tobytes())
+    return digest.hexdigest()
+
+
 def _fingerprint(
     passages: Sequence[Passage],
     layers: Sequence[int],
@@ -222,29 +274,29 @@ def _fingerprint(
     model: nn.Module,
     blocks: Blocks,
 ) -> str:
-    digest = hashlib.sha256()
-    head = [list(layers), str(dtype), batch_tokens, type(model).__name__, blocks.n_layers]
-    digest.update(json.dumps([*head, blocks.d_model]).encode())
-    first = next(blocks.blocks[0].parameters()).detach().flatten()[:256].float().cpu()
-    digest.update(first.numpy().tobytes())
+    head = [list(layers), str(dtype), batch_tokens, SHARD_BYTES, blocks.path, model_key(model)]
+    digest = hashlib.sha256(json.dumps(head).encode())
     for passage in passages:
-        digest.update(repr((passage.ids, passage.places, passage.pooled)).encode())
+        row = passage.ids, passage.places, passage.offsets, passage.pooled
+        digest.update(repr(row).encode())
     return digest.hexdigest()
 
 
 def _claim(folder: Path, key: str) -> None:
     """Make `folder` ours, or make sure that it already is."""
-    mark = folder / "key"
+    mark = folder / KEY
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if mark.exists():
-            if mark.read_text(encoding="utf-8") != key:
-                raise TrainingError(
-                    f"Could not extract into {clean_line(str(folder))!r}: it holds the states of "
-                    "other texts, layers or another model. Choose another folder or remove it."
-                )
-        else:
-            _write_text(mark, key)
+        ours = mark.read_bytes() == key.encode() if mark.exists() else None
+        if ours is False or (ours is None and any(folder.glob(SHARDS))):
+            raise TrainingError(
+                f"Could not extract into {clean_line(str(folder))!r}: it holds the states of "
+                "other texts, layers or another model. Choose another folder or remove it."
+            )
+        for left_behind in folder.glob(f"*{TEMPORARY}"):
+            left_behind.unlink()
+        if ours is None:
+            _write(mark, key.encode())
     except OSError as error:
         raise TrainingError(
             f"Could not write to {clean_line(str(folder))!r}: {error.strerror}. Choose another "
@@ -252,10 +304,14 @@ def _claim(folder: Path, key: str) -> None:
         ) from error
 
 
-def _write_text(path: Path, text: str) -> None:
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+def _write(path: Path, data: bytes) -> None:
+    """Write a file that is whole or not there."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}{TEMPORARY}")
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _disk_error(error: OSError, folder: Path, done: int, total: int) -> TrainingError:

@@ -54,6 +54,12 @@ def fit_heads(
     of_example = torch.full((len(corpus.examples),), -1)
     of_example[rows.examples] = labels
     train_labels = of_example[torch.tensor(train)].numpy()
+    for number, label in enumerate(corpus.labels):
+        if number not in train_labels:
+            raise TrainingError(
+                f"Could not fit heads: no training example of {label!r} is left, as texts past "
+                "the model's context and empty replies are put aside. Give more of that class."
+            )
     neutral = corpus.labels.index(NEUTRAL) if NEUTRAL in corpus.labels else None
     weights = None
     if options.balancing == "resample":

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from emowatch.bank.card import BankCard, Readout, Target
 from emowatch.bank.heads import HeadKind
+from emowatch.errors import ProbeFormatError
+from emowatch.text import clean_line
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,9 +42,22 @@ class TrainOptions:
 
 
 def options_of(card: BankCard) -> TrainOptions:
-    """Read off a card how texts became states in its training."""
+    """Read off a card how texts became states in its training.
+
+    Raises:
+        ProbeFormatError: if the card tells it in words where numbers belong.
+    """
+    try:
+        return _options_of(card)
+    except ValueError as error:
+        raise ProbeFormatError(
+            f"The bank's training cannot be used: {clean_line(str(error), 120)}."
+        ) from error
+
+
+def _options_of(card: BankCard) -> TrainOptions:
     record = card.training
-    known = {
+    known: dict[str, Any] = {
         name: int(record[name])
         for name in ("max_new_tokens", "states_per_reply", "seed")
         if name in record

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import version
@@ -14,21 +12,36 @@ import numpy as np
 
 import emowatch
 from emowatch.bank.card import BankCard, Evaluation, TrainingData
+from emowatch.bank.files import FILE_NAME
 from emowatch.bank.fingerprints import fingerprint
 from emowatch.bank.probe_bank import ProbeBank
-from emowatch.errors import CorpusError, UsageError
 from emowatch.model.blocks import find_blocks, resolve_layers
 from emowatch.model.loading import LoadedModel
-from emowatch.workshop.corpora import Corpus, read_corpus, split_by_group, undersample
+from emowatch.workshop.corpora import Corpus, split_by_group, undersample
 from emowatch.workshop.evaluation import TestRows, evaluate
 from emowatch.workshop.extraction import extract
 from emowatch.workshop.fitting import Fitted, fit_heads
 from emowatch.workshop.options import TrainOptions, options_of
-from emowatch.workshop.preparation import Report, prepare, quiet, rows_of, shuffled_labels
+from emowatch.workshop.outputs import (
+    STATES_FOLDER,
+    check_output,
+    check_size,
+    checked_name,
+    clear_work,
+    recorded_training,
+    write_run,
+)
+from emowatch.workshop.preparation import (
+    Prepared,
+    Report,
+    prepare,
+    quiet,
+    rows_of,
+    shuffled_labels,
+)
 from emowatch.workshop.training import preset
 
 SHUFFLED_FOLDER = "shuffled"
-RUN_FILE = "run.json"
 
 
 def train_bank(
@@ -52,9 +65,11 @@ def train_bank(
         EmowatchError: of the kind that fits; nothing but the work folder is left behind.
     """
     check_output(out)
+    bank_name = checked_name(name or out.resolve().name)
     model, tokenizer = loaded.model, loaded.tokenizer
     blocks = find_blocks(model)
     layers = resolve_layers(options.layers, blocks.n_layers)
+    check_size(options, len(layers), blocks.d_model, len(corpus.labels))
     options = replace(options, template=options.template and bool(tokenizer.chat_template))
     folder = work or out / "work"
     prepared = prepare(corpus, loaded, options, folder, report)
@@ -63,7 +78,7 @@ def train_bank(
         blocks,
         prepared.passages,
         layers,
-        folder / "states",
+        folder / STATES_FOLDER,
         batch_tokens=options.batch_tokens,
         progress=lambda done, total: report("reading states", done, total),
     )
@@ -78,8 +93,7 @@ def train_bank(
         sha256=corpus.sha256,
         licence=options.licence or corpus.licence or "",
         examples=len(prepared.passages),
-        quarantined=dict(corpus.quarantine_counts())
-        | ({"longer than the context": prepared.too_long} if prepared.too_long else {}),
+        quarantined=dict(corpus.quarantine_counts()) | _left_out(prepared, options),
         split=f"by group: {1 - options.validation:.0%} training, {options.validation:.0%} "
         f"validation (seed {options.seed})",
         per_class=corpus.counts(),
@@ -90,7 +104,6 @@ def train_bank(
         if kind == "shuffled":
             these = shuffled_labels(rows, options.seed)
         fitted[kind] = fit_heads(rows, these, splits, corpus, layers, options, report)
-    bank_name = name or out.resolve().name
     card = BankCard(
         name=bank_name,
         model=loaded.name,
@@ -114,14 +127,16 @@ def train_bank(
         versions={"emowatch": emowatch.__version__}
         | {package: version(package) for package in ("torch", "transformers")},
     )
-    bank = ProbeBank(card, fitted["real"].tensors)
-    bank.save(out)
     if "shuffled" in fitted:
         null = replace(card, name=f"{bank_name}-shuffled", bins=fitted["shuffled"].bins)
         ProbeBank(null, fitted["shuffled"].tensors).save(out / SHUFFLED_FOLDER)
-    _write_run(out, corpus, reading or {})
+    else:  # those of an earlier bank would be measured beside this one
+        (out / SHUFFLED_FOLDER / FILE_NAME).unlink(missing_ok=True)
+    write_run(out, corpus, reading or {})
+    bank = ProbeBank(card, fitted["real"].tensors)
+    bank.save(out)  # last, so that where a bank is the rest is
     if work is None:
-        shutil.rmtree(folder, ignore_errors=True)
+        clear_work(folder)
     return bank
 
 
@@ -152,7 +167,10 @@ def evaluate_bank(
     """
     card = bank.card
     blocks = find_blocks(loaded.model)
-    bank.check_fits(loaded.model, blocks, loaded.tokenizer, model_name=loaded.name)
+    differing = bank.check_fits(loaded.model, blocks, loaded.tokenizer, model_name=loaded.name)
+    if differing:
+        what = f"Measured on a model with other {' and '.join(differing)} than in training."
+        note = f"{note} {what}".strip()
     settings = options or options_of(card)
     chosen = undersample(np.array([e.label for e in corpus.examples]), seed=settings.seed)
     corpus = replace(corpus, examples=tuple(corpus.examples[i] for i in sorted(chosen.tolist())))
@@ -162,13 +180,13 @@ def evaluate_bank(
         blocks,
         prepared.passages,
         card.layers,
-        work / "states",
+        work / STATES_FOLDER,
         batch_tokens=settings.batch_tokens,
         progress=lambda done, total: report("reading states", done, total),
     )
     rows = rows_of(corpus, prepared, activations)
     training = training or recorded_training(folder, card)
-    null = folder / SHUFFLED_FOLDER if folder is not None else None
+    null = folder / SHUFFLED_FOLDER / FILE_NAME if folder is not None else None
     return evaluate(
         bank,
         TestRows(
@@ -179,7 +197,7 @@ def evaluate_bank(
         ),
         data=corpus.source,
         sha256=corpus.sha256,
-        texts=_texts(corpus),
+        texts=_texts(corpus, prepared),
         training_texts=None if training is None else _texts(training),
         shuffled=ProbeBank.from_file(null) if null is not None and null.exists() else None,
         seed=settings.seed,
@@ -187,42 +205,19 @@ def evaluate_bank(
     )
 
 
-def recorded_training(folder: Path | None, card: BankCard) -> Corpus | None:
-    """Open the texts a bank learned from, where its folder still tells and they are unchanged."""
-    path = folder / RUN_FILE if folder is not None else None
-    if path is None or not path.exists():
-        return None
-    record = json.loads(path.read_text(encoding="utf-8"))
-    try:
-        corpus = read_corpus(**record["corpus"] | {"min_per_class": 0, "labels": card.labels})
-    except CorpusError:
-        return None
-    return corpus if corpus.sha256 == card.data.sha256 else None
+def _texts(corpus: Corpus, prepared: Prepared | None = None) -> tuple[list[str], list[int]]:
+    """Texts and classes of a corpus, or of those of its examples that became passages."""
+    examples = corpus.examples
+    if prepared is not None:
+        examples = tuple(examples[number] for number in prepared.examples)
+    return [e.text for e in examples], [e.label for e in examples]
 
 
-def check_output(out: Path) -> None:
-    """Refuse an output folder that cannot be written to, before any work is done.
-
-    Raises:
-        UsageError: saying why.
-    """
-    if out.exists() and not out.is_dir():
-        raise UsageError(
-            f"Could not write to {str(out)!r}: it is a file, and --out names a folder."
-        )
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        probe = out / ".writable"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise UsageError(
-            f"Could not write to {str(out)!r}: {error.strerror}. Choose another folder with --out."
-        ) from error
-
-
-def _texts(corpus: Corpus) -> tuple[list[str], list[int]]:
-    return [e.text for e in corpus.examples], [e.label for e in corpus.examples]
+def _left_out(prepared: Prepared, options: TrainOptions) -> dict[str, int]:
+    """Count the examples that became no passage, for the card."""
+    replies = options.readout == "reply" and options.target == "user"
+    reason = "longer than the context" + (", or with an empty reply" if replies else "")
+    return {reason: prepared.too_long} if prepared.too_long else {}
 
 
 def _training_record(options: TrainOptions, fitted: Fitted) -> dict[str, str | int | float]:
@@ -246,14 +241,6 @@ def _training_record(options: TrainOptions, fitted: Fitted) -> dict[str, str | i
         record["states_per_reply"] = options.states_per_reply
         record["sample"] = int(options.sample)
     return record
-
-
-def _write_run(out: Path, corpus: Corpus, reading: Mapping[str, Any]) -> None:
-    """Note where the training data lies, for the text baseline of a later evaluation."""
-    local = Path(corpus.source)
-    source = str(local.resolve()) if local.exists() else corpus.source
-    record = {"corpus": dict(reading) | {"source": source}}
-    (out / RUN_FILE).write_text(json.dumps(record, indent=1), encoding="utf-8")
 
 
 def save_evaluation(bank: ProbeBank, evaluation: Evaluation, folder: Path) -> ProbeBank:

@@ -16,12 +16,14 @@ from torch import Tensor
 from emowatch.errors import TrainingError
 from emowatch.model.blocks import text_config
 from emowatch.model.loading import LoadedModel
+from emowatch.text import clean_line
 from emowatch.workshop.corpora import Corpus
 from emowatch.workshop.extraction import Activations
 from emowatch.workshop.options import TrainOptions
 from emowatch.workshop.readouts import OPENING, Passage, prompt_ids, prompt_passages, reply_passage
 from emowatch.workshop.replies import generate_replies
 
+REPLIES_FILE = "replies.jsonl"
 Report = Callable[[str, int, int], None]
 """Called with the name of the step, what is done and what there is to do."""
 
@@ -74,12 +76,13 @@ def prepare(
         replies = [tokenizer(t, add_special_tokens=False)["input_ids"] for t in texts]
     else:
         prompts = [prompt_ids(tokenizer, text, template=template) for text in texts]
-        room = [context is None or len(p) + options.max_new_tokens <= context for p in prompts]
+        most = options.max_new_tokens
+        room = [bool(p) and (context is None or len(p) + most <= context) for p in prompts]
         answers = generate_replies(
             model,
             tokenizer,
             [p for p, fits in zip(prompts, room, strict=True) if fits],
-            folder / "replies.jsonl",
+            folder / REPLIES_FILE,
             max_new_tokens=options.max_new_tokens,
             seed=options.seed,
             sample=options.sample,
@@ -99,7 +102,8 @@ def join(
     """Join prompts and replies; `None` for an empty reply or one past the context."""
     joined: list[Passage | None] = []
     for number, (prompt, reply) in enumerate(zip(prompts, replies, strict=True)):
-        if not reply or (context is not None and len(prompt) + len(reply) > context):
+        long = context is not None and len(prompt) + len(reply) > context
+        if not prompt or not reply or long:
             joined.append(None)
             continue
         seed = options.seed * 1_000_003 + number
@@ -152,15 +156,24 @@ def write_rows(path: Path, corpus: Corpus, prepared: Prepared) -> None:
     """Write what each passage of an extraction is: its row in the data, label, places.
 
     One JSON object a line, in the order of `Activations.passage`; no text.
+
+    Raises:
+        TrainingError: if it cannot be written.
     """
-    with path.open("w", encoding="utf-8") as out:
-        for passage, number in zip(prepared.passages, prepared.examples, strict=True):
-            example = corpus.examples[number]
-            row = {
-                "row": example.row,
-                "label": corpus.labels[example.label],
-                "tokens": len(passage.ids),
-                "places": list(passage.places),
-                "offsets": list(passage.offsets),
-            }
-            out.write(json.dumps(row) + "\n")
+    try:
+        with path.open("w", encoding="utf-8") as out:
+            for passage, number in zip(prepared.passages, prepared.examples, strict=True):
+                example = corpus.examples[number]
+                row = {
+                    "row": example.row,
+                    "label": corpus.labels[example.label],
+                    "tokens": len(passage.ids),
+                    "places": list(passage.places),
+                    "offsets": list(passage.offsets),
+                }
+                out.write(json.dumps(row) + "\n")
+    except OSError as error:
+        raise TrainingError(
+            f"Could not write {clean_line(str(path))!r}: {error.strerror}. The states are kept; "
+            "run the same command again."
+        ) from error

@@ -1,7 +1,8 @@
 """Fit the heads of all layers in one batched fit.
 
 Each layer's head is independent: its loss, its early stopping and its best weights are its
-own; only the arithmetic is shared. Works on arrays, and knows nothing of texts or files.
+own, and it comes out as it would alone. Starting weights, batches and dropout are drawn once
+for all. Works on arrays, and knows nothing of texts or files.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -60,8 +61,8 @@ PRESETS: Mapping[str, FitOptions] = {
 }
 
 
-def preset(name: str, **changes: int | float | bool) -> FitOptions:
-    """Take a named preset, with changes.
+def preset(name: str, **changes: Any) -> FitOptions:
+    """Take a named preset, with changes of its fields.
 
     Raises:
         UsageError: for an unknown name.
@@ -152,16 +153,17 @@ class HeadTrainer:
             found = self._validate(
                 weights, states, labels, where, validation, mean, scale, balanced
             )
-            better = found < best_loss - 1e-4
+            better = (found < best_loss - 1e-4) & (waited < options.patience)
             if options.patience == 0:
                 better = torch.ones_like(better)
             for name, tensor in weights.items():
                 best[name][better] = tensor.detach()[better]
             best_loss = torch.where(better, found, best_loss)
             waited = torch.where(better, 0, waited + 1)
+            over = bool(options.patience) and bool((waited >= options.patience).all())
             if progress is not None:
-                progress(epoch + 1, options.epochs)
-            if options.patience and bool((waited >= options.patience).all()):
+                progress(options.epochs if over else epoch + 1, options.epochs)
+            if over:
                 break
         self.validation_loss_ = best_loss
         self.tensors_ = _fold(best, mean, scale, self.kind)
@@ -170,26 +172,27 @@ class HeadTrainer:
     def _new(
         self, stacks: int, width: int, classes: int, generator: torch.Generator
     ) -> dict[str, nn.Parameter]:
-        """Draw starting weights; in units of standardised states."""
+        """Draw starting weights, the same for each stack; in units of standardised states."""
 
         def draw(*shape: int, scale: float) -> nn.Parameter:
-            return nn.Parameter(torch.randn(shape, generator=generator) * scale)
+            one = torch.randn(shape, generator=generator) * scale
+            return nn.Parameter(one.repeat(stacks, *[1] * len(shape)))
 
         if self.kind == "linear":
             return {
-                "weight": draw(stacks, width, classes, scale=1e-3),
-                "bias": draw(stacks, classes, scale=0.0),
+                "weight": draw(width, classes, scale=1e-3),
+                "bias": draw(classes, scale=0.0),
             }
         hidden = self.options.hidden
         weights = {
-            "weight_in": draw(stacks, width, hidden, scale=width**-0.5),
-            "bias_in": draw(stacks, hidden, scale=0.0),
-            "weight_out": draw(stacks, hidden, classes, scale=hidden**-0.5),
-            "bias_out": draw(stacks, classes, scale=0.0),
+            "weight_in": draw(width, hidden, scale=width**-0.5),
+            "bias_in": draw(hidden, scale=0.0),
+            "weight_out": draw(hidden, classes, scale=hidden**-0.5),
+            "bias_out": draw(classes, scale=0.0),
         }
         if self.kind == "offset-mlp":
-            weights["offset_embedding"] = draw(stacks, MAX_OFFSET + 1, EMBEDDING, scale=0.1)
-            weights["weight_offset"] = draw(stacks, EMBEDDING, hidden, scale=EMBEDDING**-0.5)
+            weights["offset_embedding"] = draw(MAX_OFFSET + 1, EMBEDDING, scale=0.1)
+            weights["weight_offset"] = draw(EMBEDDING, hidden, scale=EMBEDDING**-0.5)
         return weights
 
     def _forward(
@@ -207,7 +210,7 @@ class HeadTrainer:
             hidden = hidden + weights["offset_embedding"][:, offsets] @ weights["weight_offset"]
         hidden = hidden.relu()
         if dropout is not None and self.options.dropout:
-            keep = torch.rand(hidden.shape, generator=dropout) >= self.options.dropout
+            keep = torch.rand(hidden.shape[1:], generator=dropout) >= self.options.dropout
             hidden = hidden * keep / (1 - self.options.dropout)
         return torch.baddbmm(weights["bias_out"][:, None], hidden, weights["weight_out"])
 
@@ -252,18 +255,24 @@ def directions(states: Tensor, labels: Tensor, rows: Tensor, n_labels: int) -> T
 
 
 def _standardisation(states: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and inverse standard deviation ``[stacks, 1, d_model]`` over the training rows."""
+    """Mean and inverse standard deviation ``[stacks, 1, d_model]`` over the training rows.
+
+    A dimension that is the same in all of them, as the embedding of a template's last token,
+    weighs 0: it says nothing, and would say anything of a state where it differs.
+    """
     unique = rows.unique()
     means, scales = [], []
     for stack in states:
-        chosen = stack[unique]
-        if not bool(torch.isfinite(chosen).all()):
+        if not bool(torch.isfinite(stack).all()):
             raise TrainingError(
                 "Could not fit heads: some states are NaN or infinite. Load the model with "
                 "--dtype float32, and check it with: emowatch doctor"
             )
-        means.append(chosen.mean(0))
-        scales.append(1.0 / chosen.std(0, correction=0).clamp(min=1e-6))
+        chosen = stack[unique]
+        mean, deviation = chosen.mean(0), chosen.std(0, correction=0)
+        varies = deviation > 1e-6 * (1 + mean.abs())
+        means.append(mean)
+        scales.append(torch.where(varies, 1 / deviation, 0.0))
     return torch.stack(means)[:, None], torch.stack(scales)[:, None]
 
 

@@ -323,7 +323,7 @@ def test_the_segment_of_a_reply_follows_its_own_tags() -> None:
     """Token by token, as the reply is written."""
     tokenizer = chatml()
     parser = SegmentParser(tokenizer)
-    tags = tokenizer.convert_tokens_to_ids(["<think>", "</think>"])
+    tags = [tokenizer.get_vocab()[tag] for tag in ("<think>", "</think>")]
     segment, found = "reply", []
     for token in [*tokenizer("a")["input_ids"], tags[0], 9, 9, tags[1], 9]:
         found.append(segment)

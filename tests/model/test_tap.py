@@ -237,7 +237,6 @@ def test_a_tap_is_entered_once_at_a_time() -> None:
 # Refused
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch.compile's own imports
 @pytest.mark.parametrize("how", ["whole", "in place", "part"])
 def test_a_compiled_model_is_refused(how: str) -> None:
     """Compiled code skips hooks in silence (pytorch #117758): there would be no scores."""
@@ -245,11 +244,11 @@ def test_a_compiled_model_is_refused(how: str) -> None:
     blocks = find_blocks(model)
     compiled: Any = model
     if how == "whole":
-        compiled = torch.compile(model)
+        compiled = torch.compile(model, backend="eager")
     elif how == "in place":
-        model.compile()
+        model.compile(backend="eager")
     else:
-        model.model.layers[1].compile()
+        model.model.layers[1].compile(backend="eager")
     with pytest.raises(UnsupportedError, match="is compiled, and compiled code skips hooks"):
         Tap(compiled, blocks, LAYERS, ignore)
     with pytest.raises(UnsupportedError, match="is compiled"):

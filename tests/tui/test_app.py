@@ -30,21 +30,13 @@ from tests.tui.scripted import (
     until,
 )
 
-HOSTILE = [
-    "\x1b]52;c;aGk=\x07",
-    "\x1b]0;title\x07",
-    "\x1b[2J",
-    "\x1bc",
-    "\x9b2J\x9d52;c;aGk=\x9c",
-    "[@click=app.quit]x[/]",
-    "[/INST]",
-    "[bold]b[/bold]",
-    "\u202eevil",
-    "\ud800",
-    "\u200b" * 500,
-    "\x1b",
-    "[2J",
-]
+HOSTILE = {
+    "osc": "\x1b]52;c;aGk=\x07 \x1b]0;title\x07 \x1b]8;;http://x\x1b\\",
+    "csi": "\x1b[2J \x1b[6n \x1bc \x1b[",
+    "c1": "\x9b2J \x9d52;c;aGk=\x9c \x90",
+    "markup": "[@click=app.quit]x[/] [/INST] [bold]b[/bold] [",
+    "unicode": "\u202eevil \ud800 \u200b\u200b e\u0301\u0301 \U0001f469\u200d\U0001f692",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -58,6 +50,11 @@ def reply_of(app: ChatApp) -> ReplyView:
     view = app.transcript.newest
     assert view is not None
     return view
+
+
+def written(app: ChatApp) -> int:
+    """Count the tokens of the newest reply that are on the screen."""
+    return 0 if app.transcript.newest is None else len(app.transcript.newest.tokens)
 
 
 async def test_an_empty_chat_says_what_to_do() -> None:
@@ -101,7 +98,7 @@ async def test_nothing_is_sent_while_a_reply_is_written() -> None:
     app = ChatApp(source)
     async with app.run_test() as pilot:
         await say(pilot, "one")
-        await until(pilot, lambda: len(reply_of(app).tokens) == 2)
+        await until(pilot, lambda: written(app) == 2)
         await say(pilot, "two")
         assert app.prompt.value == "two"
         assert len(source.asked) == 1
@@ -114,7 +111,7 @@ async def test_stopping_keeps_the_partial_reply(key: str) -> None:
     app = chat(reply)
     async with app.run_test(size=(100, 30)) as pilot:
         await say(pilot, "hello")
-        await until(pilot, lambda: len(reply_of(app).tokens) == 5)
+        await until(pilot, lambda: written(app) == 5)
         await sees(pilot, "● writing")
         await pilot.press(key)
         await until(pilot, lambda: app.state == "stopped")
@@ -132,6 +129,7 @@ async def test_stopping_before_the_first_token_leaves_a_chat_that_goes_on() -> N
     app = ChatApp(source)
     async with app.run_test() as pilot:
         await say(pilot, "hello")
+        await until(pilot, lambda: app.state == "writing")
         await pilot.press("escape")
         await until(pilot, lambda: app.state == "stopped")
         await ask(pilot, "again")
@@ -171,7 +169,7 @@ async def test_a_message_that_could_not_be_answered_comes_back_to_the_prompt() -
         assert app.prompt.value == "a long message"
 
 
-@pytest.mark.parametrize("text", HOSTILE)
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
 async def test_hostile_text_is_inert_wherever_it_stands(text: str) -> None:
     """A model, a bank file and a plugin may all be made to say what a terminal would obey."""
     bank = BankInfo(
@@ -246,7 +244,7 @@ async def test_a_new_chat_in_mid_reply_stops_it_and_shows_none_of_it() -> None:
     app = chat(first, ScriptedReply([token("Fresh")]))
     async with app.run_test(size=(100, 30)) as pilot:
         await say(pilot, "hello")
-        await until(pilot, lambda: len(reply_of(app).tokens) == 5)
+        await until(pilot, lambda: written(app) == 5)
         await pilot.press("ctrl+n")
         await until(pilot, lambda: app.state == "ready")
         assert first.over.is_set()
@@ -261,7 +259,7 @@ async def test_quitting_in_mid_reply_stops_the_model() -> None:
     app = chat(reply)
     async with app.run_test() as pilot:
         await say(pilot, "hello")
-        await until(pilot, lambda: len(reply_of(app).tokens) == 5)
+        await until(pilot, lambda: written(app) == 5)
         await pilot.press("ctrl+q")
     assert reply.over.wait(5)
     assert reply.cancelled.is_set()
@@ -356,7 +354,7 @@ async def test_help_opens_over_a_reply_that_goes_on() -> None:
         await say(pilot, "hello")
         await pilot.press("f1")
         await until(pilot, lambda: isinstance(app.screen, HelpScreen))
-        await until(pilot, lambda: len(reply_of(app).tokens) == 5)
+        await until(pilot, lambda: written(app) == 5)
         await sees(pilot, "stop the reply")
         await pilot.press("escape")
         await until(pilot, lambda: not isinstance(app.screen, HelpScreen))
@@ -398,7 +396,7 @@ async def test_reading_back_is_not_disturbed_by_new_tokens() -> None:
         assert "line 59" in shown(app), "the end is in sight"
         await say(pilot, "second")
         await pilot.press("pageup", "pageup", "pageup")
-        await until(pilot, lambda: len(reply_of(app).tokens) == 50)
+        await until(pilot, lambda: written(app) == 50)
         assert app.transcript.scroll_y < app.transcript.max_scroll_y - 2
 
 

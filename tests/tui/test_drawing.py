@@ -8,8 +8,8 @@ from textual.color import Color
 
 from emowatch.labels import EKMAN7
 from emowatch.records import Scores
-from emowatch.tui.app import NIGHT
 from emowatch.tui.palette import DARK, LIGHT, Palette
+from emowatch.tui.styles import NIGHT
 from emowatch.tui.summary import listed, mean_scores
 from emowatch.tui.traces import BETWEEN_REPLIES, bar, sparkline
 from tests.tui.scripted import moods
@@ -54,9 +54,9 @@ def test_without_colour_there_is_no_style() -> None:
 
 def test_a_sparkline_has_a_fixed_scale_and_shows_the_newest() -> None:
     """A line that is stretched to its own highest value would make noise look like feeling."""
-    assert sparkline([0.0, 0.1], 9) == " ▁"
-    assert sparkline([1.0, 0.5, 0.0], 2) == "▄ "
-    assert sparkline([0.5, None, 2.0, -1.0], 9) == f"▄{BETWEEN_REPLIES}█ "
+    assert sparkline([0.0, 0.1, 0.13], 9) == "▁▁▂"
+    assert sparkline([1.0, 0.5, 0.0], 2) == "▅▁"
+    assert sparkline([0.5, None, 2.0, -1.0], 9) == f"▅{BETWEEN_REPLIES}█▁"
     assert sparkline([], 3) == ""
     assert sparkline([0.5], 0) == ""
 

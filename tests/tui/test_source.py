@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
 import emowatch.streaming
-from emowatch.records import Turn
+import emowatch.watching
+from emowatch.records import ReplyToken
 from emowatch.tui import run_chat
 from emowatch.tui.app import ChatApp
 from emowatch.tui.run import ReplyRun
@@ -16,41 +18,81 @@ from emowatch.tui.source import ModelSource
 from tests.tui.scripted import ALARM, TONE, ScriptedReply, ScriptedSource, moods
 
 
-def test_a_model_source_asks_for_what_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
+class FakeWatch:
+    """An open session that counts how often it was opened and closed."""
+
+    def __init__(self) -> None:
+        """Start closed."""
+        self.entered = self.left = 0
+        self.trace = SimpleNamespace(turns=[])
+
+    def __enter__(self) -> Self:
+        """Open."""
+        self.entered += 1
+        return self
+
+    def __exit__(self, *why: object) -> None:
+        """Close."""
+        self.left += 1
+
+
+class FakeStream:
+    """What `emowatch.streaming.answer` gives."""
+
+    alarms = (ALARM,)
+
+    def __init__(self) -> None:
+        """Start a reply."""
+        self.turn: Any = None
+        self.cancelled = False
+
+    def __iter__(self) -> Iterator[ReplyToken]:
+        """Give a few tokens and end."""
+        yield from moods()
+        self.turn = SimpleNamespace(finish_reason="length")
+
+    def cancel(self) -> None:
+        """Note it."""
+        self.cancelled = True
+
+
+def test_a_model_source_holds_one_session_for_the_whole_chat(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """System prompt first, then the dialogue; options reach generate unchanged."""
-    asked: dict[str, Any] = {}
-    ended = SimpleNamespace(finish_reason="length")
+    watch = FakeWatch()
+    asked: list[dict[str, Any]] = []
+    streams = [FakeStream(), FakeStream()]
 
-    class Stream:
-        trace = SimpleNamespace(alarms=[ALARM])
-        turn: Turn | None = None
+    def answer(watcher: Any, messages: Any, **options: Any) -> FakeStream:
+        assert watcher is watch
+        asked.append({"messages": messages, **options})
+        return streams[len(asked) - 1]
 
-        def __iter__(self) -> Any:
-            yield from moods()
-            self.turn = ended  # type: ignore[assignment]
-
-        def cancel(self) -> None:
-            asked["cancelled"] = True
-
-    def stream(model: Any, tokenizer: Any, messages: Any, **options: Any) -> Stream:
-        asked.update(messages=messages, **options)
-        return Stream()
-
-    monkeypatch.setattr(emowatch.streaming, "stream", stream)
+    monkeypatch.setattr(emowatch.streaming, "answer", answer)
+    monkeypatch.setattr(emowatch.watching, "watch", lambda *_, **__: watch)
     loaded: Any = SimpleNamespace(model="m", tokenizer="t", name="some-model")
     bank: Any = SimpleNamespace(info=TONE)
-    source = ModelSource(loaded, [bank], system="Be kind.", max_new_tokens=9, temperature=0.5)
+    source = ModelSource(
+        loaded, [bank], system="Be kind.", max_new_tokens=9, seed=7, temperature=0.5
+    )
     assert source.model_name == "some-model"
     assert source.banks == (TONE,)
     reply = source.reply([{"role": "user", "content": "hi"}])
     assert reply.finish_reason is None
     assert [token.text for token in reply] == [token.text for token in moods()]
     reply.cancel()
+    assert streams[0].cancelled
     assert reply.finish_reason == "length"
     assert list(reply.alarms) == [ALARM]
-    assert asked["messages"][0] == {"role": "system", "content": "Be kind."}
-    assert (asked["max_new_tokens"], asked["temperature"]) == (9, 0.5)
-    assert asked["cancelled"]
+    watch.trace.turns.append("the first")
+    source.reply([{"role": "user", "content": "again"}])
+    source.close()
+    source.close()
+    assert asked[0]["messages"][0] == {"role": "system", "content": "Be kind."}
+    assert [options["seed"] for options in asked] == [7, 8]
+    assert (asked[0]["max_new_tokens"], asked[0]["temperature"]) == (9, 0.5)
+    assert (watch.entered, watch.left) == (1, 1)
 
 
 def test_a_reply_that_is_stopped_before_it_began_is_stopped_all_the_same() -> None:

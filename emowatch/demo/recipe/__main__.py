@@ -38,7 +38,7 @@ def main(data: Path, work: Path, only: tuple[str, ...], **given: int) -> None:
     wanted = only or STAGES
     tokenizer = stages.make_tokenizer(plan)
     model = stages.new_model(plan)
-    if "pretrain" in wanted:
+    if {"pretrain", "finetune"} & set(wanted):  # at once where it is done; its weights are needed
         stages.pretrain(plan, model, tokenizer)
     if "finetune" in wanted:
         stages.finetune(plan, model, tokenizer)

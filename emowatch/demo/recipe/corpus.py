@@ -31,9 +31,10 @@ STORY_REQUESTS = (
 def half(text: str) -> Literal["model", "bank"]:
     """Assign a text to the half that trains the demo model or the half that trains banks.
 
-    The split hangs on the text alone, so that duplicates never straddle it.
+    The split hangs on the text alone, so that duplicates never straddle it; nor does a text as
+    it is in its file and the same text tidied.
     """
-    first = hashlib.sha256(" ".join(text.lower().split()).encode()).digest()[0]
+    first = hashlib.sha256(tidy(text).lower().encode()).digest()[0]
     return "model" if first % 2 == 0 else "bank"
 
 

@@ -55,7 +55,7 @@ def held_out_messages(
 
 @torch.no_grad()
 def answer(
-    model: LlamaForCausalLM,
+    model: Any,
     tokenizer: PreTrainedTokenizerFast,
     messages: Sequence[str],
     system: str | None = None,
@@ -66,7 +66,7 @@ def answer(
     start = [{"role": "system", "content": system}] if system else []
     dialogues = [[*start, {"role": "user", "content": message}] for message in messages]
     for first in range(0, len(dialogues), 20):
-        inputs = tokenizer.apply_chat_template(
+        inputs: Any = tokenizer.apply_chat_template(
             dialogues[first : first + 20],
             add_generation_prompt=True,
             return_tensors="pt",

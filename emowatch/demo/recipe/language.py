@@ -73,11 +73,12 @@ def encode(
     What the assistant says weighs 1, what the user says `user_weight`, markup of others 0.
     """
     core = tokenizer.backend_tokenizer
-    ids, weights = [core.token_to_id(BOS)], [0.0]
+    special = {token: number for number, token in enumerate(SPECIAL_TOKENS)}  # as trained
+    ids, weights = [special[BOS]], [0.0]
     for role, text in document:
-        content = [*core.encode(text, add_special_tokens=False).ids, core.token_to_id(END)]
+        content = [*core.encode(text.strip(), add_special_tokens=False).ids, special[END]]
         weight = {"assistant": 1.0, "user": user_weight, "system": 0.0}[role]
-        ids += [core.token_to_id(ROLE_TOKENS[role]), *content]
+        ids += [special[ROLE_TOKENS[role]], *content]
         weights += [0.0, *[weight] * len(content)]
     return ids, weights
 

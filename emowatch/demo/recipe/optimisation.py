@@ -6,9 +6,7 @@ was killed goes on with exactly the batches it would have seen.
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -16,11 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import LlamaForCausalLM
 
 Batches = Callable[[int], tuple[Tensor, Tensor]]
+CHECKPOINT = "checkpoint.safetensors"
 CHECKPOINT_EVERY = 50
 
 
@@ -127,16 +127,19 @@ def _checkpoint(
         for index, state in optimiser.state_dict()["state"].items():
             for name, value in state.items():
                 tensors[f"optimiser{number}/{index}/{name}"] = torch.as_tensor(value)
-    temporary = folder / f"checkpoint.{os.getpid()}.tmp"
-    save_file(tensors, temporary, metadata={"step": json.dumps(step)})
-    temporary.replace(folder / "checkpoint.safetensors")
-    (folder / "step").write_text(str(step), encoding="utf-8")
+    temporary = folder / "checkpoint.part"
+    save_file(tensors, temporary, metadata={"step": str(step)})
+    temporary.replace(folder / CHECKPOINT)
 
 
 def _resume(model: LlamaForCausalLM, optimisers: list[torch.optim.Optimizer], folder: Path) -> int:
-    if not (folder / "step").exists():
+    path = folder / CHECKPOINT
+    if not path.exists():
         return 0
-    tensors = load_file(folder / "checkpoint.safetensors")
+    # The step is read from the same file: beside it, a kill between the two would part them.
+    with safe_open(path, framework="pt") as file:
+        step = int(file.metadata()["step"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}
     weights = {k[6:]: v for k, v in tensors.items() if k.startswith("model/")}
     model.load_state_dict(weights, strict=False)
     for number, optimiser in enumerate(optimisers):
@@ -146,4 +149,4 @@ def _resume(model: LlamaForCausalLM, optimisers: list[torch.optim.Optimizer], fo
                 _, index, name = key.split("/")
                 state.setdefault(int(index), {})[name] = value
         optimiser.load_state_dict(optimiser.state_dict() | {"state": state})
-    return int((folder / "step").read_text(encoding="utf-8"))
+    return step

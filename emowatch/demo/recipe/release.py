@@ -23,7 +23,9 @@ def release_model(plan: stages.Plan) -> None:
     weights = {k.removeprefix("model/"): v for k, v in stored.items() if k.startswith("model/")}
     missing, _ = model.load_state_dict(weights, strict=False)
     assert missing == ["lm_head.weight"], missing  # tied to the embedding
-    model.to(torch.bfloat16).float().eval()  # judged as it is shipped
+    for parameter in model.parameters():  # judged as it is shipped
+        parameter.data = parameter.data.to(torch.bfloat16).float()
+    model.eval()
     held_out = stages.user_messages(plan.data / "goemotions/ekman/test.tsv", None)
     judged = judge(model, tokenizer, held_out, plan.work / "judged.jsonl")
     figures = {
@@ -33,7 +35,8 @@ def release_model(plan: stages.Plan) -> None:
         "parameters": sum(p.numel() for p in model.parameters()),
     }
     folder = demo.path()
-    model.to(torch.bfloat16).save_pretrained(folder)
+    model.bfloat16().save_pretrained(folder)
+    (folder / "model.safetensors").chmod(0o644)  # safetensors leaves it readable to its owner only
     tokenizer.save_pretrained(folder)
     (folder / "figures.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     (folder / "README.md").write_text(render_card(figures), encoding="utf-8")

@@ -97,7 +97,7 @@ def pretrain(plan: Plan, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizer
     rows = torch.from_numpy(held_out.astype(np.int64))
     summary = {
         "tokens": steps * plan.rows_per_step * ROW,
-        "distinct_tokens": int(ids.size),
+        "distinct_tokens": min(int(ids.size), steps * plan.rows_per_step * ROW),
         "held_out_tokens": int(rows.numel()),
         "held_out_loss": evaluate(model, rows, (rows > 1).float()),
     }

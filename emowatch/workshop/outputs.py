@@ -1,0 +1,110 @@
+"""What a training run leaves beside its bank, and what is checked before it begins."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from emowatch.bank.card import BankCard
+from emowatch.bank.files import MAX_FILE
+from emowatch.errors import EmowatchError, TrainingError, UsageError
+from emowatch.text import clean_line, is_printable
+from emowatch.workshop.corpora import Corpus, read_corpus
+from emowatch.workshop.extraction import discard
+from emowatch.workshop.options import TrainOptions
+from emowatch.workshop.preparation import REPLIES_FILE
+from emowatch.workshop.training import preset
+
+RUN_FILE = "run.json"
+STATES_FOLDER = "states"
+MAX_NAME = 250
+"""The card takes 300, and the shuffled heads' name is longer than the bank's."""
+
+
+def check_output(out: Path, option: str = "--out") -> None:
+    """Refuse an output folder that cannot be written to, before any work is done.
+
+    Raises:
+        UsageError: saying why.
+    """
+    if out.exists() and not out.is_dir():
+        raise UsageError(
+            f"Could not write to {str(out)!r}: it is a file, and {option} names a folder."
+        )
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        probe = out / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UsageError(
+            f"Could not write to {str(out)!r}: {error.strerror}. Choose another folder with "
+            f"{option}."
+        ) from error
+
+
+def checked_name(name: str) -> str:
+    """Refuse a name that the card would refuse after all the work."""
+    if not 1 <= len(name) <= MAX_NAME or not is_printable(name):
+        raise UsageError(
+            f"Could not name a bank {clean_line(repr(name), 80)}: a name has 1 to {MAX_NAME} "
+            "printable characters. Choose one with --name."
+        )
+    return name
+
+
+def check_size(options: TrainOptions, n_layers: int, width: int, n_labels: int) -> None:
+    """Refuse heads that a bank file could not hold, before any work is done.
+
+    Raises:
+        UsageError: saying how to make them smaller.
+    """
+    hidden = options.hidden or preset(options.preset).hidden
+    first = n_labels if options.head == "linear" else hidden
+    size = 4 * n_layers * width * (first + n_labels)  # the heads, and a direction for each label
+    if size > MAX_FILE:
+        raise UsageError(
+            f"Could not make this bank: its heads would take {size / 2**20:.0f} MiB, and a bank "
+            f"has at most {MAX_FILE // 2**20}. Take fewer layers with --layers, or a smaller "
+            "--hidden."
+        )
+
+
+def write_run(out: Path, corpus: Corpus, reading: Mapping[str, Any]) -> None:
+    """Note where the training data lies, for the text baseline of a later evaluation."""
+    local = Path(corpus.source)
+    source = str(local.resolve()) if local.exists() else corpus.source
+    record = {"corpus": dict(reading) | {"source": source}}
+    try:
+        (out / RUN_FILE).write_text(json.dumps(record, indent=1), encoding="utf-8")
+    except OSError as error:
+        raise TrainingError(
+            f"Could not write to {clean_line(str(out))!r}: {error.strerror}. The states are kept; "
+            "run the same command again."
+        ) from error
+
+
+def recorded_training(folder: Path | None, card: BankCard) -> Corpus | None:
+    """Open the texts a bank learned from, where its folder still tells and they are unchanged."""
+    path = folder / RUN_FILE if folder is not None else None
+    if path is None or not path.exists():
+        return None
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        corpus = read_corpus(**record["corpus"] | {"min_per_class": 0, "labels": card.labels})
+    except (EmowatchError, OSError, ValueError, LookupError, TypeError):
+        return None  # the texts are gone, or somebody has edited the record
+    return corpus if corpus.sha256 == card.data.sha256 else None
+
+
+def clear_work(work: Path) -> None:
+    """Remove what a run kept, and the folder if nothing of anybody else's is in it."""
+    try:
+        discard(work / STATES_FOLDER)
+        (work / REPLIES_FILE).unlink(missing_ok=True)
+        if not any(work.iterdir()):
+            work.rmdir()
+    except OSError:  # the bank is written; what is left is only in the way
+        return

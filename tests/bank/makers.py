@@ -1,0 +1,141 @@
+"""Banks for tests: random numbers under a card that says so."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from emowatch.bank.card import (
+    BankCard,
+    Evaluation,
+    Fingerprints,
+    LayerMetrics,
+    OffsetMetrics,
+    TrainingData,
+)
+from emowatch.bank.files import FORMAT
+from emowatch.bank.heads import MAX_OFFSET, SHAPES
+
+HIDDEN, EMBEDDING = 5, 3
+
+
+def make_evaluation(**changes: Any) -> Evaluation:
+    """Invent metrics for layers 1 and 2 and the labels of `make_card`."""
+    metrics = [
+        LayerMetrics(
+            layer=layer,
+            balanced_accuracy=0.5 + layer / 8,
+            balanced_accuracy_interval=(0.5, 0.875),
+            macro_f1=0.612,
+            macro_f1_interval=(0.598, 0.701),
+            ece=0.043,
+            ece_interval=(0.021, 0.065),
+            shuffled_balanced_accuracy=None if layer == 1 else 0.489,
+        )
+        for layer in (1, 2)
+    ]
+    known: dict[str, Any] = {
+        "data": "made-up dialogues",
+        "sha256": "e" * 64,
+        "n": 240,
+        "rows": 480,
+        "per_class_rows": {"anger": 240, "joy": 240},
+        "chance": 0.5,
+        "tfidf_balanced_accuracy": 0.577,
+        "tfidf_balanced_accuracy_interval": (0.531, 0.623),
+        "layers": tuple(metrics),
+        "precision": {"anger": 0.741, "joy": 0.763},
+        "recall": {"anger": 0.782, "joy": 0.719},
+        "confusion": ((188, 52), (67, 173)),
+        "by_offset": (
+            OffsetMetrics(
+                first=1,
+                last=64,
+                n=117,
+                balanced_accuracy=0.688,
+                balanced_accuracy_interval=(0.604, 0.772),
+                ece=0.087,
+            ),
+        ),
+        "note": "Nobody said any of this.",
+    }
+    return Evaluation(**known | changes)
+
+
+def make_card(**changes: Any) -> BankCard:
+    """Write the card of a small bank; any field can be another."""
+    known: dict[str, Any] = {
+        "name": "mood",
+        "model": "owner/tiny",
+        "revision": "main",
+        "d_model": 4,
+        "n_layers": 2,
+        "fingerprints": Fingerprints(config="c" * 64, tokenizer="t" * 64),
+        "layers": (1, 2),
+        "primary": 2,
+        "labels": ("anger", "joy"),
+        "target": "user",
+        "head": "linear",
+        "readout": "last_prompt_token",
+        "template": True,
+        "offsets": (0, 64),
+        "bins": (0, 1, 64),
+        "data": TrainingData(
+            source="made-up dialogues",
+            sha256="d" * 64,
+            licence="CC0-1.0",
+            examples=960,
+            quarantined={"empty": 3},
+            split="by speaker, 80/20",
+            per_class={"anger": 480, "joy": 480},
+        ),
+        "training": {"seed": 7, "solver": "adam", "weight_decay": 0.01},
+        "evaluation": make_evaluation(),
+        "licence": "apache-2.0",
+        "notes": ("It has not seen a person.",),
+        "versions": {"emowatch": "0.1.0"},
+    }
+    return BankCard(**known | changes)
+
+
+def make_tensors(card: BankCard, seed: int = 0, dtype: Any = torch.float32) -> dict[str, Tensor]:
+    """Draw the tensors that a card promises, with directions."""
+    generator = torch.Generator().manual_seed(seed)
+    sizes = {
+        "layers": len(card.layers),
+        "labels": len(card.labels),
+        "d_model": card.d_model,
+        "bins": len(card.bins),
+        "offsets": MAX_OFFSET + 1,
+        "hidden": HIDDEN,
+        "embedding": EMBEDDING,
+    }
+    axes = dict(SHAPES[card.head]) | {"direction": "layers labels d_model"}
+    tensors = {
+        name: torch.randn([sizes[axis] for axis in of.split()], generator=generator).to(dtype)
+        for name, of in axes.items()
+    }
+    shape = sizes["layers"], sizes["bins"]
+    tensors["temperature"] = (torch.rand(shape, generator=generator) + 0.5).to(dtype)
+    return tensors
+
+
+def pack(header: Mapping[str, Any] | bytes, data: bytes) -> bytes:
+    """Put a safetensors file together by hand, whatever is in it."""
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + data
+
+
+def unpack(content: bytes) -> tuple[dict[str, Any], bytes]:
+    """Take a safetensors file apart into its header and data."""
+    size = int.from_bytes(content[:8], "little")
+    return json.loads(content[8 : 8 + size]), content[8 + size :]
+
+
+def metadata(card: BankCard) -> dict[str, str]:
+    """Write what stands in the header beside the tensors."""
+    return {"format": FORMAT, "emowatch.schema": "1", "emowatch.card": card.to_json()}

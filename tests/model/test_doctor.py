@@ -1,0 +1,308 @@
+"""The doctor: healthy models pass, each defect is named with what it does to scores."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer
+
+from emowatch.model import doctor
+from emowatch.model.doctor import Certificate, Check, examine, render_table
+from tests.model.zoo import FAMILIES, hook_count, make_model, random_ids
+
+
+def finding(certificate: Certificate, name: str) -> Check:
+    """Give one check by its name."""
+    return next(check for check in certificate.checks if check.name == name)
+
+
+def failures(certificate: Certificate) -> set[str]:
+    """Name the checks that failed."""
+    return {check.name for check in certificate.checks if not check.passed}
+
+
+# Health
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_healthy_model_of_any_family_passes(
+    family: str, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """A doctor that finds fault with everybody is not asked again."""
+    certificate = examine(make_model(family), tiny_tokenizer, name=family)
+    assert certificate.passed, render_table(certificate)
+    assert certificate.model == family
+    assert (certificate.dtype, certificate.device) == ("float32", "cpu")
+    assert finding(certificate, "hidden_states parity").measured == 0.0
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_passes_within_wider_limits(
+    dtype: str, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """Most models are served so."""
+    certificate = examine(make_model("llama").to(getattr(torch, dtype)), tiny_tokenizer)
+    assert certificate.passed, render_table(certificate)
+    assert certificate.dtype == dtype
+
+
+def test_the_segments_that_were_learned_are_told(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+    """Whoever wonders why all is `user` finds the reason here."""
+    told = finding(examine(make_model("llama"), tiny_tokenizer), "chat template")
+    assert told.measured == "segments: system, user, reply, special"
+    tiny_tokenizer.chat_template = None
+    told = finding(examine(make_model("llama"), tiny_tokenizer), "chat template")
+    assert told.passed
+    assert "no chat template" in str(told.measured)
+
+
+def test_a_model_without_a_tokenizer_can_be_examined() -> None:
+    """Everything but the template is a matter of the model alone."""
+    assert examine(make_model("llama"), None).passed
+
+
+def test_a_small_vocabulary_is_enough() -> None:
+    """The prompt is made of what there is."""
+    assert examine(make_model("llama", vocab_size=5), None).passed
+
+
+def test_the_prompt_avoids_special_tokens(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+    """A model may do anything after a token that ends the text."""
+    patient = doctor._Patient(make_model("llama"), tiny_tokenizer, None)
+    ids = patient.prompt()
+    assert ids.shape == (1, doctor.PROMPT_TOKENS)
+    assert not set(ids[0].tolist()) & set(tiny_tokenizer.all_special_ids)
+    assert len(set(ids[0].tolist())) == doctor.PROMPT_TOKENS
+
+
+# Left as found
+
+
+def test_the_model_is_left_as_it_was_found(
+    tiny_model: LlamaForCausalLM, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """Its mode, hooks, weights, gradients and the random numbers belong to the user."""
+    tiny_model.train()
+    tiny_model.model.layers[1].eval()
+    tiny_model.model.layers[0].register_forward_hook(lambda *_: None)
+    before, hooks = (
+        {k: v.clone() for k, v in tiny_model.state_dict().items()},
+        hook_count(tiny_model),
+    )
+    generation = tiny_model.generation_config.to_dict()
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    examine(tiny_model, tiny_tokenizer)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert hook_count(tiny_model) == hooks
+    assert tiny_model.training
+    assert not tiny_model.model.layers[1].training
+    assert all(torch.equal(v, before[k]) for k, v in tiny_model.state_dict().items())
+    assert all(p.grad is None and p.requires_grad for p in tiny_model.parameters())
+    assert tiny_model.generation_config.to_dict() == generation
+
+
+@pytest.mark.parametrize("asked_before", [True, False])
+@torch.no_grad()
+def test_hidden_states_are_still_reported_afterwards(asked_before: bool) -> None:
+    """transformers 5 captures them by hooks and a flag; one without the other would break it."""
+    model, ids = make_model("llama"), random_ids(1, 4)
+    if asked_before:
+        model(ids, output_hidden_states=True)
+    hooks = hook_count(model)
+    examine(model, None)
+    assert hook_count(model) == hooks
+    assert len(model(ids, output_hidden_states=True).hidden_states) == 4
+
+
+# Illness
+
+
+def test_weights_that_are_nan_are_named() -> None:
+    """A conversion gone wrong shows first as scores that are all alike."""
+    model = make_model("llama")
+    with torch.no_grad():
+        model.model.layers[1].mlp.up_proj.weight[0, 0] = math.nan
+        model.model.norm.weight[0] = math.inf
+    certificate = examine(model, None)
+    assert "finite weights" in failures(certificate)
+    named = finding(certificate, "finite weights")
+    assert named.measured == "model.layers.1.mlp.up_proj.weight and 1 more"
+    assert "States turn into NaN" in named.meaning
+    json.dumps(certificate.to_json(), allow_nan=False)
+
+
+def test_a_block_that_changes_its_input_in_place_is_found() -> None:
+    """Then the state that is scored is no longer the state that was read in training."""
+
+    class GreedyLayer(LlamaDecoderLayer):
+        def forward(self, hidden_states: Any, *args: Any, **kwargs: Any) -> Any:
+            result = super().forward(hidden_states, *args, **kwargs)
+            hidden_states += 1.0
+            return result
+
+    model = make_model("llama")
+    model.model.layers[1].__class__ = GreedyLayer
+    certificate = examine(model, None)
+    assert "offline parity" in failures(certificate)
+    assert "changes its input in place" in finding(certificate, "offline parity").meaning
+
+
+def test_a_block_that_is_run_past_its_hooks_is_found() -> None:
+    """Some optimisers call forward themselves; nothing fires then."""
+
+    class DeafLayer(LlamaDecoderLayer):
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            return self.forward(*args, **kwargs)
+
+    model = make_model("llama")
+    model.model.layers[1].__class__ = DeafLayer
+    certificate = examine(model, None)
+    assert "hooks fire" in failures(certificate)
+    heard = finding(certificate, "hooks fire")
+    assert "The hooks of layers [1] did not fire" in str(heard.measured)
+    assert "no state to score" in heard.meaning
+
+
+@pytest.mark.parametrize("path", ["model.leyers", "lm_head"])
+def test_a_wrong_path_fails_every_check_that_needs_the_blocks(path: str) -> None:
+    """Each says the same in its place, and none of them crashes."""
+    certificate = examine(make_model("llama"), None, blocks=path)
+    assert {"blocks", "hooks fire", "cached decoding", "generate unchanged"} <= failures(
+        certificate
+    )
+    assert "finite weights" not in failures(certificate)
+    assert path in str(finding(certificate, "blocks").measured)
+    assert certificate.dtype == "unknown"
+
+
+def test_a_path_to_blocks_that_never_run_is_found() -> None:
+    """A model may hold a second stack, such as that of a draft head."""
+    model = make_model("llama")
+    model.model.spare = make_model("llama", seed=1).model.layers
+    certificate = examine(model, None, blocks="model.spare")
+    assert not finding(certificate, "hooks fire").passed
+
+
+def test_a_path_to_a_part_of_the_blocks_is_found() -> None:
+    """Layers would be numbered wrongly by as many as are left out."""
+    model = make_model("llama")
+    model.model.some = nn.ModuleList(list(model.model.layers)[1:])
+    certificate = examine(model, None, blocks="model.some")
+    assert {"blocks", "hidden_states parity"} <= failures(certificate)
+    assert finding(certificate, "blocks").limit == "3 blocks"
+
+
+def test_a_model_in_training_mode_is_told_so() -> None:
+    """With dropout the same text has other scores each time."""
+    model = make_model("gpt2", resid_pdrop=0.5).train()
+    certificate = examine(model, None)
+    assert {"mode", "offline parity"} <= failures(certificate)
+    assert "model.eval()" in finding(certificate, "mode").meaning
+
+
+def test_a_model_whose_rows_mix_is_found() -> None:
+    """A text's score must not depend on who else is in the batch."""
+
+    class MixingLayer(LlamaDecoderLayer):
+        def forward(self, hidden_states: Any, *args: Any, **kwargs: Any) -> Any:
+            mixed = hidden_states + hidden_states.mean(0, keepdim=True)
+            return super().forward(mixed, *args, **kwargs)
+
+    model = make_model("llama")
+    model.model.layers[0].__class__ = MixingLayer
+    assert failures(examine(model, None)) == {"batch rows"}
+
+
+def test_a_model_that_sees_its_padding_is_found() -> None:
+    """GPT-2 without position ids was the first; a model may also ignore them."""
+    model = make_model("gpt2")
+    whole = model.transformer.wpe.forward
+    positions = torch.arange(256)
+    model.transformer.wpe.forward = lambda ids: whole(positions[: ids.shape[-1]][None])
+    assert {"left padding", "cached decoding"} <= failures(examine(model, None))
+
+
+def test_a_compiled_model_is_told_so() -> None:
+    """The commonest reason for a trace without tokens."""
+    model = make_model("llama")
+    model.compile(backend="eager")
+    certificate = examine(model, None)
+    assert "hooks fire" in failures(certificate)
+    assert "is compiled" in str(finding(certificate, "hooks fire").measured)
+
+
+def test_a_way_of_generating_that_cannot_be_watched_is_found() -> None:
+    """Some models ask for a static cache in their generation config."""
+    model = make_model("llama")
+    model.generation_config.cache_implementation = "static"
+    certificate = examine(model, None)
+    assert failures(certificate) == {"generate unchanged"}
+    assert "static caches" in str(finding(certificate, "generate unchanged").measured)
+
+
+def test_an_encoder_decoder_model_fails_without_a_crash() -> None:
+    """The doctor is asked about any model."""
+    import transformers
+
+    config = transformers.T5Config(vocab_size=64, d_model=32, num_layers=2, num_heads=4, d_ff=32)
+    certificate = examine(transformers.T5ForConditionalGeneration(config).eval(), None)
+    assert "encoder-decoder" in str(finding(certificate, "blocks").measured)
+
+
+def test_something_that_is_no_language_model_fails_without_a_crash() -> None:
+    """Nor is any module refused a diagnosis."""
+    certificate = examine(nn.Linear(2, 2), None)
+    assert not certificate.passed
+    assert "num_hidden_layers" in str(finding(certificate, "blocks").measured)
+
+
+# The certificate
+
+
+def test_a_certificate_survives_json(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+    """It is kept with every session and every trace."""
+    certificate = examine(make_model("llama"), tiny_tokenizer, name="tiny")
+    table = certificate.to_json()
+    assert json.loads(json.dumps(table, allow_nan=False)) == table
+    checks = tuple(Check(**check) for check in table.pop("checks"))
+    assert table.pop("passed") is True
+    assert Certificate(**table, checks=checks) == certificate
+
+
+def test_the_table_shows_what_failed_and_what_it_means() -> None:
+    """A reader wants the verdict, the number and its consequence."""
+    sick = examine(make_model("llama"), None, blocks="model.leyers", name="sick")
+    text = render_table(sick)
+    assert text.startswith("sick (LlamaForCausalLM, ")
+    assert "FAILED  blocks " in text
+    assert "Name the list with blocks=." in text
+    assert text.endswith(f"{len(failures(sick))} of {len(sick.checks)} failed.")
+    well = render_table(examine(make_model("llama"), None))
+    assert well.endswith(f"All {len(sick.checks)} checks passed.")
+    assert "hidden_states parity  0 (limit 0)" in well
+
+
+def test_the_table_is_clean() -> None:
+    """Names and errors come from files of strangers."""
+    hostile = "a\x1b[2J\nb"
+    check = Check(name=hostile, passed=False, measured=hostile, limit=hostile, meaning=hostile)
+    certificate = Certificate(
+        model=hostile,
+        model_class=hostile,
+        emowatch="1",
+        transformers="1",
+        torch="1",
+        dtype="float32",
+        device="cpu",
+        checks=(check,),
+    )
+    text = render_table(certificate)
+    assert "\x1b" not in text
+    assert len(text.splitlines()) == 7
