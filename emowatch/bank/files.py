@@ -152,7 +152,9 @@ def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
 def _check_depth(text: str) -> None:
     """Bound the nesting before a recursive parser sees the text."""
     depth = 0
-    for character in re.sub(r'"(?:[^"\\]|\\.)*"', "", text, flags=re.DOTALL):
+    # A text that is not closed is left out to its end: where the pattern cannot fail, it cannot
+    # be made to start again at every quotation mark.
+    for character in re.sub(r'"[^"\\]*(?:\\.[^"\\]*)*"?', "", text, flags=re.DOTALL):
         if character in "[{":
             depth += 1
             if depth > MAX_DEPTH:

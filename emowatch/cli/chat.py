@@ -43,7 +43,8 @@ def command(**given: Any) -> None:
         **sampling(given["sample"], given["temperature"]),
     )
     with closing(source):
-        if sys.stdin.isatty() and sys.stdout.isatty():
+        # Textual draws on stderr, so that must be a terminal as well.
+        if all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)):
             from emowatch.tui import run_chat
 
             code = run_chat(source)

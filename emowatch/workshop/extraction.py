@@ -76,9 +76,10 @@ class Activations:
         passage, offset, place = [], [], []
         for path in self._paths:
             with safe_open(path, framework="pt") as shard:
-                passage.append(shard.get_tensor("passage"))
-                offset.append(shard.get_tensor("offset"))
-                place.append(shard.get_tensor("place"))
+                # A tensor as it is given keeps the whole file in memory.
+                passage.append(shard.get_tensor("passage").clone())
+                offset.append(shard.get_tensor("offset").clone())
+                place.append(shard.get_tensor("place").clone())
         found, places = torch.cat(passage), torch.cat(place)
         self._order = torch.argsort(found.long() * (int(places.max()) + 1) + places.long())
         self.passage = found[self._order].long()

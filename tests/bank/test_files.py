@@ -10,6 +10,7 @@ import json
 import os
 import random
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -281,6 +282,14 @@ def test_a_damaged_frame_is_refused(base: bytes, case: str) -> None:
     """Each of these would be an exception of somebody else's, or a number that is none."""
     change, sentence = FRAMES[case]
     assert re.search(re.escape(sentence), refused(change(base)))
+
+
+@pytest.mark.parametrize("piece", [b'\\"', b'"', b"[", b'{"a":', b'"\\', b"\\"])
+def test_no_header_takes_long_to_refuse(piece: bytes) -> None:
+    """A pattern that starts again at every quotation mark would search for hours."""
+    started = time.process_time()
+    refused(pack(b'{"' + piece * (MAX_HEADER // len(piece) - 2), b""))
+    assert time.process_time() - started < 2.0
 
 
 # Tensors against the card

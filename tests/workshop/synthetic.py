@@ -34,9 +34,7 @@ def write_texts(
 
 def read_texts(path: Path, per_class: int = 20, seed: int = 0) -> Corpus:
     """Write such a file and read it as the command line does."""
-    return read_corpus(
-        write_texts(path, per_class, seed), labels=tuple(WORDS), min_per_class=0
-    )
+    return read_corpus(write_texts(path, per_class, seed), labels=tuple(WORDS), min_per_class=0)
 
 
 def random_passages(

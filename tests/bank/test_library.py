@@ -1,0 +1,206 @@
+"""The library of banks: a name, a path, or a hub id, and what is said when it is none."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import pytest
+from huggingface_hub import errors
+from huggingface_hub.errors import (
+    GatedRepoError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+)
+
+from emowatch.bank import ProbeBank, library, list_banks, load_bank
+from emowatch.errors import ProbeFormatError, RetryableError, UsageError
+from tests.bank.makers import make_card, make_tensors
+
+
+@pytest.fixture
+def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Ship two banks, and let no hub answer."""
+    folder = tmp_path / "probes"
+    for name in ("calm-mood", "stormy-mood"):
+        card = make_card(name=name)
+        ProbeBank(card, make_tensors(card)).save(folder / name)
+    monkeypatch.setattr(library, "shipped_folder", lambda: folder)
+    monkeypatch.setenv("EMOWATCH_LOAD_PLUGINS", "")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+def test_shipped_banks_are_opened_by_name(shelf: Path) -> None:
+    """The name is that of the folder."""
+    assert list(list_banks()) == ["calm-mood", "stormy-mood"]
+    assert load_bank("stormy-mood").card.name == "stormy-mood"
+
+
+def test_a_bank_is_opened_by_its_folder_or_file(shelf: Path) -> None:
+    """People complete paths with the tab key, and stop at either."""
+    folder = shelf / "calm-mood"
+    for source in (folder, str(folder), folder / "probe.safetensors", "probes/calm-mood"):
+        assert load_bank(source).card.name == "calm-mood"
+
+
+def test_a_path_in_the_home_folder_is_expanded(
+    shelf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A settings file has no shell to do it."""
+    monkeypatch.setenv("HOME", str(shelf))
+    assert load_bank("~/calm-mood").card.name == "calm-mood"
+
+
+def test_an_unknown_name_suggests_the_nearest_one(shelf: Path) -> None:
+    """Most mistakes are one letter."""
+    with pytest.raises(UsageError) as caught:
+        load_bank("calm-mod")
+    message = str(caught.value)
+    assert "the banks known by name are calm-mood, stormy-mood" in message
+    assert message.endswith("Did you mean 'calm-mood'?")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["zzz", "", "~nobody", "~nobody/bank", "./none", "a/b/c", "a\0b", "x" * 5000, "/none/at"],
+)
+def test_a_name_that_is_nothing_is_refused_without_a_guess(shelf: Path, name: str) -> None:
+    """Neither the hub nor the file system is blamed for it."""
+    with pytest.raises((UsageError, ProbeFormatError)) as caught:
+        load_bank(name)
+    assert "Did you mean" not in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+def test_a_name_is_shown_clean(shelf: Path) -> None:
+    """It may come from a trace or a settings file."""
+    with pytest.raises(UsageError) as caught:
+        load_bank("a\x1b[2Jb")
+    assert "\x1b" not in str(caught.value)
+
+
+def test_a_folder_wins_over_a_shipped_name(shelf: Path) -> None:
+    """What lies in front of the user is what the user means."""
+    card = make_card(name="my own")
+    ProbeBank(card, make_tensors(card)).save("calm-mood")
+    assert load_bank("calm-mood").card.name == "my own"
+
+
+def test_banks_of_plugins_are_listed_after_the_shipped_ones(
+    shelf: Path, monkeypatch: pytest.MonkeyPatch, site: Any
+) -> None:
+    """A plugin adds banks; it does not replace ours."""
+    code = (
+        "from pathlib import Path\n"
+        "from emowatch import hookimpl\n"
+        "@hookimpl\n"
+        "def register_probes(register):\n"
+        f"    register('windy-mood', Path({str(shelf / 'calm-mood')!r}))\n"
+        "    register('calm-mood', Path('/nowhere'))\n"
+    )
+    site.install("weather", code)
+    monkeypatch.setenv("EMOWATCH_LOAD_PLUGINS", "weather")
+    assert list(list_banks()) == ["calm-mood", "stormy-mood", "windy-mood"]
+    assert load_bank("windy-mood").card.name == "calm-mood"
+    assert load_bank("calm-mood").card.name == "calm-mood"
+
+
+def test_banks_of_a_checkout_are_found_beside_the_package() -> None:
+    """An installed wheel carries them inside; the packaging test opens one."""
+    folder = library.shipped_folder()
+    assert folder.name in ("probes", "_probes")
+
+
+# The hub
+
+
+def test_a_hub_id_while_offline_may_be_tried_again(shelf: Path) -> None:
+    """And the message says how to have it at hand the next time."""
+    with pytest.raises(RetryableError, match="hf download somebody/mood-bank") as caught:
+        load_bank("somebody/mood-bank")
+    assert caught.value.exit_code == 3
+
+
+def answer(monkeypatch: pytest.MonkeyPatch, given: Any) -> None:
+    """Let the hub's door answer with a path or an error."""
+
+    def download(*_: Any, **__: Any) -> str:
+        if isinstance(given, Exception):
+            raise given
+        return str(given)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+
+
+class Response:
+    """What the hub's client keeps of an HTTP answer."""
+
+    headers: dict[str, str] = {}  # noqa: RUF012  # read only
+    status_code = 404
+    request = None
+
+
+def hub_error(kind: Any) -> Exception:
+    """Make an error of the hub's client, whatever it takes to build one in this version."""
+    error: Exception = kind.__new__(kind)
+    error.args = ("no",)
+    error.response = Response()  # type: ignore[attr-defined]
+    return error
+
+
+# The client before 1.0 has one name for a file that is not there, wherever it is not.
+NO_SUCH_FILE = getattr(errors, "RemoteEntryNotFoundError", errors.EntryNotFoundError)
+
+
+@pytest.mark.parametrize("kind", [RepositoryNotFoundError, NO_SUCH_FILE])
+def test_a_repository_without_a_bank_is_the_users_to_mend(
+    shelf: Path, monkeypatch: pytest.MonkeyPatch, kind: Any
+) -> None:
+    """Trying again would find as little."""
+    answer(monkeypatch, hub_error(kind))
+    with pytest.raises(UsageError, match=r"no such repository on the hub that holds probe\.safe"):
+        load_bank("somebody/mood-bank")
+
+
+def test_a_gated_bank_says_where_to_accept_its_terms(
+    shelf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is there, and a click away."""
+    answer(monkeypatch, hub_error(GatedRepoError))
+    with pytest.raises(UsageError, match=r"is gated.*https://huggingface\.co/somebody/mood"):
+        load_bank("somebody/mood")
+
+
+@pytest.mark.parametrize("kind", [LocalEntryNotFoundError, ConnectionError, TimeoutError])
+def test_a_hub_that_cannot_be_reached_may_be_tried_again(
+    shelf: Path, monkeypatch: pytest.MonkeyPatch, kind: Any
+) -> None:
+    """The one kind of failure that passes."""
+    answer(monkeypatch, hub_error(kind))
+    with pytest.raises(RetryableError, match="Fetch it once with a connection"):
+        load_bank("somebody/mood")
+
+
+@pytest.mark.parametrize("name", ["a b/c", "-/-", "a/b!"])
+def test_an_impossible_hub_id_is_refused(shelf: Path, name: str) -> None:
+    """The hub's client knows the rules, and no connection is needed."""
+    with pytest.raises(UsageError, match="no such repository on the hub"):
+        load_bank(name)
+
+
+def test_a_bank_from_the_hub_is_read_as_carefully_as_any(
+    shelf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stranger's file is a stranger's file."""
+    answer(monkeypatch, shelf / "calm-mood" / "probe.safetensors")
+    assert load_bank("somebody/mood").card.name == "calm-mood"
+    bad = shelf / "bad"
+    os.mkdir(bad)
+    (bad / "probe.safetensors").write_bytes(b"bad")
+    answer(monkeypatch, bad / "probe.safetensors")
+    with pytest.raises(ProbeFormatError):
+        load_bank("somebody/mood")
