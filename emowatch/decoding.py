@@ -91,6 +91,12 @@ def _checked(variables: Mapping[str, Any]) -> Decoding:
             f"Could not watch generation with cache_implementation={implementation!r}. Use the "
             "default dynamic cache."
         )
+    cache = variables.get("model_kwargs", {}).get("past_key_values")
+    if getattr(cache, "is_compileable", False):
+        raise UnsupportedError(
+            f"Could not watch generation with a {type(cache).__name__}: transformers compiles it "
+            "where it can, and compiled code skips hooks. Use a DynamicCache, or leave it out."
+        )
     # max_new_tokens has become a max_length by now, and holds for max_length alone as well.
     longest = config.max_length
     left = None if longest is None else int(longest) - int(variables["input_ids"].shape[1])

@@ -55,21 +55,18 @@ class WatchStreamer(BaseStreamer):
         self._watch = watcher
         self._inner = inner
         self._on_token = on_token
-        self._in_reply = False
 
     def put(self, value: Tensor) -> None:
-        """Take the prompt first, then one token per row and step."""
-        if self._in_reply:
+        """Take the prompt ``[rows, time]`` first, then tokens ``[rows]``, one per step."""
+        if value.ndim == 1:
             token = self._watch.note_tokens(value.flatten().tolist())
             if token is not None and self._on_token is not None:
                 self._on_token(token)
-        self._in_reply = True
         if self._inner is not None:
             self._inner.put(value)
 
     def end(self) -> None:
         """Finish the turn."""
-        self._in_reply = False
         self._watch.end_turn("cancelled" if self._was_cancelled() else None)
         if self._inner is not None:
             self._inner.end()

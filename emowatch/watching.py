@@ -149,7 +149,9 @@ class _Reader:
         chosen = [states[slot].flatten(0, 1) for slot in self.slots]
         home = chosen[0].device
         self.heads = self.heads.to(home)
-        return self.heads.scores(torch.stack([s.to(home) for s in chosen]), offset)
+        # Under the caller's autocast the heads would be computed in half precision.
+        with torch.autocast(home.type, enabled=False):
+            return self.heads.scores(torch.stack([s.to(home) for s in chosen]), offset)
 
 
 @dataclass(slots=True)
@@ -274,9 +276,11 @@ class Watch:
         for number, row in enumerate(turn.rows):
             spoken = row.text.states
             ended = row.finished or (row.text.ids and row.text.ids[-1] in ends)
-            why: FinishReason = "stop" if ended or spoken != turn.limit else "length"
-            if reason is not None and not ended:
-                why = reason
+            why: FinishReason = reason or "stop"
+            if ended:
+                why = "stop"
+            elif spoken == turn.limit and reason != "failed":
+                why = "length"  # also where it was cancelled at its last token
             record = Turn(
                 index=turn.index,
                 sequence=number,

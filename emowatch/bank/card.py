@@ -1,4 +1,4 @@
-"""What a bank says of itself: the card in its header, and the README made from it."""
+"""What a bank says of itself: the card in its header."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from emowatch.bank.heads import HEAD_KINDS, MAX_OFFSET, HeadKind
 from emowatch.errors import ProbeFormatError
 from emowatch.labels import check_labels
-from emowatch.text import clean, clean_line, is_printable
+from emowatch.text import clean_line, is_printable
 
 SCHEMA = 1
 Target = Literal["user", "reply", "vector"]
@@ -253,116 +253,3 @@ def _build_dataclass(kind: Any, value: dict[str, Any], place: str) -> Any:
         return kind(**built)
     except TypeError as error:
         raise ProbeFormatError(f"The bank's {place} is incomplete: {error}.") from error
-
-
-def render_card(card: BankCard) -> str:
-    """Write the README of a bank; every figure comes from the header."""
-    parts = (_front_matter(card), _description(card), _figures(card), _limits(card))
-    return clean("\n".join(line for part in parts for line in part) + "\n")
-
-
-def _front_matter(card: BankCard) -> list[str]:
-    return [
-        "---",
-        "library_name: emowatch",
-        f"base_model: {json.dumps(card.model)}",  # a JSON string is a YAML string
-        "base_model_relation: adapter",
-        *([f"license: {json.dumps(card.licence)}"] if card.licence else []),
-        "tags: [emowatch, emotion, probe]",
-        "---",
-        "",
-    ]
-
-
-def _description(card: BankCard) -> list[str]:
-    spoken = {
-        "user": "the emotion of the user's message, read from the model's states",
-        "reply": "the tone of the reply itself, read while it is written",
-        "vector": "a named direction",
-    }[card.target]
-    data = card.data
-    quarantined = ", ".join(f"{n} {reason}" for reason, n in data.quarantined.items()) or "none"
-    return [
-        f"# {card.name}",
-        "",
-        f"A bank of `{card.head}` heads for `{card.model}` that scores {spoken}.",
-        "",
-        "| | |",
-        "|---|---|",
-        f"| labels | {', '.join(card.labels)} |",
-        f"| layers | {', '.join(map(str, card.layers))} of {card.n_layers} "
-        f"(primary {card.primary}) |",
-        f"| read-out | {card.readout}{', chat template' if card.template else ''} |",
-        f"| offsets | {card.offsets[0]} to {card.offsets[1]}, "
-        f"calibrated in bins from {', '.join(map(str, card.bins))} |",
-        f"| trained on | {data.source}: {data.examples} examples; licence: "
-        f"{data.licence or 'not stated'} |",
-        f"| per class | {', '.join(f'{k} {v}' for k, v in data.per_class.items())} |",
-        f"| quarantined rows | {quarantined} |",
-        f"| split | {data.split} |",
-        f"| data SHA-256 | `{data.sha256[:16]}` |",
-        f"| config fingerprint | `{card.fingerprints.config[:16]}` |",
-        "",
-    ]
-
-
-def _figures(card: BankCard) -> list[str]:
-    ev = card.evaluation
-    if ev is None:
-        return ["It has not been evaluated.", ""]
-    floor = _with_interval(ev.tfidf_balanced_accuracy, ev.tfidf_balanced_accuracy_interval)
-    lines = [
-        f"## Figures on {ev.data} (n = {ev.n}, balanced over classes)",
-        "",
-        f"Chance {ev.chance:.3f}. TF-IDF + logistic regression on the same examples: {floor}. "
-        "Intervals are 95 %, by bootstrap over groups.",
-        "",
-        "| layer | balanced accuracy | shuffled labels | macro-F1 | ECE |",
-        "|---:|---|---:|---|---|",
-    ]
-    for m in ev.layers:
-        star = " (primary)" if m.layer == card.primary else ""
-        shuffled = (
-            "" if m.shuffled_balanced_accuracy is None else f"{m.shuffled_balanced_accuracy:.3f}"
-        )
-        lines.append(
-            f"| {m.layer}{star} "
-            f"| {_with_interval(m.balanced_accuracy, m.balanced_accuracy_interval)} | {shuffled} "
-            f"| {_with_interval(m.macro_f1, m.macro_f1_interval)} "
-            f"| {_with_interval(m.ece, m.ece_interval)} |"
-        )
-    lines += ["", "| | precision | recall |", "|---|---:|---:|"]
-    for label in card.labels:
-        precision, recall = ev.precision.get(label), ev.recall.get(label)
-        lines.append(
-            f"| {label} | {_with_interval(precision, None)} | {_with_interval(recall, None)} |"
-        )
-    if ev.by_offset:
-        lines += ["", "| offsets | replies | balanced accuracy | ECE |", "|---|---:|---|---:|"]
-        lines += [
-            f"| {o.first}-{o.last} | {o.n} "
-            f"| {_with_interval(o.balanced_accuracy, o.balanced_accuracy_interval)} | {o.ece:.3f} |"
-            for o in ev.by_offset
-        ]
-    lines += ["", *([ev.note, ""] if ev.note else [])]
-    return lines
-
-
-def _limits(card: BankCard) -> list[str]:
-    return [
-        "## Limits",
-        "",
-        "Scores describe the model's states, not a person. They are calibrated on the data named "
-        "above and say less the further a text is from it.",
-        *[f"- {note}" for note in card.notes],
-        "",
-        f"Made with {', '.join(f'{k} {v}' for k, v in card.versions.items()) or 'emowatch'}.",
-    ]
-
-
-def _with_interval(value: float | None, interval: Interval | None) -> str:
-    if value is None:
-        return "not measured"
-    if interval is None:
-        return f"{value:.3f}"
-    return f"{value:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]"

@@ -20,8 +20,9 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from emowatch.bank.card import BankCard, render_card
+from emowatch.bank.card import BankCard
 from emowatch.bank.heads import MAX_OFFSET, SHAPES
+from emowatch.bank.readme import render_card
 from emowatch.errors import EmowatchError, ProbeFormatError
 from emowatch.text import clean_line
 

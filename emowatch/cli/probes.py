@@ -63,7 +63,7 @@ def command(context: click.Context, as_json: bool) -> None:
 def show(name: str, as_json: bool) -> None:
     """Print the card of a bank, by name, path or hub id."""
     from emowatch.bank import load_bank  # torch: seconds
-    from emowatch.bank.card import render_card
+    from emowatch.bank.readme import render_card
 
     card = load_bank(name).card
     click.echo(card.to_json() if as_json else clean(render_card(card)))

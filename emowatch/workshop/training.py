@@ -33,6 +33,8 @@ class FitOptions:
     dropout: float = 0.2
     """On the hidden layer, in training only."""
     batch: int = 256
+    epoch_rows: int = 32_768
+    """An epoch ends after so many rows, so that early stopping looks often enough; 0: never."""
     epochs: int = 40
     """At most; early stopping usually ends sooner."""
     patience: int = 4
@@ -53,6 +55,7 @@ PRESETS: Mapping[str, FitOptions] = {
         weight_decay=0.0,
         dropout=0.0,
         batch=64,
+        epoch_rows=0,
         epochs=1,
         patience=0,
         warmup=0.1,
@@ -128,7 +131,8 @@ class HeadTrainer:
         where = torch.zeros(states.shape[1], dtype=torch.long) if offsets is None else offsets
         where = where.clamp(max=MAX_OFFSET)
         weights = self._new(states.shape[0], states.shape[2], classes, generator)
-        steps = max(1, math.ceil(len(train) / options.batch))
+        per_epoch = min(len(train), options.epoch_rows or len(train))
+        steps = max(1, math.ceil(per_epoch / options.batch))
         optimiser = torch.optim.AdamW(
             weights.values(), lr=options.learning_rate, weight_decay=options.weight_decay
         )
@@ -139,7 +143,7 @@ class HeadTrainer:
         self.epochs_ = 0
         for epoch in range(options.epochs):
             rows = train if draw is None else draw(generator)
-            rows = rows[torch.randperm(len(rows), generator=generator)]
+            rows = rows[torch.randperm(len(rows), generator=generator)[:per_epoch]]
             for number, batch in enumerate(rows.split(options.batch)):
                 for group in optimiser.param_groups:
                     group["lr"] = self._rate(epoch * steps + number, options.epochs * steps)

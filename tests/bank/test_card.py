@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emowatch.bank.card import SCHEMA, BankCard, Fingerprints, TrainingData, render_card
+from emowatch.bank.card import SCHEMA, BankCard, Fingerprints, TrainingData
+from emowatch.bank.readme import render_card
 from emowatch.errors import ProbeFormatError
 from tests.bank.makers import make_card, make_evaluation
 

@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from emowatch.bank import ProbeBank
-from emowatch.bank.card import BankCard, render_card
+from emowatch.bank.card import BankCard
 from emowatch.bank.files import (
     FILE_NAME,
     MAX_CARD,
@@ -30,6 +30,7 @@ from emowatch.bank.files import (
     write_bank,
 )
 from emowatch.bank.heads import HEAD_KINDS, HeadKind
+from emowatch.bank.readme import render_card
 from emowatch.errors import EmowatchError, ProbeFormatError
 from tests.bank.makers import make_card, make_tensors, pack, unpack
 

@@ -12,6 +12,7 @@ import resource
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -89,15 +90,15 @@ def extract_and_die(folder: Path, moment: int) -> int:
 def kill_everywhere(folder: Path) -> dict[str, object]:
     """Kill runs at every moment in turn, finish each, and compare with one left alone."""
     alone = folder / "alone"
-    whole = in_fork(lambda: extract_and_die(alone, -1))
+    whole = in_fork(partial(extract_and_die, alone, -1))
     wanted = contents(alone)
     moment = 0
     differing = []
     while True:
         here = folder / str(moment)
-        if in_fork(lambda here=here, at=moment: extract_and_die(here, at)) != KILLED:
+        if in_fork(partial(extract_and_die, here, moment)) != KILLED:
             break
-        in_fork(lambda here=here: extract_and_die(here, -1))
+        in_fork(partial(extract_and_die, here, -1))
         if contents(here) != wanted:
             differing.append(moment)
         moment += 1
@@ -121,7 +122,7 @@ def main(folder: Path) -> None:
     """Run everything and print one JSON object."""
     report = kill_everywhere(folder)
     report["peaks"] = [
-        int(in_fork(lambda n=n: peak_memory(folder / f"peak{n}", n))) for n in (150, 1500)
+        int(in_fork(partial(peak_memory, folder / f"peak{n}", n))) for n in (150, 1500)
     ]
     sys.stdout.write(json.dumps(report))
 

@@ -218,7 +218,8 @@ def test_a_folder_with_other_work_is_refused_in_words(
     """Old states under new labels would look like a result."""
     passages = random_passages(3)
     read(tiny_model, passages, tmp_path)
-    blocks, layers, batch_tokens = find_blocks(tiny_model), ALL, extraction.BATCH_TOKENS
+    blocks, batch_tokens = find_blocks(tiny_model), extraction.BATCH_TOKENS
+    layers: tuple[int, ...] = ALL
     if change == "texts":
         passages = random_passages(3, seed=1)
     elif change == "layers":
