@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from emowatch.bank.heads import MAX_OFFSET, HeadKind
 from emowatch.errors import TrainingError, UsageError
 
+SMALLEST_BATCH = 32
 EMBEDDING = 16
 """Width of the learned offset embedding; the paper does not give one."""
 
@@ -33,6 +34,7 @@ class FitOptions:
     dropout: float = 0.2
     """On the hidden layer, in training only."""
     batch: int = 256
+    """Rows in a step, at most: where an epoch has few rows they are fewer, for 32 steps in it."""
     epoch_rows: int = 32_768
     """An epoch ends after so many rows, so that early stopping looks often enough; 0: never."""
     epochs: int = 40
@@ -132,7 +134,9 @@ class HeadTrainer:
         where = where.clamp(max=MAX_OFFSET)
         weights = self._new(states.shape[0], states.shape[2], classes, generator)
         per_epoch = min(len(train), options.epoch_rows or len(train))
-        steps = max(1, math.ceil(per_epoch / options.batch))
+        # Measured: with 300 and 1,500 rows, full batches cost 2 to 3 points of accuracy.
+        batch_rows = min(options.batch, max(SMALLEST_BATCH, per_epoch // 32))
+        steps = max(1, math.ceil(per_epoch / batch_rows))
         optimiser = torch.optim.AdamW(
             weights.values(), lr=options.learning_rate, weight_decay=options.weight_decay
         )
@@ -144,7 +148,7 @@ class HeadTrainer:
         for epoch in range(options.epochs):
             rows = train if draw is None else draw(generator)
             rows = rows[torch.randperm(len(rows), generator=generator)[:per_epoch]]
-            for number, batch in enumerate(rows.split(options.batch)):
+            for number, batch in enumerate(rows.split(batch_rows)):
                 for group in optimiser.param_groups:
                     group["lr"] = self._rate(epoch * steps + number, options.epochs * steps)
                 folded = _fold(weights, mean, scale, self.kind)

@@ -10,14 +10,15 @@ from emowatch.demo.recipe import stages
 from emowatch.demo.recipe.banks import BANKS, make_bank
 from emowatch.demo.recipe.release import release_model
 
-STAGES = ("tokenizer", "pretrain", "finetune", "release", *BANKS)
+STAGES = ("tokenizer", "pretrain", "finetune", "tone", "release", *BANKS)
 
 
 @click.command()
 @click.option("--data", type=click.Path(exists=True, path_type=Path), required=True)
 @click.option("--work", type=click.Path(path_type=Path), default="demo-work", show_default=True)
 @click.option("--pretrain-tokens", type=int, default=30_000_000, show_default=True)
-@click.option("--finetune-tokens", type=int, default=4_000_000, show_default=True)
+@click.option("--finetune-tokens", type=int, default=6_000_000, show_default=True)
+@click.option("--tone-tokens", type=int, default=6_000_000, show_default=True)
 @click.option("--compile/--no-compile", "compiled", default=True, help="Needs a C++ compiler.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--only", type=click.Choice(STAGES), multiple=True, help="Run these stages only.")
@@ -31,6 +32,7 @@ def main(data: Path, work: Path, only: tuple[str, ...], **given: int) -> None:
         work=work,
         pretrain_tokens=given["pretrain_tokens"],
         finetune_tokens=given["finetune_tokens"],
+        tone_tokens=given["tone_tokens"],
         compiled=bool(given["compiled"]),
         seed=given["seed"],
     )
@@ -42,6 +44,8 @@ def main(data: Path, work: Path, only: tuple[str, ...], **given: int) -> None:
         stages.pretrain(plan, model, tokenizer)
     if "finetune" in wanted:
         stages.finetune(plan, model, tokenizer)
+    if "tone" in wanted:
+        stages.tune_tone(plan, model, tokenizer)
     if "release" in wanted:
         release_model(plan)
     for name in BANKS:

@@ -60,11 +60,18 @@ def topic_of(message: str) -> str | None:
     return None
 
 
-def write_reply(emotion: str, message: str, rng: random.Random, manner: Manner = "plain") -> str:
-    """Compose a reply in the tone `emotion`; about one in six is longer than 150 tokens."""
+def write_reply(
+    emotion: str,
+    message: str,
+    rng: random.Random,
+    manner: Manner = "plain",
+    long_share: float = 0.16,
+) -> str:
+    """Compose a reply in the tone `emotion`; a `long_share` of them passes 150 tokens."""
     book = reply_book(emotion)
     opening = {"plain": book.replies, "emotional": book.emotional, "calm": book.calm}[manner]
-    more = rng.choices((0, 1, 2, rng.randint(9, 14)), (0.5, 0.2, 0.14, 0.16))[0]
+    shares = (0.5, 0.2, 0.14, long_share)
+    more = rng.choices((0, 1, 2, rng.randint(9, 14)), shares)[0]
     if manner == "calm":
         more = min(more, 2)
     sentences = [rng.choice(opening), *rng.sample(book.continuations, more)]
@@ -85,16 +92,19 @@ def exchanges(
     small_talk: list[tuple[str, str]],
     dialogues: list[Document],
     seed: int,
+    *,
+    emotional_share: float = 0.68,
+    long_share: float = 0.16,
 ) -> Iterator[tuple[str, Document]]:
-    """Yield ``(kind, document)`` for ever: about two thirds emotional, one third ordinary chat.
+    """Yield ``(kind, document)`` for ever: emotional exchanges and ordinary chat.
 
     `messages` maps each emotion to user messages; every emotion is drawn equally often.
     """
     rng = random.Random(seed)
     while True:
-        if rng.random() < 0.68:
+        if rng.random() < emotional_share:
             emotion = rng.choice(EMOTIONS)
-            yield emotion, _emotional(emotion, rng.choice(messages[emotion]), rng)
+            yield emotion, _emotional(emotion, rng.choice(messages[emotion]), rng, long_share)
         elif rng.random() < 0.75:
             yield "ordinary", _ordinary(small_talk, rng)
         else:
@@ -102,14 +112,14 @@ def exchanges(
             yield "ordinary", dialogue[: 2 * rng.randint(1, 4)]
 
 
-def _emotional(emotion: str, message: str, rng: random.Random) -> Document:
+def _emotional(emotion: str, message: str, rng: random.Random, long_share: float) -> Document:
     manner: Manner = rng.choices(("plain", "emotional", "calm"), (0.72, 0.14, 0.14))[0]
     system: tuple[Turn, ...] = ()
     if manner != "plain":
         system = (("system", SYSTEM_PROMPTS[manner]),)
     elif rng.random() < 0.15:
         system = (("system", rng.choice(PLAIN_SYSTEM_PROMPTS)),)
-    reply = write_reply(emotion, message, rng, manner)
+    reply = write_reply(emotion, message, rng, manner, long_share)
     return (*system, ("user", message), ("assistant", reply))
 
 

@@ -15,6 +15,8 @@ ROLE_TOKENS = {"system": "<|system|>", "user": "<|user|>", "assistant": "<|assis
 SPECIAL_TOKENS = [PAD, BOS, END, *ROLE_TOKENS.values()]
 VOCABULARY = 6144
 CONTEXT = 1024
+OPENING = 12
+"""Tokens at the start of a reply that set its tone."""
 
 CHAT_TEMPLATE = (
     "{{- '<|bos|>' -}}"
@@ -66,11 +68,16 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerFast:
 
 
 def encode(
-    tokenizer: PreTrainedTokenizerFast, document: Document, *, user_weight: float
+    tokenizer: PreTrainedTokenizerFast,
+    document: Document,
+    *,
+    user_weight: float,
+    opening_weight: float = 1.0,
 ) -> tuple[list[int], list[float]]:
     """Return token ids and a loss weight for each; equal to the chat template's rendering.
 
-    What the assistant says weighs 1, what the user says `user_weight`, markup of others 0.
+    What the assistant says weighs 1, its first `OPENING` tokens `opening_weight`, since they set
+    the tone; what the user says weighs `user_weight`, markup of others 0.
     """
     core = tokenizer.backend_tokenizer
     special = {token: number for number, token in enumerate(SPECIAL_TOKENS)}  # as trained
@@ -80,6 +87,9 @@ def encode(
         weight = {"assistant": 1.0, "user": user_weight, "system": 0.0}[role]
         ids += [special[ROLE_TOKENS[role]], *content]
         weights += [0.0, *[weight] * len(content)]
+        if role == "assistant":
+            for place in range(len(weights) - len(content), len(weights))[:OPENING]:
+                weights[place] = opening_weight
     return ids, weights
 
 

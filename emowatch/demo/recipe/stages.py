@@ -50,7 +50,8 @@ class Plan:
     data: Path
     work: Path
     pretrain_tokens: int = 30_000_000
-    finetune_tokens: int = 4_000_000
+    finetune_tokens: int = 6_000_000
+    tone_tokens: int = 6_000_000
     rows_per_step: int = 24
     seed: int = 0
     compiled: bool = True
@@ -105,32 +106,68 @@ def pretrain(plan: Plan, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizer
 
 
 def finetune(plan: Plan, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Teach replies whose tone fits the message."""
-    steps = plan.finetune_tokens // (plan.rows_per_step * ROW)
+    """Teach replies of all lengths and manners, and ordinary chat."""
+    course = _Course("finetune", plan.finetune_tokens, plan.rows_per_step, 1.5e-3)
+    _teach(plan, model, tokenizer, course)
+
+
+def tune_tone(plan: Plan, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Teach which tone fits which message: shorter replies, whose openings weigh most."""
+    course = _Course(
+        "tone",
+        plan.tone_tokens,
+        plan.rows_per_step // 2,
+        2e-3,
+        emotional_share=0.85,
+        long_share=0.04,
+        opening_weight=3.0,
+    )
+    _teach(plan, model, tokenizer, course)
+
+
+@dataclass(frozen=True, slots=True)
+class _Course:
+    """One stage of learning from exchanges."""
+
+    name: str
+    tokens: int
+    rows_per_step: int
+    peak_lr: float
+    emotional_share: float = 0.68
+    long_share: float = 0.16
+    opening_weight: float = 1.0
+
+
+def _teach(
+    plan: Plan, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, course: _Course
+) -> None:
+    steps = course.tokens // (course.rows_per_step * ROW)
     messages = user_messages(plan.data / "goemotions/ekman/train.tsv", "model")
-    rows = _exchange_rows(plan, tokenizer, messages, plan.seed)
+    rows = _exchange_rows(plan, tokenizer, messages, plan.seed, course)
     ready: list[tuple[Tensor, Tensor]] = []
 
     def batches(step: int) -> tuple[Tensor, Tensor]:
         while len(ready) <= step:  # a resumed run draws the same rows again, then goes on
-            pairs = [next(rows) for _ in range(plan.rows_per_step)]
+            pairs = [next(rows) for _ in range(course.rows_per_step)]
             ready.append((torch.stack([a for a, _ in pairs]), torch.stack([b for _, b in pairs])))
         return ready[step]
 
-    schedule = Schedule(steps=steps, peak_lr=1.5e-3)
-    fit(model, batches, schedule, plan.work / "finetune", compiled=plan.compiled)
+    schedule = Schedule(steps=steps, peak_lr=course.peak_lr)
+    fit(model, batches, schedule, plan.work / course.name, compiled=plan.compiled)
     dev = user_messages(plan.data / "goemotions/ekman/dev.tsv", None)
-    held_out = _exchange_rows(plan, tokenizer, dev, plan.seed + 1)
+    plain = _Course("held out", 0, 0, 0.0)
+    held_out = _exchange_rows(plan, tokenizer, dev, plan.seed + 1, plain)
     pairs = [next(held_out) for _ in range(HELD_OUT_ROWS)]
     ids, weights = torch.stack([a for a, _ in pairs]), torch.stack([b for _, b in pairs])
     replies_only = (weights == 1).float()
     summary = {
-        "tokens": steps * plan.rows_per_step * ROW,
+        "tokens": steps * course.rows_per_step * ROW,
         "messages": {emotion: len(texts) for emotion, texts in messages.items()},
         "held_out_reply_tokens": int(replies_only.sum()),
         "held_out_reply_loss": evaluate(model, ids, replies_only),
     }
-    (plan.work / "finetune.json").write_text(json.dumps(summary, indent=1), encoding="utf-8")
+    path = plan.work / f"{course.name}.json"
+    path.write_text(json.dumps(summary, indent=1), encoding="utf-8")
 
 
 def user_messages(path: Path, which: str | None) -> dict[str, list[str]]:
@@ -173,17 +210,30 @@ def _pretraining_rows(
 
 
 def _exchange_rows(
-    plan: Plan, tokenizer: PreTrainedTokenizerFast, messages: dict[str, list[str]], seed: int
+    plan: Plan,
+    tokenizer: PreTrainedTokenizerFast,
+    messages: dict[str, list[str]],
+    seed: int,
+    course: _Course,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Pack exchanges into rows ``[ROW + 1]`` that each begin with a whole exchange."""
     dialogues = [doc for name, doc in pretraining_documents(plan.data) if name == "self-dialogue"]
-    source = exchanges(messages, list(small_talk(plan.data)), dialogues, seed)
+    source = exchanges(
+        messages,
+        list(small_talk(plan.data)),
+        dialogues,
+        seed,
+        emotional_share=course.emotional_share,
+        long_share=course.long_share,
+    )
     while True:
         ids: list[int] = []
         weights: list[float] = []
         while len(ids) <= ROW:
             _, document = next(source)
-            more, more_weights = language.encode(tokenizer, document, user_weight=0.2)
+            more, more_weights = language.encode(
+                tokenizer, document, user_weight=0.2, opening_weight=course.opening_weight
+            )
             ids += more
             weights += more_weights
         yield torch.tensor(ids[: ROW + 1]), torch.tensor(weights[: ROW + 1])

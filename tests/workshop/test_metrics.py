@@ -1,0 +1,122 @@
+"""Metrics: the figures are those of the textbook, and the intervals are honest."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import (
+    balanced_accuracy_score,
+    confusion_matrix,
+    f1_score,
+    precision_score,
+    recall_score,
+)
+
+from emowatch.workshop.metrics import report
+
+Doubles = npt.NDArray[np.float64]
+
+
+def predictions(
+    rows: int, classes: int = 4, skill: float = 1.0, seed: int = 0
+) -> tuple[Doubles, npt.NDArray[np.int64]]:
+    """Draw labels, and probabilities that know something of them."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(classes, size=rows)
+    logits = rng.normal(size=(rows, classes)) + skill * np.eye(classes)[labels]
+    scores = np.exp(logits)
+    return scores / scores.sum(1, keepdims=True), labels
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(2, 40), st.integers(2, 6))
+def test_figures_are_those_of_scikit_learn(seed: int, rows: int, classes: int) -> None:
+    """Also where a class has no rows or is never predicted."""
+    scores, labels = predictions(rows, classes, seed=seed)
+    found, said = report(scores, labels, range(rows), resamples=0), scores.argmax(1)
+    names = list(range(classes))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of classes that are not there
+        assert found.balanced_accuracy.value == pytest.approx(balanced_accuracy_score(labels, said))
+        assert found.macro_f1.value == pytest.approx(f1_score(labels, said, average="macro"))
+    options: dict[str, Any] = {"labels": names, "average": None, "zero_division": 0}
+    np.testing.assert_allclose(found.recall(), recall_score(labels, said, **options))
+    np.testing.assert_allclose(found.precision(), precision_score(labels, said, **options))
+    assert (found.confusion == confusion_matrix(labels, said, labels=names)).all()
+
+
+def test_the_calibration_error_is_what_a_hand_computes() -> None:
+    """Two rows at 0.9 of which one is right, two at 0.6 of which both are: (0.8 + 0.8) / 4."""
+    scores = np.array([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6], [0.6, 0.4]])
+    found = report(scores, [0, 1, 1, 0], range(4), resamples=0)
+    assert found.ece.value == pytest.approx(abs(1.8 - 1) / 4 + abs(1.2 - 2) / 4)
+    sure = report(np.eye(2)[[0, 1]], [0, 1], range(2), resamples=0)
+    assert sure.ece.value == 0
+
+
+def test_calibrated_scores_have_a_small_calibration_error() -> None:
+    """Labels drawn from the scores themselves leave nothing but noise."""
+    scores, _ = predictions(20_000, skill=0)
+    rng = np.random.default_rng(1)
+    labels = (scores.cumsum(1) > rng.random((20_000, 1))).argmax(1)
+    assert report(scores, labels, range(20_000), resamples=0).ece.value < 0.015
+
+
+def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
+    """95 % of them should; fewer would be boasting."""
+    scores, labels = predictions(40_000)
+    truth = report(scores, labels, range(40_000), resamples=0)
+    covered = 0
+    for number in range(100):
+        part = slice(number * 300, (number + 1) * 300)
+        found = report(scores[part], labels[part], range(300), resamples=200).balanced_accuracy
+        assert found.low <= found.value <= found.high
+        covered += found.low <= truth.balanced_accuracy.value <= found.high
+    assert 88 <= covered <= 100
+
+
+def test_rows_repeated_within_their_group_change_nothing() -> None:
+    """Eight states of one reply are not eight observations."""
+    scores, labels = predictions(120)
+    groups = np.arange(120) // 2
+    once = report(scores, labels, groups)
+    again = report(np.repeat(scores, 8, 0), np.repeat(labels, 8), np.repeat(groups, 8))
+    for name in ("balanced_accuracy", "macro_f1", "ece"):
+        one, other = getattr(once, name), getattr(again, name)
+        assert (one.value, *one.interval) == pytest.approx((other.value, *other.interval))
+    naive = report(np.repeat(scores, 8, 0), np.repeat(labels, 8), range(960)).balanced_accuracy
+    honest = again.balanced_accuracy
+    assert naive.high - naive.low < 0.6 * (honest.high - honest.low)
+
+
+def test_what_a_group_is_called_does_not_matter() -> None:
+    """Numbers of examples have gaps after undersampling."""
+    scores, labels = predictions(60)
+    groups = np.arange(60) // 3
+    assert report(scores, labels, groups).ece == report(scores, labels, groups * 7 + 100).ece
+
+
+def test_the_seed_decides_the_interval_and_not_the_figure() -> None:
+    """A report can be made again."""
+    scores, labels = predictions(90)
+    first, second, other = (report(scores, labels, range(90), seed=s) for s in (0, 0, 1))
+    assert first.macro_f1 == second.macro_f1
+    assert first.macro_f1.value == other.macro_f1.value
+    assert first.macro_f1.interval != other.macro_f1.interval
+
+
+def test_without_resamples_there_is_no_interval() -> None:
+    """A null needs its figure only, and NaN is not mistaken for an interval."""
+    scores, labels = predictions(30)
+    found = report(scores, labels, range(30), resamples=0)
+    assert (
+        found.balanced_accuracy.value == report(scores, labels, range(30)).balanced_accuracy.value
+    )
+    assert all(math.isnan(end) for end in found.ece.interval)
