@@ -624,10 +624,10 @@ REFUSED: dict[str, tuple[Callable[[Any], dict[str, Any]], str]] = {
     "look-up": (lambda model: {"prompt_lookup_num_tokens": 2}, "assisted decoding or prompt look"),
     "no cache": (lambda model: {"use_cache": False}, "use_cache=False"),
     "chunks": (lambda model: {"prefill_chunk_size": 3}, "prefill_chunk_size"),
-    "static": (lambda model: {"cache_implementation": "static"}, "cache_implementation='static'"),
+    "static": (lambda model: {"cache_implementation": "static"}, "='static'|static caches prepare"),
     "static cache": (
         lambda model: {"past_key_values": StaticCache(config=model.config, max_cache_len=32)},
-        "with a StaticCache: transformers compiles it",
+        "with a StaticCache: transformers compiles it|static caches prepare",
     ),
 }
 

@@ -33,6 +33,9 @@ MAX_HEADER = 2**20
 MAX_CARD = 64 * 2**10
 MAX_TENSORS = 64
 MAX_DEPTH = 8
+MAX_HIDDEN = 4096
+MAX_TABLE = 128 * 2**20
+"""Bytes of the table that an ``offset-mlp`` head's offsets are folded into."""
 DTYPES = ("F32", "F16", "BF16")
 EXTRA_SHAPES = {"temperature": "layers bins", "direction": "layers labels d_model"}
 """Tensors beside those of the heads; `direction` is optional."""
@@ -71,7 +74,9 @@ def write_bank(folder: Path, card: BankCard, tensors: Mapping[str, Tensor]) -> P
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
-        (folder / "README.md").write_text(render_card(card), encoding="utf-8")
+        readme = folder / f".README.{os.getpid()}.tmp"
+        readme.write_text(render_card(card), encoding="utf-8")
+        readme.replace(folder / "README.md")
     except OSError as error:
         raise EmowatchError(
             f"Could not write the bank to {clean_line(str(folder))!r}: {error.strerror}. "
@@ -211,3 +216,9 @@ def _check_shapes(data: bytes, card: BankCard, shown: str) -> None:
                     f"the tensor {name!r} has {clean_line(repr(size), 30)} along {axis}, "
                     f"and {expected} belong there",
                 )
+    hidden = sizes.get("hidden", 1)
+    table = len(card.layers) * (MAX_OFFSET + 1) * hidden * 4 * (card.head == "offset-mlp")
+    if hidden > MAX_HIDDEN or table > MAX_TABLE:
+        raise _broken(
+            shown, f"its heads are {hidden} wide over {len(card.layers)} layers, which is too much"
+        )

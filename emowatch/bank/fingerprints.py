@@ -21,6 +21,10 @@ _CONFIG_KEYS = (
     "intermediate_size",
     "vocab_size",
     "head_dim",
+    "hidden_act",
+    "rms_norm_eps",
+    "layer_norm_eps",
+    "tie_word_embeddings",
 )
 
 
@@ -28,6 +32,8 @@ def fingerprint(model: nn.Module, blocks: Blocks, tokenizer: Any = None) -> Fing
     """Take the fingerprints of a model and, where given, its tokenizer."""
     config = text_config(model)
     shape = {key: getattr(config, key, None) for key in _CONFIG_KEYS}
+    rope = getattr(config, "rope_parameters", None) or {}  # transformers 5; 4.x has rope_theta
+    shape["rope_theta"] = rope.get("rope_theta", getattr(config, "rope_theta", None))
     return Fingerprints(
         config=_hash(json.dumps(shape, sort_keys=True)),
         tokenizer=_hash(_vocabulary(tokenizer)) if tokenizer is not None else "",

@@ -51,6 +51,7 @@ class Heads:
         tensors: Mapping[str, Tensor],
         temperatures: Tensor,
         bins: Sequence[int],
+        last_offset: int = MAX_OFFSET,
     ) -> None:
         """Build heads from stored tensors.
 
@@ -59,6 +60,8 @@ class Heads:
             tensors: named and shaped as in `SHAPES`.
             temperatures: ``[layers, bins]``, all positive.
             bins: first offset of each calibration bin, ascending from 0.
+            last_offset: largest offset seen in training; later ones count as this one, since
+                their embeddings were never learned.
         """
         wide = {name: tensor.float() for name, tensor in tensors.items()}
         self.kind = kind
@@ -71,6 +74,7 @@ class Heads:
             self._table = wide["bias_in"][:, None, :]
         elif kind == "offset-mlp":
             folded = wide["offset_embedding"] @ wide["weight_offset"]
+            folded[:, last_offset + 1 :] = folded[:, min(last_offset, MAX_OFFSET), None]
             self._table = folded + wide["bias_in"][:, None, :]
         by_offset = torch.bucketize(
             torch.arange(MAX_OFFSET + 1), torch.tensor(self.bins[1:]), right=True

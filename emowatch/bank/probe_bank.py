@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from emowatch.bank.card import BankCard, Fingerprints, TrainingData
 from emowatch.bank.files import read_bank, write_bank
 from emowatch.bank.fingerprints import fingerprint
-from emowatch.bank.heads import HeadKind, Heads
+from emowatch.bank.heads import MAX_OFFSET, HeadKind, Heads
 from emowatch.errors import ProbeMismatchError, UsageError
 from emowatch.model.blocks import Blocks, find_blocks, resolve_layers
 from emowatch.records import BankInfo
@@ -34,7 +34,7 @@ class ProbeBank:
         self.card = card
         self.tensors = dict(tensors)
         own = {k: v for k, v in tensors.items() if k not in ("temperature", "direction")}
-        self.heads = Heads(card.head, own, tensors["temperature"], card.bins)
+        self.heads = Heads(card.head, own, tensors["temperature"], card.bins, card.offsets[1])
         self.sha256 = sha256 or _hash(tensors)
 
     @classmethod
@@ -97,7 +97,7 @@ class ProbeBank:
             head=head,
             readout="last_prompt_token",
             template=False,
-            offsets=(0, 0),
+            offsets=(0, MAX_OFFSET),
             bins=(0,),
             data=TrainingData(
                 source="random numbers",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Collection
@@ -147,6 +148,17 @@ def _check_folder(folder: Path) -> None:
         raise ModelError(
             f"Could not load a model from {clean_line(str(folder))!r}: there is no config.json in "
             f"it (it holds {clean_line(inside)})."
+        )
+    # Without this transformers 4 guesses from the folder's name: "tiny-llama" would become a
+    # random model of 7 billion weights.
+    try:
+        kind = json.loads((folder / "config.json").read_bytes()).get("model_type")
+    except (OSError, ValueError, AttributeError):
+        kind = None
+    if not isinstance(kind, str):
+        raise ModelError(
+            f"Could not load the model in {clean_line(str(folder))!r}: its config.json is broken "
+            "or names no model_type."
         )
 
 

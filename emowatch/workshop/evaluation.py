@@ -30,6 +30,8 @@ class TestRows:
     """``[rows]``."""
     offsets: Tensor
     """``[rows]``."""
+    examples: Sequence[int]
+    """``[rows]``: the number of each row's example."""
     groups: Sequence[int]
     """``[rows]``: rows of one group are resampled together."""
 
@@ -40,7 +42,7 @@ def evaluate(
     *,
     data: str,
     sha256: str,
-    texts: tuple[Sequence[str], Sequence[int]] | None = None,
+    texts: tuple[Sequence[str], Sequence[int], Sequence[int]] | None = None,
     training_texts: tuple[Sequence[str], Sequence[int]] | None = None,
     shuffled: ProbeBank | None = None,
     seed: int = 0,
@@ -53,7 +55,7 @@ def evaluate(
         rows: the test set, classes of equal size.
         data: name of the test set.
         sha256: of its file.
-        texts: test texts and classes, for the text baseline.
+        texts: test texts, classes and groups, for the text baseline.
         training_texts: texts and classes the bank learned from; without them there is no text
             baseline.
         shuffled: a bank of the same kind, fitted to shuffled labels.
@@ -71,7 +73,7 @@ def evaluate(
     return Evaluation(
         data=data,
         sha256=sha256,
-        n=len(set(rows.groups)),
+        n=len(set(rows.examples)),
         rows=len(rows.labels),
         per_class_rows=dict(zip(names, per_class, strict=True)),
         chance=1 / len(names),
@@ -106,7 +108,7 @@ def evaluate(
 
 def tfidf_baseline(
     training: tuple[Sequence[str], Sequence[int]],
-    test: tuple[Sequence[str], Sequence[int]],
+    test: tuple[Sequence[str], Sequence[int], Sequence[int]],
     n_labels: int,
     *,
     seed: int = 0,
@@ -129,7 +131,7 @@ def tfidf_baseline(
     found = pipeline.predict_proba(list(test[0]))
     scores = np.zeros((len(found), n_labels))
     scores[:, pipeline.classes_] = found
-    return report(scores, list(test[1]), list(range(len(test[1]))), seed=seed)
+    return report(scores, list(test[1]), list(test[2]), seed=seed)
 
 
 def _reports(bank: ProbeBank, rows: TestRows, seed: int, resamples: int = 1000) -> list[Report]:
@@ -140,10 +142,11 @@ def _reports(bank: ProbeBank, rows: TestRows, seed: int, resamples: int = 1000) 
 
 def _by_offset(bank: ProbeBank, rows: TestRows, seed: int) -> tuple[OffsetMetrics, ...]:
     """Accuracy of the primary layer in each calibration bin; replies that ended drop out."""
-    if int(rows.offsets.max()) == 0:
+    last = int(rows.offsets.max())
+    if last == 0:
         return ()
     place = bank.card.layers.index(bank.card.primary)
-    edges = [*bank.card.bins, int(rows.offsets.max()) + 1]
+    edges = [*(first for first in bank.card.bins if first <= last), last + 1]
     found = []
     for first, after in itertools.pairwise(edges):
         chosen = (rows.offsets >= first) & (rows.offsets < after)
@@ -158,7 +161,7 @@ def _by_offset(bank: ProbeBank, rows: TestRows, seed: int) -> tuple[OffsetMetric
             OffsetMetrics(
                 first=first,
                 last=after - 1,
-                n=len(set(groups)),
+                n=len({e for e, c in zip(rows.examples, chosen.tolist(), strict=True) if c}),
                 balanced_accuracy=_round(one.balanced_accuracy.value),
                 balanced_accuracy_interval=_interval(one.balanced_accuracy.interval),
                 ece=_round(one.ece.value),

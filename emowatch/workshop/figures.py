@@ -9,6 +9,7 @@ import numpy as np
 
 from emowatch.bank.card import BankCard, Evaluation
 from emowatch.errors import UsageError
+from emowatch.text import clean_line
 
 
 def require_matplotlib() -> None:
@@ -26,8 +27,21 @@ def draw_figures(card: BankCard, evaluation: Evaluation, folder: Path) -> list[P
 
     Returns:
         The SVG files written to `folder`.
+
+    Raises:
+        UsageError: without matplotlib, or if `folder` cannot be written to.
     """
     require_matplotlib()
+    try:
+        return _draw_all(card, evaluation, folder)
+    except OSError as error:
+        raise UsageError(
+            f"Could not write figures to {clean_line(str(folder))!r}: {error.strerror}. Choose "
+            "another folder with --plot."
+        ) from error
+
+
+def _draw_all(card: BankCard, evaluation: Evaluation, folder: Path) -> list[Path]:
     import matplotlib.figure  # no pyplot: no global state, no display
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -41,6 +41,7 @@ def fit_heads(
     layers: Sequence[int],
     options: TrainOptions,
     report: Report,
+    position: int | None = None,
 ) -> Fitted:
     """Fit all layers, choose the primary one on validation, calibrate on validation."""
     n_labels = len(corpus.labels)
@@ -88,7 +89,7 @@ def fit_heads(
         progress=lambda done, total: report("fitting heads", done, total),
     )
     learned = torch.cat([rows.by_example[i] for i in sorted(set(examples))])
-    return _choose(trainer, rows, labels, validation, learned, layers, options, n_labels)
+    return _choose(trainer, rows, labels, validation, learned, layers, options, n_labels, position)
 
 
 def _choose(
@@ -100,18 +101,22 @@ def _choose(
     layers: Sequence[int],
     options: TrainOptions,
     n_labels: int,
+    position: int | None,
 ) -> Fitted:
+    """Keep the best position, unless one is given, and its best layer; calibrate on validation."""
     stacks = rows.states.shape[0]
     ones = torch.ones(stacks, 1)
-    heads = Heads(options.head, trainer.tensors_, ones, (0,))
+    last = int(rows.offsets.max())
+    heads = Heads(options.head, trainer.tensors_, ones, (0,), last)
     offsets = rows.offsets[validation]
     logits = heads.logits(rows.states[:, validation], offsets)  # [stacks, rows, labels]
     accuracy = _balanced_accuracy(logits.argmax(-1), labels[validation], n_labels)
     n_layers = len(layers)
     by_position = accuracy.reshape(-1, n_layers)  # [positions, layers]
-    position = int(by_position.max(1).values.argmax())
+    if position is None:
+        position = int(by_position.max(1).values.argmax())
     mine = slice(position * n_layers, (position + 1) * n_layers)
-    bins = tuple(b for b in OFFSET_BINS if b <= int(rows.offsets.max()))
+    bins = tuple(b for b in OFFSET_BINS if b <= last)
     tensors = {name: tensor[mine].contiguous() for name, tensor in trainer.tensors_.items()}
     tensors["temperature"] = fit_temperatures(logits[mine], labels[validation], offsets, bins)
     tensors["direction"] = directions(rows.states[mine], labels, train, n_labels)

@@ -92,7 +92,7 @@ def report(
     return Report(
         balanced_accuracy=_estimate(_balanced_accuracy(matrices)),
         macro_f1=_estimate(_macro_f1(matrices)),
-        ece=_estimate(_ece(table[:, base:])),
+        ece=_reflected(_estimate(_ece(table[:, base:]))),
         confusion=matrices[0].astype(np.int64),
     )
 
@@ -103,6 +103,12 @@ def _estimate(values: Doubles) -> Estimate:
         return Estimate(float(values[0]), float("nan"), float("nan"))
     low, high = np.quantile(values[1:], (0.025, 0.975))
     return Estimate(float(values[0]), float(low), float(high))
+
+
+def _reflected(found: Estimate) -> Estimate:
+    """Take the basic bootstrap interval: ECE is biased upwards, and more so in resamples."""
+    low, high = 2 * found.value - found.high, 2 * found.value - found.low
+    return Estimate(found.value, max(0.0, low), max(found.value, high))
 
 
 def _balanced_accuracy(matrices: Doubles) -> Doubles:

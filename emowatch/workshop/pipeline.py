@@ -98,12 +98,11 @@ def train_bank(
         f"validation (seed {options.seed})",
         per_class=corpus.counts(),
     )
-    fitted = {}
-    for kind in ("real", "shuffled") if options.shuffled else ("real",):
-        these = rows.labels
-        if kind == "shuffled":
-            these = shuffled_labels(rows, options.seed)
-        fitted[kind] = fit_heads(rows, these, splits, corpus, layers, options, report)
+    fitted = {"real": fit_heads(rows, rows.labels, splits, corpus, layers, options, report)}
+    if options.shuffled:
+        null = shuffled_labels(rows, options.seed)
+        at = fitted["real"].position
+        fitted["shuffled"] = fit_heads(rows, null, splits, corpus, layers, options, report, at)
     card = BankCard(
         name=bank_name,
         model=loaded.name,
@@ -128,8 +127,8 @@ def train_bank(
         | {package: version(package) for package in ("torch", "transformers")},
     )
     if "shuffled" in fitted:
-        null = replace(card, name=f"{bank_name}-shuffled", bins=fitted["shuffled"].bins)
-        ProbeBank(null, fitted["shuffled"].tensors).save(out / SHUFFLED_FOLDER)
+        its_card = replace(card, name=f"{bank_name}-shuffled", bins=fitted["shuffled"].bins)
+        ProbeBank(its_card, fitted["shuffled"].tensors).save(out / SHUFFLED_FOLDER)
     else:  # those of an earlier bank would be measured beside this one
         (out / SHUFFLED_FOLDER / FILE_NAME).unlink(missing_ok=True)
     write_run(out, corpus, reading or {})
@@ -185,6 +184,8 @@ def evaluate_bank(
         progress=lambda done, total: report("reading states", done, total),
     )
     rows = rows_of(corpus, prepared, activations)
+    numbers = {group: n for n, group in enumerate({e.group: None for e in corpus.examples})}
+    group_of = [numbers[example.group] for example in corpus.examples]
     training = training or recorded_training(folder, card)
     null = folder / SHUFFLED_FOLDER / FILE_NAME if folder is not None else None
     return evaluate(
@@ -193,7 +194,8 @@ def evaluate_bank(
             states=rows.states,
             labels=rows.labels,
             offsets=rows.offsets,
-            groups=rows.examples.tolist(),
+            examples=rows.examples.tolist(),
+            groups=[group_of[number] for number in rows.examples.tolist()],
         ),
         data=corpus.source,
         sha256=corpus.sha256,

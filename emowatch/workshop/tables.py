@@ -7,12 +7,16 @@ from typing import Any
 
 from emowatch.bank.card import BankCard, Evaluation, Interval
 
+FLOORS = ("n", "chance", "tfidf_balanced_accuracy", "tfidf_balanced_accuracy_interval")
+"""What is the same for every layer."""
+
 
 def as_json_object(card: BankCard, evaluation: Mapping[str, Any]) -> dict[str, Any]:
-    """Give the figures of every layer, and those of the primary one on top."""
-    layers = evaluation["layers"]
+    """Give the figures of every layer beside their floors, and those of the primary on top."""
+    shared = {name: evaluation[name] for name in FLOORS}
+    layers = [row | shared for row in evaluation["layers"]]
     primary = next(row for row in layers if row["layer"] == card.primary)
-    return {"bank": card.name, "primary": card.primary, **evaluation, **primary}
+    return {"bank": card.name, "primary": card.primary, **evaluation, **primary, "layers": layers}
 
 
 def render_evaluation(card: BankCard, evaluation: Evaluation) -> str:

@@ -10,7 +10,7 @@ from emowatch.demo.recipe import stages
 from emowatch.demo.recipe.banks import BANKS, make_bank
 from emowatch.demo.recipe.release import release_model
 
-STAGES = ("tokenizer", "pretrain", "finetune", "tone", "release", *BANKS)
+PARTS = ("model", *BANKS)
 
 
 @click.command()
@@ -21,7 +21,7 @@ STAGES = ("tokenizer", "pretrain", "finetune", "tone", "release", *BANKS)
 @click.option("--tone-tokens", type=int, default=6_000_000, show_default=True)
 @click.option("--compile/--no-compile", "compiled", default=True, help="Needs a C++ compiler.")
 @click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--only", type=click.Choice(STAGES), multiple=True, help="Run these stages only.")
+@click.option("--only", type=click.Choice(PARTS), multiple=True, help="Make these parts only.")
 def main(data: Path, work: Path, only: tuple[str, ...], **given: int) -> None:
     """Make the demo model and the shipped banks from the public data in DATA.
 
@@ -37,16 +37,13 @@ def main(data: Path, work: Path, only: tuple[str, ...], **given: int) -> None:
         seed=given["seed"],
     )
     work.mkdir(parents=True, exist_ok=True)
-    wanted = only or STAGES
-    tokenizer = stages.make_tokenizer(plan)
-    model = stages.new_model(plan)
-    if {"pretrain", "finetune"} & set(wanted):  # at once where it is done; its weights are needed
+    wanted = only or PARTS
+    if "model" in wanted:
+        tokenizer = stages.make_tokenizer(plan)
+        model = stages.new_model(plan)
         stages.pretrain(plan, model, tokenizer)
-    if "finetune" in wanted:
         stages.finetune(plan, model, tokenizer)
-    if "tone" in wanted:
         stages.tune_tone(plan, model, tokenizer)
-    if "release" in wanted:
         release_model(plan)
     for name in BANKS:
         if name in wanted:

@@ -18,7 +18,7 @@ from emowatch.bank.library import shipped_folder
 from emowatch.bank.probe_bank import ProbeBank
 from emowatch.demo.recipe import stages
 from emowatch.demo.recipe.corpus import half
-from emowatch.demo.recipe.exchanges import reply_book
+from emowatch.demo.recipe.exchanges import filled, reply_book
 from emowatch.labels import EKMAN7
 from emowatch.model.loading import load_model
 from emowatch.workshop.corpora import Corpus, Example, read_corpus
@@ -26,7 +26,7 @@ from emowatch.workshop.options import TrainOptions
 from emowatch.workshop.pipeline import evaluate_bank, save_evaluation, train_bank
 from emowatch.workshop.preparation import Report, quiet
 
-MOST_PER_CLASS = 1500
+MOST_PER_CLASS = 1000
 SEV_EMOTIONS = {"happiness": "joy"}
 BANKS: dict[str, TrainOptions] = {
     "demo-ekman7": TrainOptions(
@@ -54,11 +54,13 @@ BANKS: dict[str, TrainOptions] = {
         target="reply",
         hidden=32,
         states_per_reply=12,
-        licence="Llama 3.2 Community License (SEV replies); Apache-2.0 (neutral replies)",
+        licence="Llama 3.2 Community License (SEV replies); Apache-2.0 (project replies)",
         notes=(
-            "Six tones are learned from replies of Llama-3.2-3B-Instruct to a commanded emotion "
-            "(SEV; Built with Llama), neutral from this project's own replies: neutral is another "
-            "writer, so it is easier to tell apart than it would be in one voice.",
+            "Learned from replies of Llama-3.2-3B-Instruct to a commanded emotion (SEV, six tones; "
+            "Built with Llama) and from this project's own replies in seven tones. Neutral has "
+            "one writer only, so it is easier to tell apart than it would be in two voices.",
+            "The demo model was tuned on the project's replies: heads read states of sentences "
+            "that it knows by heart, and it speaks such sentences only.",
             "The demo model did not write these texts; it reads them as if it had.",
         ),
     ),
@@ -110,7 +112,7 @@ def _user_corpora(plan: stages.Plan) -> tuple[Corpus, Corpus, str]:
 
 
 def _tone_corpora(plan: stages.Plan) -> tuple[Corpus, Corpus, str]:
-    """Split SEV by scenario and the neutral replies by sentence: a fifth is for the test."""
+    """Split SEV by scenario and the project's replies by sentence: a fifth is for the test."""
     path = plan.data / "sev/sev_generated_accepted.jsonl.gz"
     rows = []
     with gzip.open(path, "rt", encoding="utf-8") as lines:
@@ -118,7 +120,7 @@ def _tone_corpora(plan: stages.Plan) -> tuple[Corpus, Corpus, str]:
             row = json.loads(line)
             emotion = SEV_EMOTIONS.get(row["emotion"], row["emotion"])
             rows.append((row["gen_text"], emotion, row["skeleton_id"]))
-    rows += _neutral_replies(plan.seed)
+    rows += _project_replies(plan.seed)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     sides = []
     for test in (False, True):
@@ -132,7 +134,7 @@ def _tone_corpora(plan: stages.Plan) -> tuple[Corpus, Corpus, str]:
                 examples=examples,
                 labels=EKMAN7,
                 quarantined=(),
-                source="SEV accepted replies (six tones) and this project's neutral replies"
+                source="SEV accepted replies (six tones) and this project's replies (seven)"
                 + (", held-out scenarios and sentences" if test else ""),
                 sha256=digest,
                 text_column="gen_text",
@@ -140,25 +142,30 @@ def _tone_corpora(plan: stages.Plan) -> tuple[Corpus, Corpus, str]:
                 licence=None,
             )
         )
-    return sides[0], sides[1], "No scenario and no neutral sentence is shared with the training."
+    note = (
+        "No scenario and no sentence is shared with the training. The demo model was tuned on "
+        "the project's sentences, those of the test included."
+    )
+    return sides[0], sides[1], note
 
 
-def _neutral_replies(seed: int) -> list[tuple[str, str, str]]:
-    """Compose neutral replies of one to three sentences.
+def _project_replies(seed: int) -> list[tuple[str, str, str]]:
+    """Compose replies of one to three sentences in all seven tones.
 
     Sentences are dealt into 20 groups first, so that none is on both sides of a split.
     """
     rng = random.Random(seed)
-    book = reply_book("neutral")
-    sentences = [*book.replies, *book.continuations, *book.calm]
-    rng.shuffle(sentences)
     rows = []
-    for number in range(20):
-        mine = sentences[number::20]
-        for _ in range(25):
-            text = " ".join(rng.sample(mine, rng.randint(1, 3)))
-            text = text.replace("{topic}", rng.choice(["this", "that", "your plan", "the work"]))
-            rows.append((text.replace("{time}", "today"), "neutral", f"neutral {number}"))
+    for emotion in EKMAN7:
+        book = reply_book(emotion)
+        sentences = [*book.replies, *book.continuations]
+        rng.shuffle(sentences)
+        for number in range(20):
+            mine = sentences[number::20]
+            for _ in range(20):
+                some = rng.sample(mine, rng.randint(1, 3))
+                text = " ".join(filled(sentence, "", rng) for sentence in some)
+                rows.append((text, emotion, f"{emotion} {number}"))
     return rows
 
 

@@ -75,16 +75,15 @@ def write_reply(
     if manner == "calm":
         more = min(more, 2)
     sentences = [rng.choice(opening), *rng.sample(book.continuations, more)]
-    named = topic_of(message)
-    vague = _toml("topics.toml")["anything"]
+    return " ".join(filled(sentence, message, rng) for sentence in sentences)
 
-    def fill(sentence: str) -> str:
-        topic = named if named and rng.random() < 0.8 else rng.choice(vague)
-        time = rng.choice(_toml("topics.toml")["times"])
-        filled = sentence.replace("{topic}", topic).replace("{time}", time)
-        return filled[0].upper() + filled[1:]
 
-    return " ".join(fill(sentence) for sentence in sentences)
+def filled(sentence: str, message: str, rng: random.Random) -> str:
+    """Fill the slots of a sentence, speaking of what the message is about where it tells."""
+    named, table = topic_of(message), _toml("topics.toml")
+    topic = named if named and rng.random() < 0.8 else rng.choice(table["anything"])
+    text = sentence.replace("{topic}", topic).replace("{time}", rng.choice(table["times"]))
+    return text[0].upper() + text[1:]
 
 
 def exchanges(

@@ -15,7 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from emowatch.demo.recipe.exchanges import EMOTIONS, SYSTEM_PROMPTS, reply_book, write_reply
+from emowatch.demo.recipe.exchanges import EMOTIONS, SYSTEM_PROMPTS, filled, reply_book
 from emowatch.workshop.metrics import report
 
 PER_CLASS = 20
@@ -30,16 +30,15 @@ def tone_classifier(seed: int = 0) -> tuple[Pipeline, float]:
     rng = random.Random(seed)
     train: list[tuple[str, str]] = []
     test: list[tuple[str, str]] = []
-    for emotion in EMOTIONS:
+    for emotion in EMOTIONS:  # sentences are parted before slots are filled
         book = reply_book(emotion)
         whole = [*book.replies, *book.emotional, *book.continuations]
         rng.shuffle(whole)
         cut = len(whole) // 5
-        test += [(text, emotion) for text in whole[:cut]]
-        train += [(text, emotion) for text in whole[cut:]]
-        train += [(write_reply(emotion, "", rng), emotion) for _ in range(100)]
-    held = {text for text, _ in test}
-    train = [(t, e) for t, e in train if not any(h in t for h in held)]
+        test += [(filled(text, "", rng), emotion) for text in whole[:cut]]
+        for _ in range(400):
+            some = rng.sample(whole[cut:], rng.randint(1, 3))
+            train.append((" ".join(filled(text, "", rng) for text in some), emotion))
     classifier = _new_classifier().fit(*zip(*train, strict=True))
     accuracy = float(classifier.score(*zip(*test, strict=True)))
     return _new_classifier().fit(*zip(*train, *test, strict=True)), accuracy

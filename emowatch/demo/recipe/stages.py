@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -33,6 +34,7 @@ from emowatch.demo.recipe.optimisation import Schedule, evaluate, fit
 ROW = 512
 """Tokens in a training row."""
 HELD_OUT_ROWS = 64
+Rows: TypeAlias = np.ndarray[tuple[int, int], np.dtype[np.uint16]]
 SHARES = {
     "self-dialogue": 0.5,
     "stories171": 0.3,
@@ -83,9 +85,7 @@ def new_model(plan: Plan) -> LlamaForCausalLM:
 
 def pretrain(plan: Plan, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
     """Teach English and the form of a chat; every token of a dialogue counts."""
-    summary_path = plan.work / "pretrain.json"
-    ids = _pretraining_rows(plan, tokenizer)
-    held_out, ids = ids[:HELD_OUT_ROWS], ids[HELD_OUT_ROWS:]
+    ids, held_out = _pretraining_rows(plan, tokenizer)
     steps = plan.pretrain_tokens // (plan.rows_per_step * ROW)
 
     def batches(step: int) -> tuple[Tensor, Tensor]:
@@ -98,11 +98,11 @@ def pretrain(plan: Plan, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizer
     rows = torch.from_numpy(held_out.astype(np.int64))
     summary = {
         "tokens": steps * plan.rows_per_step * ROW,
-        "distinct_tokens": min(int(ids.size), steps * plan.rows_per_step * ROW),
         "held_out_tokens": int(rows.numel()),
         "held_out_loss": evaluate(model, rows, (rows > 1).float()),
     }
-    summary_path.write_text(json.dumps(summary, indent=1), encoding="utf-8")
+    path = plan.work / "pretrain.json"
+    path.write_text(json.dumps(summary, indent=1), encoding="utf-8")
 
 
 def finetune(plan: Plan, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
@@ -155,7 +155,7 @@ def _teach(
     schedule = Schedule(steps=steps, peak_lr=course.peak_lr)
     fit(model, batches, schedule, plan.work / course.name, compiled=plan.compiled)
     dev = user_messages(plan.data / "goemotions/ekman/dev.tsv", None)
-    plain = _Course("held out", 0, 0, 0.0)
+    plain = _Course("held out", 0, 0, 0.0, emotional_share=1.0)
     held_out = _exchange_rows(plan, tokenizer, dev, plan.seed + 1, plain)
     pairs = [next(held_out) for _ in range(HELD_OUT_ROWS)]
     ids, weights = torch.stack([a for a, _ in pairs]), torch.stack([b for _, b in pairs])
@@ -179,34 +179,53 @@ def user_messages(path: Path, which: str | None) -> dict[str, list[str]]:
     return messages
 
 
-def _pretraining_rows(
-    plan: Plan, tokenizer: PreTrainedTokenizerFast
-) -> np.ndarray[tuple[int, int], np.dtype[np.uint16]]:
-    """Mix the sources by `SHARES` and cut the stream into rows ``[rows, ROW + 1]``."""
-    cache = plan.work / f"pretrain-rows-{plan.pretrain_tokens}.npy"
-    if not cache.exists():
+def _pretraining_rows(plan: Plan, tokenizer: PreTrainedTokenizerFast) -> tuple[Rows, Rows]:
+    """Mix the sources by `SHARES` and cut the stream into rows ``[rows, ROW + 1]``.
+
+    Returns:
+        Rows to learn from, and rows of documents that are never learned from: the last
+        fiftieth of each source but small talk, which is too small to spare any.
+    """
+    paths = [plan.work / f"{part}-{plan.pretrain_tokens}.npy" for part in ("train", "held-out")]
+    if not all(path.exists() for path in paths):
         rng = random.Random(plan.seed)
         by_source: dict[str, list[Document]] = {}
         for source, document in pretraining_documents(plan.data):
             by_source.setdefault(source, []).append(document)
-        for documents in by_source.values():
+        spared: dict[str, list[Document]] = {}
+        for source, documents in by_source.items():
             rng.shuffle(documents)
-        spent: Counter[str] = Counter()
-        place: Counter[str] = Counter()
-        stream: list[int] = []
-        while len(stream) < plan.pretrain_tokens:
-            source = min(SHARES, key=lambda name: spent[name] / SHARES[name])
-            documents = by_source[source]
-            document = documents[place[source] % len(documents)]
-            place[source] += 1
-            ids, _ = language.encode(tokenizer, document, user_weight=1.0)
-            spent[source] += len(ids)
-            stream += ids
-        rows = len(stream) // (ROW + 1)
-        array = np.array(stream[: rows * (ROW + 1)], dtype=np.uint16).reshape(rows, ROW + 1)
-        np.save(cache, array)
-    loaded: np.ndarray[tuple[int, int], np.dtype[np.uint16]] = np.load(cache, allow_pickle=False)
-    return loaded
+            if source != "small-talk":
+                cut = len(documents) - len(documents) // 50
+                by_source[source], spared[source] = documents[:cut], documents[cut:]
+        held_out = _mix(tokenizer, spared, HELD_OUT_ROWS * (ROW + 1))
+        for path, rows in zip(
+            paths, (_mix(tokenizer, by_source, plan.pretrain_tokens), held_out), strict=True
+        ):
+            np.save(path, rows)
+    train, spared_rows = (np.load(path, allow_pickle=False) for path in paths)
+    return train, spared_rows
+
+
+def _mix(
+    tokenizer: PreTrainedTokenizerFast, by_source: dict[str, list[Document]], tokens: int
+) -> Rows:
+    """Draw documents source by source, each source again from its start when it runs out."""
+    shares = {name: share for name, share in SHARES.items() if name in by_source}
+    spent: Counter[str] = Counter()
+    place: Counter[str] = Counter()
+    stream: list[int] = []
+    while len(stream) < tokens:
+        source = min(shares, key=lambda name: spent[name] / shares[name])
+        documents = by_source[source]
+        ids, _ = language.encode(
+            tokenizer, documents[place[source] % len(documents)], user_weight=1.0
+        )
+        place[source] += 1
+        spent[source] += len(ids)
+        stream += ids
+    count = len(stream) // (ROW + 1)
+    return np.array(stream[: count * (ROW + 1)], dtype=np.uint16).reshape(count, ROW + 1)
 
 
 def _exchange_rows(

@@ -1,0 +1,526 @@
+"""The commands, from arguments to exit codes, on a tiny model that lies in a folder.
+
+Most tests call `main` in this process, which is what the console script calls; signals and
+pipes need a process of their own.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from emowatch.cli import main
+from emowatch.cli.root import COMMANDS
+from emowatch.trace import Trace
+from tests.workshop.synthetic import WORDS, write_texts
+
+if TYPE_CHECKING:
+    from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+ROOT = Path(__file__).parent.parent.parent
+COMMAND = (sys.executable, "-c", "from emowatch.cli import main; main()")
+PROMPT = "I lost my dog today"
+FLAGS = "--readout", "mean", "--no-template", "--head", "linear"
+ALARM = "threshold-alarm:threshold=0.01,consecutive=1"
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What a command left: its exit code and what it wrote."""
+
+    code: int
+    out: str
+    err: str
+
+
+Cli = Callable[..., Done]
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
+    """Give a function that runs a command line in this process."""
+    for name in ("TRANSFORMERS_VERBOSITY", "TOKENIZERS_PARALLELISM"):
+        monkeypatch.setenv(name, "error" if name.startswith("TRANS") else "false")
+    monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("EMOWATCH_LOAD_PLUGINS", "")
+
+    def run(*arguments: object, stdin: bytes = b"") -> Done:
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", ["emowatch", *map(str, arguments)])
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin), encoding="utf-8"))
+        with pytest.raises(SystemExit) as stop:
+            main()
+        said = capsys.readouterr()
+        assert isinstance(stop.value.code, int)
+        return Done(stop.value.code, said.out, said.err)
+
+    return run
+
+
+@pytest.fixture
+def model(
+    tiny_model: LlamaForCausalLM,
+    tiny_tokenizer: PreTrainedTokenizerFast,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """Give the folder of the tiny model, saved once for all tests."""
+    folder = tmp_path_factory.getbasetemp() / "tiny"
+    if not folder.exists():
+        tiny_model.save_pretrained(folder)
+        tiny_tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a folder with train.tsv and test.tsv."""
+    folder = tmp_path_factory.getbasetemp() / "data"
+    if not folder.exists():
+        folder.mkdir()
+        write_texts(folder / "train.tsv", 24)
+        write_texts(folder / "test.tsv", 10, seed=1)
+    return folder
+
+
+@pytest.fixture
+def bank(cli: Cli, model: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the folder of a bank trained by the command, once for all tests."""
+    folder = tmp_path_factory.getbasetemp() / "mood"
+    if not folder.exists():
+        done = cli("train", data / "train.tsv", "--model", model, "--out", folder, *FLAGS)
+        assert done.code == 0, done.err
+    return folder
+
+
+def objects(done: Done) -> list[dict[str, Any]]:
+    """Parse every line of stdout."""
+    return [json.loads(line) for line in done.out.splitlines()]
+
+
+def refused(done: Done, *words: str, code: int = 2) -> None:
+    """Check that one sentence on stderr says what is wrong, and stdout nothing."""
+    assert done.code == code, done.err
+    assert done.out == ""
+    assert "Traceback" not in done.err
+    told = [line for line in done.err.splitlines() if line.startswith(("emowatch: ", "Error: "))]
+    assert len(told) == 1, done.err
+    for word in words:
+        assert word in told[0], told[0]
+
+
+# The main path
+
+
+def test_training_writes_a_bank_and_says_where(
+    cli: Cli, model: Path, data: Path, tmp_path: Path
+) -> None:
+    """stdout has the one line that a script wants; counts and the next step are narration."""
+    out = tmp_path / "new"
+    done = cli("train", data / "train.tsv", "--model", model, "--out", out, *FLAGS)
+    assert done.code == 0, done.err
+    (line,) = done.out.splitlines()
+    assert line.startswith(f"{out / 'probe.safetensors'}: primary layer ")
+    assert "(chance 0.333)" in line
+    assert "72 examples: joy 24, neutral 24, sadness 24" in done.err
+    assert f"Next: emowatch evaluate {out}" in done.err
+    assert not (out / "work").exists()
+
+
+def test_evaluate_gives_every_figure_with_its_floors_and_intervals(
+    cli: Cli, model: Path, data: Path, bank: Path
+) -> None:
+    """These names are what scripts and studies read."""
+    done = cli("evaluate", bank, data / "test.tsv", "--model", model, "--json")
+    assert done.code == 0, done.err
+    (found,) = objects(done)
+    assert [row["layer"] for row in found["layers"]] == [0, 1, 2, 3]
+    for place in (found, *found["layers"]):
+        for name in ("balanced_accuracy", "macro_f1", "ece", "tfidf_balanced_accuracy"):
+            low, high = place[f"{name}_interval"]
+            assert low <= place[name] <= high
+        assert place["chance"] == pytest.approx(1 / 3)
+        assert place["n"] == 30
+        assert 0 <= place["shuffled_balanced_accuracy"] <= 1
+    primary = next(row for row in found["layers"] if row["layer"] == found["primary"])
+    assert found["balanced_accuracy"] == primary["balanced_accuracy"] > 0.7
+
+
+def test_evaluate_can_save_and_draw_its_figures(
+    cli: Cli, model: Path, data: Path, bank: Path, tmp_path: Path
+) -> None:
+    """The card then tells them to whoever gets the bank."""
+    pytest.importorskip("matplotlib")
+    mine = shutil.copytree(bank, tmp_path / "mine")
+    plots = tmp_path / "plots"
+    done = cli("evaluate", mine, data / "test.tsv", "--model", model, "--save", "--plot", plots)
+    assert done.code == 0, done.err
+    assert "balanced accuracy" in done.out
+    assert sorted(path.name for path in plots.iterdir()) == ["confusion.svg", "layers.svg"]
+    shown = cli("probes", "show", mine)
+    assert f"## Figures on {data / 'test.tsv'} (n = 30" in shown.out
+
+
+def test_probes_show_prints_the_card(cli: Cli, bank: Path) -> None:
+    """As text for people, as JSON for programs."""
+    done = cli("probes", "show", bank)
+    assert done.code == 0
+    assert "# mood" in done.out
+    card = json.loads(cli("probes", "show", bank, "--json").out)
+    assert (card["name"], card["labels"]) == ("mood", list(WORDS))
+
+
+def test_a_broken_bank_hides_no_other(
+    cli: Cli, bank: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Listing is how one finds out which it is."""
+    shutil.copytree(bank, tmp_path / "whole")
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "probe.safetensors").write_bytes(b"not much")
+    monkeypatch.setattr("emowatch.bank.library.shipped_folder", lambda: tmp_path)
+    done = cli("probes", "--json")
+    assert done.code == 0
+    assert [row["name"] for row in json.loads(done.out)] == ["whole"]
+    assert "broken" in done.err
+    assert cli("probes").out.startswith("whole ")
+
+
+def test_run_gives_a_line_for_each_token_and_one_for_the_turn(
+    cli: Cli, model: Path, bank: Path
+) -> None:
+    """Every line parses by itself, so that a reader may follow while the model speaks."""
+    done = cli("run", PROMPT, "--model", model, "--probe", bank, "--json", "--max-new-tokens", 12)
+    assert done.code == 0, done.err
+    *tokens, turn = objects(done)
+    assert turn["type"] == "turn"
+    assert len(tokens) == turn["reply_tokens"] > 3
+    assert [token["offset"] for token in tokens] == list(range(len(tokens)))
+    for token in tokens:
+        assert token["type"] == "token"
+        assert set(token["scores"]) == set(WORDS)
+        assert sum(token["scores"].values()) == pytest.approx(1, abs=1e-3)
+        assert token["banks"]["mood"] == token["scores"]
+        assert token["dominant"] == max(token["scores"], key=token["scores"].get)
+    assert turn["text"] == "".join(token["text"] for token in tokens)
+    mean = sum(token["scores"]["joy"] for token in tokens) / len(tokens)
+    assert turn["mean_scores"]["mood"]["joy"] == pytest.approx(mean, abs=1e-3)
+
+
+def test_run_reads_standard_input_whatever_its_bytes(cli: Cli, model: Path, bank: Path) -> None:
+    """Pipes carry anything; undecodable bytes are shown to the model as such."""
+    flags = "--model", model, "--probe", bank, "--max-new-tokens", 2
+    done = cli("run", "-", *flags, stdin=b"caf\xe9 noir")
+    assert done.code == 0, done.err
+    assert cli("run", "caf\udce9 noir", *flags).out == done.out
+
+
+def test_plain_output_is_the_reply_and_a_line_for_each_bank(
+    cli: Cli, model: Path, bank: Path
+) -> None:
+    """What `--json` has in full, for somebody at a terminal."""
+    flags = "--model", model, "--probe", bank, "--max-new-tokens", 3
+    done = cli("run", PROMPT, *flags)
+    assert done.out.splitlines()[-1].startswith("user's message, as the model reads it (mood): ")
+    assert "3 tokens · length" in done.err
+
+
+def test_an_alarm_makes_the_command_fail_where_asked(cli: Cli, model: Path, bank: Path) -> None:
+    """Exit code 4 stops a deployment script; without the flag an alarm is only told."""
+    flags = "--model", model, "--probe", bank, "--max-new-tokens", 4, "--plugin", ALARM
+    done = cli("run", PROMPT, *flags, "--json", "--fail-on-alarm")
+    assert done.code == 4
+    assert "alarm (warning) at offset 0" in done.err
+    assert objects(done)[-1]["alarms"]
+    assert cli("run", PROMPT, *flags).code == 0
+    quiet = (*flags[:-1], "threshold-alarm:threshold=0.999999,consecutive=4")
+    assert cli("run", PROMPT, *quiet, "--fail-on-alarm").code == 0
+
+
+def test_a_record_can_be_opened_again(cli: Cli, model: Path, bank: Path, tmp_path: Path) -> None:
+    """It is what replays and reports are made from; no text is in it unless asked for."""
+    flags = "--model", model, "--probe", bank, "--max-new-tokens", 5, "--json"
+    path = tmp_path / "trace.jsonl"
+    done = cli("run", PROMPT, *flags, "--record", path, "--content", "full")
+    assert done.code == 0, done.err
+    *tokens, turn = objects(done)
+    trace = Trace.load(path)
+    assert trace.turns[0].text == turn["text"]
+    kept = [s for s in trace.tokens if s.offset is not None]
+    assert [s.scores["joy"] for s in kept] == pytest.approx(
+        [token["scores"]["joy"] for token in tokens], abs=1e-4
+    )
+    bare = tmp_path / "bare.jsonl"
+    cli("run", PROMPT, *flags, "--record", bare)
+    assert Trace.load(bare).turns[0].text != turn["text"]
+    assert PROMPT not in bare.read_text(encoding="utf-8")
+
+
+def test_extract_writes_shards_with_what_each_row_is(
+    cli: Cli, model: Path, data: Path, tmp_path: Path
+) -> None:
+    """States are of no use without their labels, and running again costs nothing."""
+    from emowatch.workshop.extraction import Activations
+
+    out = tmp_path / "states"
+    flags = "--model", model, "--layers", "0,50%,3", "--out", out, "--limit", 10
+    done = cli("extract", data / "test.tsv", *flags)
+    assert done.code == 0, done.err
+    assert done.out == f"{out}: 10 states of 32 numbers at layers 0, 2, 3\n"
+    rows = [json.loads(line) for line in (out / "rows.jsonl").read_text().splitlines()]
+    texts = (data / "test.tsv").read_text(encoding="utf-8").splitlines()
+    assert all(texts[row["row"] - 1].endswith(f"\t{row['label']}") for row in rows)
+    assert len(Activations(out)) == len(rows) == 10
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert cli("extract", data / "test.tsv", *flags).code == 0
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    refused(cli("extract", data / "train.tsv", *flags), "holds the states of other texts", code=1)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_doctor_gives_a_certificate(cli: Cli, model: Path) -> None:
+    """As a table and as JSON; a healthy model is exit code 0."""
+    done = cli("doctor", model, "--json")
+    assert done.code == 0, done.err
+    (certificate,) = objects(done)
+    assert certificate["passed"] is True
+    assert certificate["checks"]
+    assert "checks passed" in cli("doctor", model).out
+
+
+# Help
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_list_of_commands_says_what_each_says_of_itself(name: str) -> None:
+    """The list is written out so that `--help` imports no command."""
+    command = import_module(f"emowatch.cli.{name}").command
+    assert COMMANDS[name] == command.get_short_help_str(80)
+    assert COMMANDS[name] == command.help.splitlines()[0]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_has_a_help_text_or_a_plain_name(cli: Cli, name: str) -> None:
+    """`--help` of each command works and is data, on stdout."""
+    done = cli(name, "--help")
+    assert (done.code, done.err) == (0, "")
+    assert done.out.startswith(f"Usage: emowatch {name}")
+
+
+# Refusals: exit code 2 and one sentence
+
+
+def test_an_unknown_plugin_is_refused_with_those_installed(
+    cli: Cli, model: Path, bank: Path
+) -> None:
+    """A monitor that is silently not there is worse than none."""
+    done = cli("run", PROMPT, "--model", model, "--probe", bank, "--plugin", "nope")
+    refused(done, "'nope'", "Installed plugins: jsonl-log, threshold-alarm")
+
+
+def test_an_unknown_bank_is_refused_with_what_was_looked_for(cli: Cli, model: Path) -> None:
+    """It may be a name, a path or a hub id."""
+    refused(cli("run", PROMPT, "--model", model, "--probe", "nope"), "Could not find a bank 'nope'")
+
+
+def test_a_model_without_a_bank_says_how_to_train_one(cli: Cli, model: Path) -> None:
+    """The shipped banks are for the embedded model only."""
+    refused(cli("run", PROMPT, "--model", model), "No bank was named", "emowatch train DATA")
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "extract"])
+def test_data_that_is_not_there_is_named(
+    command: str, cli: Cli, model: Path, bank: Path, tmp_path: Path
+) -> None:
+    """Before the model is loaded."""
+    arguments = [command, *([bank] if command == "evaluate" else []), tmp_path / "gone.tsv"]
+    if command == "extract":
+        arguments += ["--out", tmp_path / "out"]
+    elif command == "train":
+        arguments += ["--out", tmp_path / "out"]
+    refused(cli(*arguments, "--model", model), "gone.tsv")
+
+
+def test_a_folder_is_no_data(cli: Cli, model: Path, data: Path, tmp_path: Path) -> None:
+    """The likely mistake of naming the folder that holds the file."""
+    refused(cli("train", data, "--model", model, "--out", tmp_path / "out"), str(data))
+
+
+def test_a_layer_that_the_model_has_not_is_refused_with_those_it_has(
+    cli: Cli, model: Path, data: Path, tmp_path: Path
+) -> None:
+    """Layers are those of hidden_states, 0 to 3 here."""
+    for command in ("train", "extract"):
+        done = cli(
+            command,
+            data / "train.tsv",
+            *("--model", model, "--layers", "0,4", "--out", tmp_path / command),
+        )
+        refused(done, "There is no layer 4", "0 (the embedding) to 3")
+
+
+def test_one_class_alone_is_refused(cli: Cli, model: Path, tmp_path: Path) -> None:
+    """There is nothing to tell apart."""
+    path = write_texts(tmp_path / "one.tsv", 20, classes=("joy",))
+    done = cli("train", path, "--model", model, "--out", tmp_path / "out")
+    refused(done, "only one class", "joy")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "words"),
+    [("", "empty"), (" \n", "empty"), ("a" * 600, "this model's context is 512")],
+)
+def test_a_prompt_that_leaves_nothing_to_say_is_refused(
+    prompt: str, words: str, cli: Cli, model: Path, bank: Path
+) -> None:
+    """An empty one, and one that fills the context."""
+    refused(cli("run", prompt, "--model", model, "--probe", bank), words)
+
+
+def test_a_bank_for_another_model_names_both(
+    cli: Cli,
+    model: Path,
+    data: Path,
+    bank: Path,
+    tiny_tokenizer: PreTrainedTokenizerFast,
+    tmp_path: Path,
+) -> None:
+    """Its scores would be numbers without a meaning."""
+    from tests.model.zoo import make_model
+
+    other = tmp_path / "other"
+    make_model("llama", num_hidden_layers=2).save_pretrained(other)
+    tiny_tokenizer.save_pretrained(other)
+    for arguments in (
+        ("run", PROMPT, "--probe", bank),
+        ("evaluate", bank, data / "test.tsv"),
+    ):
+        refused(cli(*arguments, "--model", other), "'mood'", "'tiny'", "'other'")
+
+
+def test_a_damaged_bank_is_refused(
+    cli: Cli, model: Path, data: Path, bank: Path, tmp_path: Path
+) -> None:
+    """Cut off, as a broken download is."""
+    mine = shutil.copytree(bank, tmp_path / "mine")
+    whole = (mine / "probe.safetensors").read_bytes()
+    (mine / "probe.safetensors").write_bytes(whole[:-100])
+    for arguments in (
+        ("run", PROMPT, "--probe", mine, "--model", model),
+        ("evaluate", mine, data / "test.tsv", "--model", model),
+        ("probes", "show", mine),
+    ):
+        refused(cli(*arguments), "Could not use the bank")
+
+
+def test_an_output_that_cannot_be_written_is_refused_at_once(
+    cli: Cli, model: Path, data: Path, tmp_path: Path
+) -> None:
+    """A file stands in the way."""
+    (tmp_path / "taken").touch()
+    for command, option in (("train", "--out"), ("extract", "--out")):
+        for out in (tmp_path / "taken", tmp_path / "taken" / "deeper"):
+            done = cli(command, data / "train.tsv", "--model", model, option, out)
+            refused(done, "Could not write to", "--out")
+
+
+def test_a_record_that_cannot_be_written_is_refused(
+    cli: Cli, model: Path, bank: Path, tmp_path: Path
+) -> None:
+    """Whoever asks for a record wants no reply without one."""
+    flags = "--model", model, "--probe", bank, "--max-new-tokens", 2
+    done = cli("run", PROMPT, *flags, "--record", tmp_path / "no" / "folder" / "t.jsonl")
+    assert done.code in (1, 2)
+    assert "jsonl-log" in done.err
+    assert "Traceback" not in done.err
+
+
+def test_an_unknown_command_and_option_are_usage_errors(cli: Cli) -> None:
+    """click's own, under our exit code."""
+    refused(cli("sing"), "No such command 'sing'")
+    refused(cli("run", PROMPT, "--loud"), "No such option")
+
+
+# Signals and pipes
+
+
+def start(*arguments: object, home: Path) -> subprocess.Popen[str]:
+    """Start the command in a process of its own."""
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("EMOWATCH_")}
+    own = {"EMOWATCH_HOME": str(home), "EMOWATCH_LOAD_PLUGINS": "", "HF_HUB_OFFLINE": "1"}
+    return subprocess.Popen(
+        [*COMMAND, *map(str, arguments)],
+        cwd=ROOT,
+        env=inherited | own,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_ctrl_c_while_training_leaves_no_half_of_a_bank(model: Path, tmp_path: Path) -> None:
+    """Exit code 130, and what was done is kept for the next run."""
+    texts, out = write_texts(tmp_path / "train.tsv", 700), tmp_path / "mood"
+    flags = "--readout", "reply", "--max-new-tokens", 300, "--model", model, "--out", out
+    process = start("train", texts, *flags, home=tmp_path)
+    kept = out / "work" / "replies.jsonl"
+    deadline = time.monotonic() + 120
+    while not (kept.exists() and kept.stat().st_size) and time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    said, told = process.communicate(timeout=60)
+    assert process.returncode == 130, told
+    assert said == ""
+    assert "Traceback" not in told
+    assert told.rstrip().endswith("emowatch: interrupted")
+    assert [path.name for path in out.iterdir()] == ["work"]
+
+
+def test_ctrl_c_while_the_model_speaks_ends_the_reply(
+    model: Path, bank: Path, tmp_path: Path
+) -> None:
+    """Exit code 130; what was written is whole lines, and the record is closed."""
+    record = tmp_path / "trace.jsonl"
+    flags = "--model", model, "--probe", bank, "--json", "--record", record
+    process = start("run", PROMPT, *flags, "--max-new-tokens", 480, home=tmp_path)
+    assert process.stdout is not None
+    first = process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    rest, told = process.communicate(timeout=60)
+    assert process.returncode == 130, told
+    assert "Traceback" not in told
+    lines = [json.loads(line) for line in (first + rest).splitlines()]
+    assert 0 < len(lines) < 480
+    assert {line["type"] for line in lines} == {"token"}
+    assert Trace.load(record).complete
+
+
+def test_a_reader_that_leaves_early_is_no_error_worth_words(
+    model: Path, bank: Path, tmp_path: Path
+) -> None:
+    """`emowatch run … --json | head -1` prints one line and nothing else."""
+    flags = "--model", model, "--probe", bank, "--json", "--max-new-tokens", 300
+    process = start("run", PROMPT, *flags, home=tmp_path)
+    assert process.stdout is not None and process.stderr is not None
+    line = process.stdout.readline()
+    process.stdout.close()
+    told = process.stderr.read()
+    process.stderr.close()
+    process.wait(timeout=60)
+    assert json.loads(line)["type"] == "token"
+    assert told == ""

@@ -1,0 +1,147 @@
+"""Evaluation: no figure stands alone, and each stands beside the right one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from emowatch.bank.card import BankCard, Evaluation, Fingerprints, TrainingData
+from emowatch.bank.heads import HeadKind
+from emowatch.bank.probe_bank import ProbeBank
+from emowatch.workshop.evaluation import TestRows, evaluate, tfidf_baseline
+from emowatch.workshop.metrics import report
+
+LABELS = ("joy", "neutral", "sadness")
+TEXTS = ["happy sunny day", "a table and a chair", "tears and rain"]
+
+
+def bank_of(weight: Tensor, primary: int = 1, bins: tuple[int, ...] = (0,)) -> ProbeBank:
+    """Make a bank of linear heads ``[layers, d_model, labels]`` without bias."""
+    layers, width, labels = weight.shape
+    head: HeadKind = "linear"
+    card = BankCard(
+        name="mood",
+        model="tiny",
+        revision="",
+        d_model=width,
+        n_layers=layers,
+        fingerprints=Fingerprints(config=""),
+        layers=tuple(range(layers)),
+        primary=primary,
+        labels=LABELS,
+        target="user",
+        head=head,
+        readout="reply",
+        template=True,
+        offsets=(0, 40),
+        bins=bins,
+        data=TrainingData(
+            source="", sha256="", licence="", examples=0, quarantined={}, split="", per_class={}
+        ),
+        training={},
+    )
+    tensors = {
+        "weight": weight,
+        "bias": torch.zeros(layers, labels),
+        "temperature": torch.ones(layers, len(bins)),
+    }
+    return ProbeBank(card, tensors)
+
+
+def readers() -> ProbeBank:
+    """Give a bank whose layer 0 knows nothing and whose layer 1 reads the label exactly."""
+    return bank_of(torch.stack([torch.zeros(3, 3), 4 * torch.eye(3)]))
+
+
+def rows(per_class: int = 20, offsets: int = 1) -> TestRows:
+    """Give states that are the label, with some noise, and the same for each offset."""
+    labels = torch.arange(3).repeat(per_class).repeat_interleave(offsets)
+    noise = torch.randn(2, len(labels), 3, generator=torch.Generator().manual_seed(0))
+    return TestRows(
+        states=torch.nn.functional.one_hot(labels).float() + 0.2 * noise,
+        labels=labels,
+        offsets=torch.arange(offsets).repeat(3 * per_class),
+        groups=torch.arange(3 * per_class).repeat_interleave(offsets).tolist(),
+    )
+
+
+def measured(bank: ProbeBank, test: TestRows, **more: object) -> Evaluation:
+    """Evaluate with a name and a hash that do not matter."""
+    return evaluate(bank, test, data="made up", sha256="ab", **more)  # type: ignore[arg-type]  # passed on
+
+
+def test_every_layer_is_measured_and_the_floors_stand_beside() -> None:
+    """A reader must see at once what knowing nothing would score."""
+    words = (TEXTS * 20, [0, 1, 2] * 20)
+    null = bank_of(torch.zeros(2, 3, 3))
+    found = measured(readers(), rows(), texts=words, training_texts=words, shuffled=null)
+    assert [layer.layer for layer in found.layers] == [0, 1]
+    assert found.layers[0].balanced_accuracy == pytest.approx(found.chance, abs=1e-3)
+    assert found.layers[1].balanced_accuracy > 0.95
+    assert [layer.shuffled_balanced_accuracy for layer in found.layers] == [0.3333, 0.3333]
+    assert found.tfidf_balanced_accuracy == 1
+    assert found.tfidf_balanced_accuracy_interval == (1, 1)
+    for layer in found.layers:
+        low, high = layer.balanced_accuracy_interval
+        assert low <= layer.balanced_accuracy <= high
+
+
+def test_details_are_those_of_the_primary_layer() -> None:
+    """It was chosen in training; the best layer on the test set would be a boast."""
+    bank, test = readers(), rows()
+    found = measured(bank, test)
+    scores = bank.heads.scores(test.states, test.offsets)[1].numpy()
+    wanted = report(scores, test.labels.numpy(), test.groups)
+    assert found.confusion == tuple(map(tuple, wanted.confusion.tolist()))
+    assert list(found.recall.values()) == pytest.approx(wanted.recall(), abs=1e-4)
+    other = ProbeBank(replace(bank.card, primary=0), bank.tensors)
+    assert measured(other, test).confusion != found.confusion
+    assert measured(other, test).layers == found.layers
+
+
+def test_examples_are_counted_apart_from_their_states() -> None:
+    """n is what the intervals rest on."""
+    found = measured(readers(), rows(per_class=10, offsets=4))
+    assert (found.n, found.rows) == (30, 120)
+    assert found.per_class_rows == dict.fromkeys(LABELS, 40)
+
+
+def test_accuracy_is_told_by_offset_where_there_are_several() -> None:
+    """Persistence is a claim about late offsets; bins that hold nothing are left out."""
+    bank = bank_of(torch.stack([torch.zeros(3, 3), 4 * torch.eye(3)]), bins=(0, 1, 8, 32))
+    found = measured(bank, rows(per_class=10, offsets=12))
+    assert [(o.first, o.last, o.n) for o in found.by_offset] == [
+        (0, 0, 30),
+        (1, 7, 30),
+        (8, 11, 30),
+    ]
+    assert all(o.balanced_accuracy > 0.9 for o in found.by_offset)
+    assert measured(bank, rows()).by_offset == ()
+
+
+def test_without_training_texts_there_is_no_text_baseline() -> None:
+    """It is said to be missing rather than made up from the test set."""
+    found = measured(readers(), rows(), texts=(TEXTS, [0, 1, 2]))
+    assert found.tfidf_balanced_accuracy is None
+    assert found.tfidf_balanced_accuracy_interval is None
+    assert found.layers[0].shuffled_balanced_accuracy is None
+
+
+def test_the_text_baseline_sees_words_and_no_more() -> None:
+    """Words of one class tell it; words of no class leave it at chance."""
+    words = (["zoo zip"] * 9 + ["aha ava"] * 9, [0] * 9 + [2] * 9)
+    seen = tfidf_baseline(words, (["zip zoo", "ava aha"], [0, 2]), 3)
+    assert seen is not None
+    assert seen.balanced_accuracy.value == 1
+    unseen = tfidf_baseline(words, (["other words"] * 4, [0, 2] * 2), 3)
+    assert unseen is not None
+    assert unseen.balanced_accuracy.value == 0.5
+
+
+def test_texts_without_a_common_word_have_no_baseline() -> None:
+    """Text without spaces between words is one word each; that is no reason to fail."""
+    alone = ["一二三", "四五六", "七八九", "十百千"]
+    assert tfidf_baseline((alone, [0, 1, 0, 1]), (alone, [0, 1, 0, 1]), 2) is None
