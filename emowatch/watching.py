@@ -223,6 +223,8 @@ class Watch:
         self._parser = SegmentParser(tokenizer)
         self._turn: _Turn | None = None
         self._turns = 0
+        self._ended: Any = None
+        """Config of the turn that ended last."""
 
     @property
     def model(self) -> nn.Module:
@@ -235,7 +237,13 @@ class Watch:
         return self._tokenizer
 
     def __enter__(self) -> Self:
-        """Put the hooks on the model."""
+        """Put the hooks on the model.
+
+        Raises:
+            UsageError: if it was entered before; a session begins once.
+        """
+        if self.trace.complete:
+            raise UsageError("This watch is over. Make a new one with emowatch.watch.")
         self._tap.__enter__()
         try:
             self.plugins.tell("session_started", self.session)
@@ -268,6 +276,8 @@ class Watch:
         forwards, not the end of ``generate``.
         """
         turn, self._turn = self._turn, None
+        if turn is not None:
+            self._ended = turn.config
         self._tap.steer({})
         if turn is None:
             return
@@ -342,6 +352,11 @@ class Watch:
 
     def _on_forward(self, forward: Forward) -> None:
         decoding = current_decoding()
+        if self._ended is not None and decoding.config is self._ended:
+            raise UnsupportedError(
+                "Could not watch two generations at once on one model: a forward came from one "
+                "that another had interrupted. Let each end before the next begins."
+            )
         if self._turn is None or decoding.config is not self._turn.config:
             self._begin_turn(decoding, forward)
         else:

@@ -50,7 +50,8 @@ def load_bank(source: str | Path) -> ProbeBank:
     if str(source) in known:
         return ProbeBank.from_file(known[str(source)])
     shown = clean_line(str(source), 200)
-    if str(source).count("/") == 1 and not str(source).startswith((".", "/", "~")):
+    is_hub_id = str(source).count("/") == 1 and not str(source).startswith((".", "/", "~"))
+    if is_hub_id and not path.parent.exists():  # banks/mien is a slip, not a repository
         return ProbeBank.from_file(_from_hub(str(source), shown))
     near = difflib.get_close_matches(str(source), known, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""

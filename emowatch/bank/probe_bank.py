@@ -58,17 +58,18 @@ class ProbeBank:
         hidden: int = 64,
         seed: int = 0,
         name: str = "random",
+        blocks: str | None = None,
     ) -> Self:
         """Make a bank with random weights, for tests and benchmarks; its scores mean nothing."""
-        blocks = find_blocks(model)
-        chosen = resolve_layers(layers, blocks.n_layers)
+        structure = find_blocks(model, blocks)
+        chosen = resolve_layers(layers, structure.n_layers)
         generator = torch.Generator().manual_seed(seed)
 
         def draw(*shape: int) -> Tensor:
             scale = shape[-2] ** -0.5 if len(shape) > 2 else 1.0
             return torch.randn(shape, generator=generator) * scale
 
-        n, d, c = len(chosen), blocks.d_model, len(labels)
+        n, d, c = len(chosen), structure.d_model, len(labels)
         if head == "linear":
             tensors = {"weight": draw(n, d, c), "bias": draw(n, c)}
         else:
@@ -88,8 +89,8 @@ class ProbeBank:
             model=type(model).__name__,
             revision="",
             d_model=d,
-            n_layers=blocks.n_layers,
-            fingerprints=fingerprint(model, blocks),
+            n_layers=structure.n_layers,
+            fingerprints=fingerprint(model, structure),
             layers=chosen,
             primary=chosen[len(chosen) // 2],
             labels=tuple(labels),

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from emowatch.cli.options import (
+    PLACING,
     chosen_plugins,
     chosen_probes,
     model_options,
@@ -26,9 +27,8 @@ def command(**given: Any) -> None:
 
     Without a terminal each line of standard input is answered in plain text with its scores.
     """
-    placing = ("model", "revision", "dtype", "device", "trust_remote_code")
     probes = chosen_probes(given.pop("probes"), given["model"])
-    loaded = open_model(**{key: given.pop(key) for key in placing})
+    loaded = open_model(**{key: given.pop(key) for key in PLACING})
     from emowatch.bank import load_bank
     from emowatch.tui.source import ModelSource
 

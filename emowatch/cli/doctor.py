@@ -32,7 +32,7 @@ def command(
     MODEL is a hub id or a folder; the embedded demo model where it is left out. The exit
     status is 1 if a check failed.
     """
-    loaded = open_model(model, revision, dtype, device, trust_remote_code)
+    loaded = open_model(model, revision, dtype, device, trust_remote_code, blocks)
     from emowatch.model.doctor import examine, render_table  # after the libraries are quiet
 
     certificate = examine(loaded.model, loaded.tokenizer, blocks=blocks, name=loaded.name)

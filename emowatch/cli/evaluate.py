@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from emowatch.cli.options import data_options, model_options, open_model, progress
+from emowatch.cli.options import PLACING, data_options, model_options, open_model, progress
 from emowatch.errors import UsageError
 from emowatch.text import clean
 
@@ -53,8 +53,7 @@ def command(bank: str, data: str, as_json: bool, save: bool, **given: Any) -> No
             "Could not save the figures: this bank comes from the hub. Download it to a folder, "
             "and name that."
         )
-    placing = ("model", "revision", "dtype", "device", "trust_remote_code")
-    where = {key: given.pop(key) for key in placing}
+    where = {key: given.pop(key) for key in PLACING}
     corpus = read_corpus(data, labels=found.card.labels, min_per_class=0, **given)
     for reason, n in corpus.quarantine_counts().items():
         click.echo(f"{n} rows put aside: {reason}", err=True)

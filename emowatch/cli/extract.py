@@ -7,7 +7,14 @@ from typing import Any
 
 import click
 
-from emowatch.cli.options import data_options, folder_option, model_options, open_model, progress
+from emowatch.cli.options import (
+    PLACING,
+    data_options,
+    folder_option,
+    model_options,
+    open_model,
+    progress,
+)
 from emowatch.text import clean
 
 
@@ -46,9 +53,8 @@ def command(data: str, out: Path, layers: str, **given: Any) -> None:
     corpus = read_corpus(data, min_per_class=0, **{key: given.pop(key) for key in keys})
     for reason, n in corpus.quarantine_counts().items():
         click.echo(f"{n} rows put aside: {reason}", err=True)
-    placing = ("model", "revision", "dtype", "device", "trust_remote_code")
-    loaded = open_model(**{key: given.pop(key) for key in placing})
-    blocks = find_blocks(loaded.model)
+    loaded = open_model(**{key: given.pop(key) for key in PLACING})
+    blocks = find_blocks(loaded.model, loaded.blocks)
     chosen = resolve_layers(layers, blocks.n_layers)
     positions = (-5, -4, -3, -2, -1) if given["readout"] == "positions" else (-1,)
     options = TrainOptions(positions=positions, **given)

@@ -13,6 +13,8 @@ import click
 if TYPE_CHECKING:
     from emowatch.model.loading import LoadedModel
 
+PLACING = ("model", "revision", "dtype", "device", "trust_remote_code", "blocks")
+"""The arguments of `open_model`, as `model_options` names them."""
 Function = TypeVar("Function", bound=Callable[..., Any])
 DEFAULT_PROBES = ("demo-tone7", "demo-ekman7")
 """Shown for the demo model: the tone first, then the user's message as the model reads it."""
@@ -26,6 +28,7 @@ def model_options(function: Function) -> Function:
             click.option("--revision", help="Branch, tag or commit of the hub repository."),
             click.option("--dtype", default="auto", show_default=True, help="float32, bfloat16 …"),
             click.option("--device", default="auto", show_default=True, help="cpu, cuda, mps …"),
+            click.option("--blocks", metavar="PATH", help="Where the blocks are, if not found."),
             click.option(
                 "--trust-remote-code", is_flag=True, help="Run code that the repository brings."
             ),
@@ -98,7 +101,12 @@ def data_options(function: Function) -> Function:
 
 
 def open_model(
-    model: str | None, revision: str | None, dtype: str, device: str, trust_remote_code: bool
+    model: str | None,
+    revision: str | None,
+    dtype: str,
+    device: str,
+    trust_remote_code: bool,
+    blocks: str | None,
 ) -> LoadedModel:
     """Load the model with its talk kept off the screen."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # read when it is imported
@@ -112,6 +120,7 @@ def open_model(
         device=device,
         revision=revision,
         trust_remote_code=trust_remote_code,
+        blocks=blocks,
     )
 
 

@@ -9,6 +9,7 @@ import click
 
 from emowatch.cli.exits import Exit
 from emowatch.cli.options import (
+    PLACING,
     chosen_plugins,
     chosen_probes,
     messages_of,
@@ -33,10 +34,10 @@ def command(prompt: str, as_json: bool, fail_on_alarm: bool, **given: Any) -> No
     the turn. PROMPT may be - for standard input.
     """
     if prompt == "-":
-        prompt = click.get_text_stream("stdin", errors="replace").read()
-    placing = ("model", "revision", "dtype", "device", "trust_remote_code")
+        with click.open_file("-", encoding="utf-8", errors="replace") as lines:
+            prompt = lines.read()
     probes = chosen_probes(given.pop("probes"), given["model"])
-    loaded = open_model(**{key: given.pop(key) for key in placing})
+    loaded = open_model(**{key: given.pop(key) for key in PLACING})
     from emowatch.cli.printing import print_alarms, print_plain, token_object, turn_object
     from emowatch.streaming import stream
 
@@ -49,6 +50,7 @@ def command(prompt: str, as_json: bool, fail_on_alarm: bool, **given: Any) -> No
         max_new_tokens=given["max_new_tokens"],
         model_name=loaded.name,
         strict=given["strict"],
+        blocks=loaded.blocks,
         seed=given["seed"],
         **sampling(given["sample"], given["temperature"]),
     )

@@ -7,7 +7,14 @@ from typing import Any
 
 import click
 
-from emowatch.cli.options import data_options, folder_option, model_options, open_model, progress
+from emowatch.cli.options import (
+    PLACING,
+    data_options,
+    folder_option,
+    model_options,
+    open_model,
+    progress,
+)
 from emowatch.text import clean, clean_line
 
 
@@ -74,8 +81,7 @@ def command(data: str, out: Path, **given: Any) -> None:
     click.echo(clean_line(f"{len(corpus)} examples: {counts}"), err=True)
     for reason, n in corpus.quarantine_counts().items():
         click.echo(f"{n} rows put aside: {reason}", err=True)
-    placing = ("model", "revision", "dtype", "device", "trust_remote_code")
-    loaded = open_model(**{key: given.pop(key) for key in placing})
+    loaded = open_model(**{key: given.pop(key) for key in PLACING})
     name, work = given.pop("name"), given.pop("work")
     options = TrainOptions(
         positions=(-5, -4, -3, -2, -1) if given["readout"] == "positions" else (-1,), **given

@@ -30,6 +30,8 @@ class LoadedModel:
     model: PreTrainedModel
     tokenizer: Any
     name: str
+    blocks: str | None = None
+    """Dotted path of the block list, where it is not found by itself."""
 
 
 def load_model(
@@ -39,6 +41,7 @@ def load_model(
     device: str = "auto",
     revision: str | None = None,
     trust_remote_code: bool = False,
+    blocks: str | None = None,
 ) -> LoadedModel:
     """Load a causal language model in evaluation mode.
 
@@ -49,6 +52,7 @@ def load_model(
         device: a torch device, or ``auto``: the first accelerator, else the CPU.
         revision: a branch, tag or commit of the hub repository.
         trust_remote_code: run code from the repository; never set from a file.
+        blocks: dotted path of the block list, where it is not found by itself.
 
     Raises:
         ModelError: if the folder or repository holds no usable model.
@@ -96,7 +100,7 @@ def load_model(
     _check_complete(source, info["missing_keys"])
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return LoadedModel(model.to(place).eval(), tokenizer, name_of(name))
+    return LoadedModel(model.to(place).eval(), tokenizer, name_of(name), blocks)
 
 
 def quiet_libraries() -> None:

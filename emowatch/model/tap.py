@@ -8,6 +8,7 @@ does not matter; layer ``L`` is read at the output of the final norm.
 from __future__ import annotations
 
 import inspect
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -76,6 +77,7 @@ class Tap:
         self._handles: list[RemovableHandle] = []
         self._steering: list[RemovableHandle] = []
         self._inputs: tuple[Tensor, Tensor | None, int] | None = None
+        self._thread: int | None = None
 
     def __enter__(self) -> Self:
         """Set the hooks."""
@@ -141,6 +143,13 @@ class Tap:
         return bool(self._steering)
 
     def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        here = threading.get_ident()
+        if self._inputs is not None and self._thread != here and _is_alive(self._thread):
+            raise UnsupportedError(
+                "Could not watch two forwards at once on one model: another thread is inside "
+                "one. Let each generation end before the next begins."
+            )
+        self._thread = here
         if self._on_begin is not None:
             self._on_begin()
         self._states = [None] * len(self.layers)
@@ -282,6 +291,10 @@ def check_readable(model: nn.Module) -> None:
                 f"Could not read {type(model).__name__}: its weight {name} is on the meta device "
                 "and has no values. Load the model's weights first."
             )
+
+
+def _is_alive(thread: int | None) -> bool:
+    return any(one.ident == thread for one in threading.enumerate())
 
 
 def _adder(

@@ -20,7 +20,6 @@ from textual.reactive import reactive
 from textual.screen import Screen
 from textual.widgets import Footer, Input, Static
 
-from emowatch.errors import EmowatchError
 from emowatch.records import Alarm, FinishReason
 from emowatch.text import clean, clean_line
 from emowatch.tui.help import HelpScreen
@@ -176,11 +175,11 @@ class ChatApp(App[None], inherit_bindings=False):
 
     @work(thread=True, group="reply")
     def _read_reply(self, run: ReplyRun) -> None:
-        """Read a reply in a thread. torch says RuntimeError where memory or a kernel fails."""
+        """Read a reply in a thread; whatever goes wrong there is told on the screen."""
         error = ""
         try:
             run.read(self._source)
-        except (EmowatchError, RuntimeError) as failure:
+        except Exception as failure:  # a tokenizer, template or kernel may raise anything
             error = str(failure) or type(failure).__name__
         self.post_message(self.ReplyEnded(run, error))
 

@@ -82,6 +82,7 @@ class ModelSource:
         self._seed = seed
         self._generate = generate
         self._watch: Watch | None = None
+        self._running: Stream | None = None
 
     @property
     def model_name(self) -> str:
@@ -107,10 +108,13 @@ class ModelSource:
             seed=seed,
             **self._generate,
         )
+        self._running = running
         return _StreamedReply(running)
 
     def close(self) -> None:
         """End the session: hooks off the model, logs complete. Harmless when there is none."""
+        if self._running is not None:
+            self._running.close()  # waits for the worker, which needs the hooks until it ends
         watch, self._watch = self._watch, None
         if watch is not None:
             watch.__exit__(None, None, None)
@@ -126,6 +130,7 @@ class ModelSource:
                 plugins=self._plugins,
                 model_name=self._loaded.name,
                 strict=self._strict,
+                blocks=self._loaded.blocks,
             ).__enter__()
         return self._watch
 

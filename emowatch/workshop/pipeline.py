@@ -67,7 +67,7 @@ def train_bank(
     check_output(out)
     bank_name = checked_name(name or out.resolve().name)
     model, tokenizer = loaded.model, loaded.tokenizer
-    blocks = find_blocks(model)
+    blocks = find_blocks(model, loaded.blocks)
     layers = resolve_layers(options.layers, blocks.n_layers)
     check_size(options, len(layers), blocks.d_model, len(corpus.labels))
     options = replace(options, template=options.template and bool(tokenizer.chat_template))
@@ -165,7 +165,7 @@ def evaluate_bank(
         note: kept with the figures.
     """
     card = bank.card
-    blocks = find_blocks(loaded.model)
+    blocks = find_blocks(loaded.model, loaded.blocks)
     differing = bank.check_fits(loaded.model, blocks, loaded.tokenizer, model_name=loaded.name)
     if differing:
         what = f"Measured on a model with other {' and '.join(differing)} than in training."
@@ -199,7 +199,7 @@ def evaluate_bank(
         ),
         data=corpus.source,
         sha256=corpus.sha256,
-        texts=_texts(corpus, prepared),
+        texts=(*_texts(corpus, prepared), [group_of[n] for n in prepared.examples]),
         training_texts=None if training is None else _texts(training),
         shuffled=ProbeBank.from_file(null) if null is not None and null.exists() else None,
         seed=settings.seed,
