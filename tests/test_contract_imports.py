@@ -10,7 +10,6 @@ import json
 import os
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -59,13 +58,6 @@ def loaded_by(code: str, home: Path, *arguments: str) -> set[str]:
     return set(report["modules"])
 
 
-def skip_without(module: str) -> None:
-    """Skip a test whose module has not been written yet."""
-    spec = find_spec(module) if find_spec(module.rpartition(".")[0]) else None
-    if spec is None or spec.origin is None or not Path(spec.origin).stat().st_size:
-        pytest.skip(f"there is no {module} yet")
-
-
 def test_importing_emowatch_loads_nothing_heavy(tmp_path: Path) -> None:
     """Whoever writes `import emowatch` in a plugin or a test pays for a few files only."""
     assert not loaded_by("import emowatch", tmp_path).intersection(HEAVY)
@@ -76,7 +68,6 @@ def test_the_command_line_answers_without_loading_anything_heavy(
     argument: str, tmp_path: Path
 ) -> None:
     """torch alone takes seconds; somebody who asks for help must not wait for it."""
-    skip_without("emowatch.cli")
     call = "import emowatch.cli; sys.argv[0] = 'emowatch'; sys.exit(emowatch.cli.main())"
     assert not loaded_by(call, tmp_path, argument).intersection(HEAVY)
 
@@ -90,7 +81,6 @@ def test_a_command_loads_nothing_heavy_before_it_runs(file: Path, tmp_path: Path
 @pytest.mark.parametrize("module", WORDS)
 def test_words_load_no_library_but_numpy(module: str, tmp_path: Path) -> None:
     """Every room imports the words, so what they load everybody loads."""
-    skip_without(f"emowatch.{module}")
     loaded = loaded_by(f"import emowatch.{module}", tmp_path)
     assert not loaded.intersection((*HEAVY, "safetensors", "pluggy", "click", "huggingface_hub"))
 
@@ -98,7 +88,6 @@ def test_words_load_no_library_but_numpy(module: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("module", CONTRACT)
 def test_the_contract_loads_no_library_but_pluggy(module: str, tmp_path: Path) -> None:
     """A plugin's author imports the contract in a process that may have no model at all."""
-    skip_without(f"emowatch.{module}")
     loaded = loaded_by(f"import emowatch.{module}", tmp_path)
     assert not loaded.intersection((*HEAVY, "safetensors", "click", "huggingface_hub"))
 
@@ -106,7 +95,6 @@ def test_the_contract_loads_no_library_but_pluggy(module: str, tmp_path: Path) -
 @pytest.mark.parametrize("module", WITHOUT_MODEL)
 def test_what_works_without_a_model_loads_nothing_heavy(module: str, tmp_path: Path) -> None:
     """Traces are replayed and plugins are loaded where torch need not start."""
-    skip_without(f"emowatch.{module}")
     assert not loaded_by(f"import emowatch.{module}", tmp_path).intersection(HEAVY)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,28 @@ def check_size(options: TrainOptions, n_layers: int, width: int, n_labels: int) 
             f"Could not make this bank: its heads would take {size / 2**20:.0f} MiB, and a bank "
             f"has at most {MAX_FILE // 2**20}. Take fewer layers with --layers, or a smaller "
             "--hidden."
+        )
+
+
+def check_memory(options: TrainOptions, examples: int, n_layers: int, width: int) -> None:
+    """Refuse states that would not fit this machine's memory, before any work is done.
+
+    All layers are fitted at once, in float32.
+
+    Raises:
+        UsageError: with what they would take and how to take less.
+    """
+    per_example = {
+        "reply": options.states_per_reply,
+        "positions": len(options.positions),
+    }.get(options.readout, 1)
+    wanted = 4 * examples * per_example * n_layers * width
+    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if wanted > there * 0.6:
+        raise UsageError(
+            f"Could not hold the states of {examples} texts at {n_layers} layers: they take "
+            f"{wanted / 2**30:.0f} GiB, and this machine has {there / 2**30:.0f} GiB. Take fewer "
+            "layers, as in --layers 25%,50%,75%, or fewer texts with --limit."
         )
 
 

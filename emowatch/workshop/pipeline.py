@@ -24,6 +24,7 @@ from emowatch.workshop.fitting import Fitted, fit_heads
 from emowatch.workshop.options import TrainOptions, options_of
 from emowatch.workshop.outputs import (
     STATES_FOLDER,
+    check_memory,
     check_output,
     check_size,
     checked_name,
@@ -70,6 +71,7 @@ def train_bank(
     blocks = find_blocks(model, loaded.blocks)
     layers = resolve_layers(options.layers, blocks.n_layers)
     check_size(options, len(layers), blocks.d_model, len(corpus.labels))
+    check_memory(options, len(corpus), len(layers), blocks.d_model)
     options = replace(options, template=options.template and bool(tokenizer.chat_template))
     folder = work or out / "work"
     prepared = prepare(corpus, loaded, options, folder, report)
@@ -167,9 +169,11 @@ def evaluate_bank(
     card = bank.card
     blocks = find_blocks(loaded.model, loaded.blocks)
     differing = bank.check_fits(loaded.model, blocks, loaded.tokenizer, model_name=loaded.name)
+    notes = [note] if note else []
     if differing:
-        what = f"Measured on a model with other {' and '.join(differing)} than in training."
-        note = f"{note} {what}".strip()
+        notes.append(f"Measured on a model with other {' and '.join(differing)} than in training.")
+    training = training or recorded_training(folder, card)
+    notes += _doubts(corpus, training, card)
     settings = options or options_of(card)
     chosen = undersample(np.array([e.label for e in corpus.examples]), seed=settings.seed)
     corpus = replace(corpus, examples=tuple(corpus.examples[i] for i in sorted(chosen.tolist())))
@@ -186,7 +190,6 @@ def evaluate_bank(
     rows = rows_of(corpus, prepared, activations)
     numbers = {group: n for n, group in enumerate({e.group: None for e in corpus.examples})}
     group_of = [numbers[example.group] for example in corpus.examples]
-    training = training or recorded_training(folder, card)
     null = folder / SHUFFLED_FOLDER / FILE_NAME if folder is not None else None
     return evaluate(
         bank,
@@ -203,8 +206,27 @@ def evaluate_bank(
         training_texts=None if training is None else _texts(training),
         shuffled=ProbeBank.from_file(null) if null is not None and null.exists() else None,
         seed=settings.seed,
-        note=note,
+        note=" ".join(notes),
     )
+
+
+def _doubts(corpus: Corpus, training: Corpus | None, card: BankCard) -> list[str]:
+    """Say what makes figures on this data doubtful: texts seen in training, too few of a class."""
+    doubts = []
+    if training is not None:
+        seen = {example.group for example in training.examples}
+        shared = sum(example.group in seen for example in corpus.examples)
+        if shared:
+            doubts.append(f"{shared} of these {len(corpus)} texts were in the training data.")
+    elif corpus.sha256 == card.data.sha256:
+        doubts.append("This is the file the bank was trained on.")
+    counts = corpus.counts()
+    if missing := [label for label, n in counts.items() if n == 0]:
+        doubts.append(f"There are no texts of {', '.join(missing)}: the figures leave them out.")
+    fewest = min((n for n in counts.values() if n), default=0)
+    if fewest < 10:
+        doubts.append(f"The smallest class has {fewest} texts: the figures say little.")
+    return doubts
 
 
 def _texts(corpus: Corpus, prepared: Prepared | None = None) -> tuple[list[str], list[int]]:

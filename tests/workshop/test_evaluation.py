@@ -64,6 +64,7 @@ def rows(per_class: int = 20, offsets: int = 1) -> TestRows:
         states=torch.nn.functional.one_hot(labels).float() + 0.2 * noise,
         labels=labels,
         offsets=torch.arange(offsets).repeat(3 * per_class),
+        examples=torch.arange(3 * per_class).repeat_interleave(offsets).tolist(),
         groups=torch.arange(3 * per_class).repeat_interleave(offsets).tolist(),
     )
 
@@ -133,10 +134,10 @@ def test_without_training_texts_there_is_no_text_baseline() -> None:
 def test_the_text_baseline_sees_words_and_no_more() -> None:
     """Words of one class tell it; words of no class leave it at chance."""
     words = (["zoo zip"] * 9 + ["aha ava"] * 9, [0] * 9 + [2] * 9)
-    seen = tfidf_baseline(words, (["zip zoo", "ava aha"], [0, 2]), 3)
+    seen = tfidf_baseline(words, (["zip zoo", "ava aha"], [0, 2], [0, 1]), 3)
     assert seen is not None
     assert seen.balanced_accuracy.value == 1
-    unseen = tfidf_baseline(words, (["other words"] * 4, [0, 2] * 2), 3)
+    unseen = tfidf_baseline(words, (["other words"] * 4, [0, 2] * 2, list(range(4))), 3)
     assert unseen is not None
     assert unseen.balanced_accuracy.value == 0.5
 
@@ -144,4 +145,4 @@ def test_the_text_baseline_sees_words_and_no_more() -> None:
 def test_texts_without_a_common_word_have_no_baseline() -> None:
     """Text without spaces between words is one word each; that is no reason to fail."""
     alone = ["一二三", "四五六", "七八九", "十百千"]
-    assert tfidf_baseline((alone, [0, 1, 0, 1]), (alone, [0, 1, 0, 1]), 2) is None
+    assert tfidf_baseline((alone, [0, 1, 0, 1]), (alone, [0, 1, 0, 1], [0, 1, 2, 3]), 2) is None
