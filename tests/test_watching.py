@@ -868,3 +868,49 @@ def test_a_session_says_what_is_watched(
     assert session.certificate == {"passed": True}
     assert watch.trace.complete
     assert not watch.trace.turns
+
+
+def test_two_generations_at_once_on_one_watch_are_refused(model: Any, bank: ProbeBank) -> None:
+    """Their forwards would be taken for each other's, and one user's words for another's."""
+    ids, other = random_ids(1, PROMPT), random_ids(1, PROMPT - 2)
+
+    class Interrupting(BaseStreamer):
+        """Starts another generation in the midst of the first."""
+
+        calls = 0
+
+        def put(self, value: Tensor) -> None:
+            self.calls += 1
+            if self.calls == 3:
+                speak(model, other)
+
+        def end(self) -> None:
+            pass
+
+    before = hook_count(model)
+    with (
+        pytest.raises(UnsupportedError, match="two generations at once"),
+        emowatch.watch(model, None, probes=bank),
+    ):
+        speak(model, ids, streamer=Interrupting())
+    assert hook_count(model) == before
+
+
+def test_a_wish_that_cannot_be_steered_switches_its_plugin_off(
+    model: Any, bank: ProbeBank, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A slip in a steering plugin must not end the user's reply."""
+
+    class Slip:
+        """Wants a layer that there is not."""
+
+        @hookimpl
+        def steer(self, score: TokenScore) -> Steering:
+            return Steering(direction="joy", layer=99, strength=1.0)
+
+    ids = random_ids(1, PROMPT)
+    expected = speak(model, ids)
+    with emowatch.watch(model, None, probes=bank, plugins=[Slip()]) as w:
+        assert torch.equal(speak(model, ids), expected)
+    assert w.plugins.errors["Slip"] == 1
+    assert "layer 99" in capsys.readouterr().err

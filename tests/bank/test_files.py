@@ -639,3 +639,18 @@ def test_reading_the_same_bytes_gives_the_same_card(base: bytes) -> None:
     found = parse_bank(base, "it")
     assert found.card == make_card()
     assert isinstance(found.card, BankCard)
+
+
+def test_a_small_file_that_would_unfold_to_gigabytes_is_refused(tmp_path: Path) -> None:
+    """Offsets are folded into a table when a bank is opened; its size is bounded first."""
+    card = make_card(head="offset-mlp")
+    tensors = make_tensors(card)
+    for name, shape in {
+        "weight_in": (2, 4, 5000),
+        "bias_in": (2, 5000),
+        "weight_out": (2, 5000, len(card.labels)),
+        "weight_offset": (2, tensors["offset_embedding"].shape[2], 5000),
+    }.items():
+        tensors[name] = torch.zeros(shape)
+    with pytest.raises(ProbeFormatError, match="too much"):
+        write_bank(tmp_path, card, tensors)

@@ -148,3 +148,15 @@ def test_heads_that_are_in_place_already_are_not_copied() -> None:
     moved = heads.to(torch.device("meta"))
     assert moved is not heads
     assert moved.logits(torch.zeros(2, 1, 4, device="meta"), 0).shape == (2, 1, 2)
+
+
+def test_offsets_past_those_of_the_training_count_as_the_last_one() -> None:
+    """Their embeddings were never learned: a long chat must not end in random biases."""
+    _, tensors = make_heads("offset-mlp")
+    own = {k: v for k, v in tensors.items() if k not in ("temperature", "direction")}
+    heads = Heads("offset-mlp", own, tensors["temperature"], BINS, last_offset=70)
+    states = make_states()
+    last = heads.logits(states, 70)
+    assert torch.equal(heads.logits(states, 71), last)
+    assert torch.equal(heads.logits(states, MAX_OFFSET), last)
+    assert not torch.equal(heads.logits(states, 69), last)

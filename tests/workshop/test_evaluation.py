@@ -78,7 +78,8 @@ def test_every_layer_is_measured_and_the_floors_stand_beside() -> None:
     """A reader must see at once what knowing nothing would score."""
     words = (TEXTS * 20, [0, 1, 2] * 20)
     null = bank_of(torch.zeros(2, 3, 3))
-    found = measured(readers(), rows(), texts=words, training_texts=words, shuffled=null)
+    texts = (*words, list(range(60)))
+    found = measured(readers(), rows(), texts=texts, training_texts=words, shuffled=null)
     assert [layer.layer for layer in found.layers] == [0, 1]
     assert found.layers[0].balanced_accuracy == pytest.approx(found.chance, abs=1e-3)
     assert found.layers[1].balanced_accuracy > 0.95

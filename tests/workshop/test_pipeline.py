@@ -18,6 +18,7 @@ from emowatch.errors import CorpusError, ProbeFormatError, TrainingError, UsageE
 from emowatch.model.loading import LoadedModel
 from emowatch.workshop.corpora import read_corpus
 from emowatch.workshop.options import TrainOptions, options_of
+from emowatch.workshop.outputs import check_memory
 from emowatch.workshop.pipeline import evaluate_bank, save_evaluation, train_bank
 from tests.workshop.synthetic import WORDS, read_texts, write_texts
 
@@ -263,7 +264,7 @@ def test_a_measurement_on_other_weights_says_so(loaded: LoadedModel, tmp_path: P
     bank = train_bank(read_texts(tmp_path / "train.tsv"), loaded, tmp_path / "mood", MEAN)
     with torch.no_grad():
         loaded.model.model.layers[1].mlp.down_proj.weight += 1
-    test = read_texts(tmp_path / "test.tsv", 5, seed=1)
+    test = read_texts(tmp_path / "test.tsv", 12, seed=1)
     found = evaluate_bank(bank, test, loaded, work=tmp_path / "work", note="By hand.")
     assert found.note == "By hand. Measured on a model with other weights than in training."
 
@@ -374,3 +375,32 @@ def test_the_record_of_the_training_holds_no_text(loaded: LoadedModel, tmp_path:
     train_bank(read_corpus(path), loaded, out, MEAN, reading={"several": "first"})
     record = json.loads((out / "run.json").read_text(encoding="utf-8"))
     assert record == {"corpus": {"several": "first", "source": str(path)}}
+
+
+def test_figures_on_texts_of_the_training_say_so(loaded: LoadedModel, tmp_path: Path) -> None:
+    """Memorised figures must not pass for measured ones."""
+    train = read_texts(tmp_path / "train.tsv")
+    bank = train_bank(train, loaded, tmp_path / "bank", MEAN)
+    found = evaluate_bank(bank, train, loaded, training=train, work=tmp_path / "work")
+    assert "were in the training data" in found.note
+
+
+def test_a_class_with_few_texts_makes_the_figures_doubtful(
+    loaded: LoadedModel, tmp_path: Path
+) -> None:
+    """Everything is undersampled to the smallest class, so a small one decides."""
+    bank = train_bank(read_texts(tmp_path / "train.tsv"), loaded, tmp_path / "bank", MEAN)
+    test = read_texts(tmp_path / "test.tsv", seed=1)
+    few = [e for e in test.examples if e.label == 0][:3]
+    rest = [e for e in test.examples if e.label != 0]
+    test = replace(test, examples=(*few, *rest))
+    found = evaluate_bank(bank, test, loaded, work=tmp_path / "work")
+    assert "smallest class has 3 texts" in found.note
+
+
+def test_states_past_this_machines_memory_are_refused_before_any_work(
+    loaded: LoadedModel, tmp_path: Path
+) -> None:
+    """Otherwise hours of reading end in a kill."""
+    with pytest.raises(UsageError, match="Take fewer layers"):
+        check_memory(TrainOptions(readout="reply"), 40_000_000, 29, 1024)
