@@ -26,14 +26,15 @@ from emowatch.workshop.options import TrainOptions
 from emowatch.workshop.pipeline import evaluate_bank, save_evaluation, train_bank
 from emowatch.workshop.preparation import Report, quiet
 
-MOST_PER_CLASS = 1000
+MOST_PER_CLASS = {"demo-ekman7": 300, "demo-ekman7-prompt": 1500}
+"""Fewer where the model has to answer every text first."""
 SEV_EMOTIONS = {"happiness": "joy"}
 BANKS: dict[str, TrainOptions] = {
     "demo-ekman7": TrainOptions(
         head="offset-mlp",
         readout="reply",
         hidden=32,
-        max_new_tokens=128,
+        max_new_tokens=96,
         licence="Apache-2.0 (GoEmotions)",
         notes=(
             "Reads a user's emotion from the states of the model's reply; the reply's own words "
@@ -71,8 +72,10 @@ def make_bank(name: str, plan: stages.Plan, report: Report = quiet) -> ProbeBank
     """Train, evaluate and write one shipped bank."""
     options = replace(BANKS[name], seed=plan.seed)
     loaded = load_model()
-    corpora = _tone_corpora if name == "demo-tone7" else _user_corpora
-    training, test, note = corpora(plan)
+    if name == "demo-tone7":
+        training, test, note = _tone_corpora(plan)
+    else:
+        training, test, note = _user_corpora(plan, MOST_PER_CLASS[name])
     out = shipped_folder() / name
     work = plan.work / name
     bank = train_bank(training, loaded, out, options, name=name, work=work / "train", report=report)
@@ -91,20 +94,19 @@ def make_bank(name: str, plan: stages.Plan, report: Report = quiet) -> ProbeBank
     return save_evaluation(bank, evaluation, out)
 
 
-def _user_corpora(plan: stages.Plan) -> tuple[Corpus, Corpus, str]:
+def _user_corpora(plan: stages.Plan, most: int) -> tuple[Corpus, Corpus, str]:
     folder = plan.data / "goemotions/ekman"
     training = read_corpus(folder / "train.tsv")
     other = [e for e in training.examples if half(e.text) == "bank"]
     kept: dict[int, list[Example]] = defaultdict(list)
     for example in sorted(other, key=lambda e: hashlib.sha256(e.text.encode()).digest()):
-        if len(kept[example.label]) < MOST_PER_CLASS:
+        if len(kept[example.label]) < most:
             kept[example.label].append(example)
     examples = sorted((e for some in kept.values() for e in some), key=lambda e: e.row)
     training = replace(
         training,
         examples=tuple(examples),
-        source="GoEmotions train (Ekman), the half not "
-        f"tuned on, at most {MOST_PER_CLASS} per class",
+        source=f"GoEmotions train (Ekman), the half not tuned on, at most {most} per class",
     )
     test = read_corpus(folder / "test.tsv", labels=EKMAN7, min_per_class=0)
     test = replace(test, source="GoEmotions test (Ekman)")
