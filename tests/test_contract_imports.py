@@ -16,7 +16,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 HEAVY = ("torch", "transformers", "sklearn", "scipy", "textual", "datasets", "matplotlib")
-WORDS = ("errors", "labels", "records", "config", "text")
+WORDS = ("errors", "labels", "records", "text")
 CONTRACT = ("hookspecs", "plugins")
 WITHOUT_MODEL = ("trace", "default_plugins.jsonl_log", "default_plugins.threshold_alarm", "demo")
 COMMAND_FILES = sorted(ROOT.glob("emowatch/cli/[!_]*.py"))

@@ -5,6 +5,7 @@ Rows of one group (a reply's offsets, near-copies of a text) are resampled toget
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -107,6 +108,8 @@ def _estimate(values: Doubles) -> Estimate:
 
 def _reflected(found: Estimate) -> Estimate:
     """Take the basic bootstrap interval: ECE is biased upwards, and more so in resamples."""
+    if math.isnan(found.low):
+        return found
     low, high = 2 * found.value - found.high, 2 * found.value - found.low
     return Estimate(found.value, max(0.0, low), max(found.value, high))
 

@@ -464,6 +464,7 @@ def start(*arguments: object, home: Path) -> subprocess.Popen[str]:
     """Start the command in a process of its own."""
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("EMOWATCH_")}
     own = {"EMOWATCH_HOME": str(home), "EMOWATCH_LOAD_PLUGINS": "", "HF_HUB_OFFLINE": "1"}
+    own["OMP_NUM_THREADS"] = "1"
     return subprocess.Popen(
         [*COMMAND, *map(str, arguments)],
         cwd=ROOT,

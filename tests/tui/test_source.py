@@ -51,6 +51,9 @@ class FakeStream:
         yield from moods()
         self.turn = SimpleNamespace(finish_reason="length")
 
+    def close(self) -> None:
+        """Stop; nothing runs here."""
+
     def cancel(self) -> None:
         """Note it."""
         self.cancelled = True
@@ -71,7 +74,7 @@ def test_a_model_source_holds_one_session_for_the_whole_chat(
 
     monkeypatch.setattr(emowatch.streaming, "answer", answer)
     monkeypatch.setattr(emowatch.watching, "watch", lambda *_, **__: watch)
-    loaded: Any = SimpleNamespace(model="m", tokenizer="t", name="some-model")
+    loaded: Any = SimpleNamespace(model="m", tokenizer="t", name="some-model", blocks=None)
     bank: Any = SimpleNamespace(info=TONE)
     source = ModelSource(
         loaded, [bank], system="Be kind.", max_new_tokens=9, seed=7, temperature=0.5

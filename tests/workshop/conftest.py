@@ -9,7 +9,7 @@ import pytest
 
 
 @pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Compute with one thread: for tensors this small, several wait for each other."""
     torch = sys.modules.get("torch")  # tests of corpora never load it
     before = torch.get_num_threads() if torch else 0

@@ -15,7 +15,13 @@ FIGURES = ("balanced_accuracy", "macro_f1", "ece")
 def test_the_json_object_has_the_figures_of_each_layer_and_of_the_primary_one_on_top() -> None:
     """Scripts read `.balanced_accuracy` without knowing which layer is primary."""
     bank = readers()
-    evaluation = measured(bank, rows(), texts=WORDS, training_texts=WORDS, shuffled=bank)
+    evaluation = measured(
+        bank,
+        rows(),
+        texts=(*WORDS, list(range(60))),
+        training_texts=(*WORDS, list(range(60))),
+        shuffled=bank,
+    )
     found = json.loads(json.dumps(as_json_object(bank.card, asdict(evaluation))))
     assert found["layer"] == found["primary"] == 1
     for place in (found, *found["layers"]):
@@ -36,7 +42,12 @@ def test_the_table_tells_every_figure_beside_its_floors() -> None:
     """What is in the JSON is in the text too."""
     bank = readers()
     evaluation = measured(
-        bank, rows(offsets=9), texts=WORDS, training_texts=WORDS, shuffled=bank, note="Made up."
+        bank,
+        rows(offsets=9),
+        texts=(*WORDS, list(range(60))),
+        training_texts=(*WORDS, list(range(60))),
+        shuffled=bank,
+        note="Made up.",
     )
     table = render_evaluation(bank.card, evaluation)
     for layer in evaluation.layers:
