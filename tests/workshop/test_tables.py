@@ -9,6 +9,8 @@ from emowatch.workshop.tables import as_json_object, render_evaluation
 from tests.workshop.test_evaluation import LABELS, TEXTS, measured, readers, rows
 
 WORDS = (TEXTS * 20, [0, 1, 2] * 20)
+TESTED = (*WORDS, list(range(60)))
+"""Texts, classes and groups."""
 FIGURES = ("balanced_accuracy", "macro_f1", "ece")
 
 

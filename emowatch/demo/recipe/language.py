@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -56,8 +57,20 @@ def train_tokenizer(texts: Iterable[str], out: Path) -> PreTrainedTokenizerFast:
         clean_up_tokenization_spaces=False,
     )
     tokenizer.chat_template = CHAT_TEMPLATE
-    tokenizer.save_pretrained(out)
+    save_tokenizer(tokenizer, out)
     return tokenizer
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
+    """Write the tokenizer in the form that transformers 4.57 reads as well as 5."""
+    tokenizer.save_pretrained(out)
+    path = out / "tokenizer_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    for name in ("backend", "is_local", "local_files_only"):
+        config.pop(name, None)
+    config["tokenizer_class"] = "PreTrainedTokenizerFast"  # 5 writes names that 4.57 lacks
+    config["additional_special_tokens"] = config.pop("extra_special_tokens")
+    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def load_tokenizer(path: Path) -> PreTrainedTokenizerFast:

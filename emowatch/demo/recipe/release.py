@@ -38,7 +38,7 @@ def release_model(plan: stages.Plan) -> None:
     folder = demo.path()
     model.bfloat16().save_pretrained(folder)
     (folder / "model.safetensors").chmod(0o644)  # safetensors leaves it readable to its owner only
-    tokenizer.save_pretrained(folder)
+    language.save_tokenizer(tokenizer, folder)
     (folder / "figures.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     (folder / "README.md").write_text(render_card(figures), encoding="utf-8")
 
