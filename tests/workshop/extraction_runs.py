@@ -122,7 +122,7 @@ def main(folder: Path) -> None:
     """Run everything and print one JSON object."""
     report = kill_everywhere(folder)
     report["peaks"] = [
-        int(in_fork(partial(peak_memory, folder / f"peak{n}", n))) for n in (150, 1500)
+        int(in_fork(partial(peak_memory, folder / f"peak{n}", n))) for n in (100, 900)
     ]
     sys.stdout.write(json.dumps(report))
 
