@@ -71,20 +71,15 @@ def fit_heads(
         weights = torch.tensor(class_weights(train_labels, n_labels))
     starts = torch.tensor([int(rows.by_example[i][0]) for i in examples])
     counts = torch.tensor([len(rows.by_example[i]) for i in examples])
-
-    def draw(generator: torch.Generator) -> Tensor:
-        """Pick one state of each example, another one each epoch."""
-        return starts + (torch.rand(len(starts), generator=generator) * counts).long()
-
     validation = torch.cat([rows.by_example[i] for i in held])
     trainer.fit(
         rows.states,
         labels,
-        draw(torch.Generator().manual_seed(options.seed)),
+        starts,
         validation,
+        counts=counts,
         offsets=rows.offsets,
         class_weights=weights,
-        draw=draw,
         n_labels=n_labels,
         progress=lambda done, total: report("fitting heads", done, total),
     )

@@ -1,8 +1,9 @@
 """Fit the heads of all layers in one batched fit.
 
 Each layer's head is independent: its loss, its early stopping and its best weights are its
-own, and it comes out as it would alone. Starting weights, batches and dropout are drawn once
-for all. Works on arrays, and knows nothing of texts or files.
+own, and it comes out as it would alone. Linear heads are solved, others learn by AdamW;
+starting weights, batches and dropout are drawn once for all. Works on arrays, and knows
+nothing of texts or files.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from torch import Tensor, nn
 
 from emowatch.bank.heads import MAX_OFFSET, HeadKind
 from emowatch.errors import TrainingError, UsageError
+from emowatch.workshop.logistic import solve
+from emowatch.workshop.scaling import fold, standardisation
 
 SMALLEST_BATCH = 32
 EMBEDDING = 16
@@ -27,6 +30,9 @@ EMBEDDING = 16
 class FitOptions:
     """How heads are fitted; what the paper leaves open is recorded on the card."""
 
+    strengths: tuple[float, ...] = (0.3, 0.1, 0.03, 0.01, 0.003)
+    """L2 penalties among which validation chooses for a linear head that is solved; none: it
+    learns by AdamW, as the other kinds do, by the settings below."""
     hidden: int = 64
     """Width of the hidden layer of ``mlp`` and ``offset-mlp``."""
     learning_rate: float = 3e-3
@@ -53,6 +59,7 @@ PRESETS: Mapping[str, FitOptions] = {
     # Zhang & Zhong 2025 (arXiv 2510.04064), section on the probe: one epoch, Adam, 1e-4,
     # 10 % linear warm-up, then cosine. Batch size and hidden width are not given there.
     "paper-a": FitOptions(
+        strengths=(),
         learning_rate=1e-4,
         weight_decay=0.0,
         dropout=0.0,
@@ -77,13 +84,23 @@ def preset(name: str, **changes: Any) -> FitOptions:
     return replace(PRESETS[name], **changes)
 
 
+@dataclass(frozen=True, slots=True)
+class _Data:
+    states: Tensor
+    labels: Tensor
+    offsets: Tensor
+    mean: Tensor
+    """``[stacks, 1, d_model]``, as `scale`."""
+    scale: Tensor
+
+
 class HeadTrainer:
     """Fits one head per stack: a layer, or a layer at one token position.
 
     Attributes:
         tensors_: after `fit`, the heads' tensors as a bank stores them, standardisation folded in.
         validation_loss_: ``[stacks]``, of the kept weights.
-        epochs_: how many epochs ran.
+        epochs_: how many epochs ran; 0 where heads were solved.
     """
 
     def __init__(self, kind: HeadKind, options: FitOptions | None = None) -> None:
@@ -98,25 +115,27 @@ class HeadTrainer:
         train: Tensor,
         validation: Tensor,
         *,
+        counts: Tensor | None = None,
         offsets: Tensor | None = None,
         class_weights: Tensor | None = None,
-        draw: Callable[[torch.Generator], Tensor] | None = None,
         n_labels: int | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> Self:
-        """Fit on rows `train` and keep each stack's weights of the best validation epoch.
+        """Fit on rows `train` and keep each stack's weights that validation likes best.
 
         Args:
             states: ``[stacks, rows, d_model]`` float32.
             labels: ``[rows]`` class numbers.
-            train: row numbers to learn from, repeated as often as balancing wants.
-            validation: row numbers for early stopping; classes count equally.
+            train: row numbers to learn from, repeated as often as balancing wants; with
+                `counts`, the first row of each example.
+            validation: row numbers for early stopping and the L2 strength; classes count equally.
+            counts: how many rows each example has, which follow one another, as the states of
+                a reply do. Together they weigh as much as an example of one row: an epoch draws
+                one of them.
             offsets: ``[rows]``; needed by ``offset-mlp``.
             class_weights: ``[labels]``, the alternative to balanced rows.
-            draw: gives the rows of one epoch instead of `train`, as one random offset of
-                each reply.
             n_labels: number of classes, where the last may be absent from `labels`.
-            progress: called with epochs done and epochs at most.
+            progress: called with what is done and what there is to do, at most.
 
         Raises:
             TrainingError: for states with NaN or infinity, or an empty split.
@@ -126,13 +145,49 @@ class HeadTrainer:
                 f"Could not fit heads on {len(train)} training and {len(validation)} validation "
                 "rows: both must hold some. Give more data."
             )
-        options = self.options
-        generator = torch.Generator().manual_seed(options.seed)
-        mean, scale = _standardisation(states, train)
+        counts = torch.ones_like(train) if counts is None else counts
         classes = n_labels or int(labels.max()) + 1
+        balanced = _balanced_weights(labels[validation], classes)
+        shares = _row_weights(states.shape[1], train, counts)
+        if self.kind == "linear" and self.options.strengths:
+            if class_weights is not None:
+                shares = shares * class_weights[labels]
+                shares /= shares.sum()
+            solved = solve(
+                states,
+                labels,
+                shares,
+                validation,
+                balanced,
+                self.options.strengths,
+                progress=progress,
+            )
+            self.epochs_ = 0
+            self.validation_loss_ = solved.validation_loss
+            self.tensors_ = {"weight": solved.weight, "bias": solved.bias}
+            return self
         where = torch.zeros(states.shape[1], dtype=torch.long) if offsets is None else offsets
         where = where.clamp(max=MAX_OFFSET)
-        weights = self._new(states.shape[0], states.shape[2], classes, generator)
+        mean, scale = standardisation(states, shares)
+        data = _Data(states, labels, where, mean, scale)
+        self._descend(data, train, counts, validation, balanced, class_weights, progress)
+        return self
+
+    def _descend(
+        self,
+        data: _Data,
+        train: Tensor,
+        counts: Tensor,
+        validation: Tensor,
+        balanced: Tensor,
+        class_weights: Tensor | None,
+        progress: Callable[[int, int], None] | None,
+    ) -> None:
+        """Learn by AdamW with early stopping."""
+        options = self.options
+        generator = torch.Generator().manual_seed(options.seed)
+        stacks, _, width = data.states.shape
+        weights = self._new(stacks, width, len(balanced), generator)
         per_epoch = min(len(train), options.epoch_rows or len(train))
         # Measured: with 300 and 1,500 rows, full batches cost 2 to 3 points of accuracy.
         batch_rows = min(options.batch, max(SMALLEST_BATCH, per_epoch // 32))
@@ -140,27 +195,27 @@ class HeadTrainer:
         optimiser = torch.optim.AdamW(
             weights.values(), lr=options.learning_rate, weight_decay=options.weight_decay
         )
-        balanced = _balanced_weights(labels[validation], classes)
         best = {name: tensor.detach().clone() for name, tensor in weights.items()}
-        best_loss = torch.full((states.shape[0],), math.inf)
-        waited = torch.zeros(states.shape[0], dtype=torch.long)
+        best_loss = torch.full((stacks,), math.inf)
+        waited = torch.zeros(stacks, dtype=torch.long)
         self.epochs_ = 0
         for epoch in range(options.epochs):
-            rows = train if draw is None else draw(generator)
-            rows = rows[torch.randperm(len(rows), generator=generator)[:per_epoch]]
+            drawn = train + (torch.rand(len(train), generator=generator) * counts).long()
+            rows = drawn[torch.randperm(len(drawn), generator=generator)[:per_epoch]]
             for number, batch in enumerate(rows.split(batch_rows)):
                 for group in optimiser.param_groups:
                     group["lr"] = self._rate(epoch * steps + number, options.epochs * steps)
-                folded = _fold(weights, mean, scale, self.kind)
-                logits = self._forward(folded, states[:, batch], where[batch], generator)
-                loss = _losses(logits, labels[batch], class_weights).sum()
+                # Folded at every step: weights are smaller than a batch of states.
+                folded = fold(weights, data.mean, data.scale, self.kind)
+                logits = self._forward(
+                    folded, data.states[:, batch], data.offsets[batch], generator
+                )
+                loss = _losses(logits, data.labels[batch], class_weights).sum()
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()
                 optimiser.step()
             self.epochs_ = epoch + 1
-            found = self._validate(
-                weights, states, labels, where, validation, mean, scale, balanced
-            )
+            found = self._validate(weights, data, validation, balanced)
             better = (found < best_loss - 1e-4) & (waited < options.patience)
             if options.patience == 0:
                 better = torch.ones_like(better)
@@ -174,8 +229,7 @@ class HeadTrainer:
             if over:
                 break
         self.validation_loss_ = best_loss
-        self.tensors_ = _fold(best, mean, scale, self.kind)
-        return self
+        self.tensors_ = fold(best, data.mean, data.scale, self.kind)
 
     def _new(
         self, stacks: int, width: int, classes: int, generator: torch.Generator
@@ -224,22 +278,14 @@ class HeadTrainer:
 
     @torch.no_grad()
     def _validate(
-        self,
-        weights: Mapping[str, Tensor],
-        states: Tensor,
-        labels: Tensor,
-        offsets: Tensor,
-        rows: Tensor,
-        mean: Tensor,
-        scale: Tensor,
-        class_weights: Tensor,
+        self, weights: Mapping[str, Tensor], data: _Data, rows: Tensor, class_weights: Tensor
     ) -> Tensor:
         """Loss per stack, classes counting equally."""
-        total = torch.zeros(states.shape[0])
-        folded = _fold(weights, mean, scale, self.kind)
+        total = torch.zeros(data.states.shape[0])
+        folded = fold(weights, data.mean, data.scale, self.kind)
         for batch in rows.split(4096):
-            logits = self._forward(folded, states[:, batch], offsets[batch])
-            total += _losses(logits, labels[batch], class_weights) * len(batch)
+            logits = self._forward(folded, data.states[:, batch], data.offsets[batch])
+            total += _losses(logits, data.labels[batch], class_weights) * len(batch)
         return total / len(rows)
 
     def _rate(self, step: int, steps: int) -> float:
@@ -262,26 +308,13 @@ def directions(states: Tensor, labels: Tensor, rows: Tensor, n_labels: int) -> T
     return nn.functional.normalize(means - means.mean(1, keepdim=True), dim=-1)
 
 
-def _standardisation(states: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and inverse standard deviation ``[stacks, 1, d_model]`` over the training rows.
-
-    A dimension that is the same in all of them, as the embedding of a template's last token,
-    weighs 0: it says nothing, and would say anything of a state where it differs.
-    """
-    unique = rows.unique()
-    means, scales = [], []
-    for stack in states:
-        if not bool(torch.isfinite(stack).all()):
-            raise TrainingError(
-                "Could not fit heads: some states are NaN or infinite. Load the model with "
-                "--dtype float32, and check it with: emowatch doctor"
-            )
-        chosen = stack[unique]
-        mean, deviation = chosen.mean(0), chosen.std(0, correction=0)
-        varies = deviation > 1e-6 * (1 + mean.abs())
-        means.append(mean)
-        scales.append(torch.where(varies, 1 / deviation, 0.0))
-    return torch.stack(means)[:, None], torch.stack(scales)[:, None]
+def _row_weights(rows: int, train: Tensor, counts: Tensor) -> Tensor:
+    """How often each row is learned from, as a share ``[rows]`` of sum 1."""
+    first = torch.repeat_interleave(train, counts)
+    start = torch.repeat_interleave(counts.cumsum(0) - counts, counts)
+    place = torch.arange(len(first)) - start
+    share = torch.repeat_interleave(1 / counts, counts)
+    return torch.zeros(rows).index_add_(0, first + place, share) / len(train)
 
 
 def _losses(logits: Tensor, labels: Tensor, class_weights: Tensor | None) -> Tensor:
@@ -296,17 +329,3 @@ def _losses(logits: Tensor, labels: Tensor, class_weights: Tensor | None) -> Ten
 def _balanced_weights(labels: Tensor, classes: int) -> Tensor:
     counts = torch.bincount(labels, minlength=classes).clamp(min=1)
     return len(labels) / (classes * counts.float())
-
-
-def _fold(
-    weights: Mapping[str, Tensor], mean: Tensor, scale: Tensor, kind: HeadKind
-) -> dict[str, Tensor]:
-    """Take the standardisation into the first layer, so that heads read raw states.
-
-    Done at every step too: weights are smaller than a batch of states.
-    """
-    folded = dict(weights)
-    first, bias = ("weight", "bias") if kind == "linear" else ("weight_in", "bias_in")
-    folded[first] = weights[first] * scale.transpose(1, 2)
-    folded[bias] = weights[bias] - (mean @ folded[first])[:, 0]
-    return folded

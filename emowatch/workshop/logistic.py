@@ -1,0 +1,208 @@
+"""Solve linear heads: multinomial logistic regression for many stacks at once.
+
+Minimises, for each stack, the weighted mean cross entropy plus half `l2` times the squared
+weights (the bias is free), which is scikit-learn's objective with ``C = 1 / (l2 * rows)``.
+Conjugate gradients (Polak-Ribiere) are preconditioned by Boehning's bound on the curvature,
+``(X' diag(r) X) / 2 + l2`` (Boehning 1992, section 3): one Cholesky factor per stack and
+strength, which takes the correlations of a residual stream out of the problem. Measured on
+states of the demo model, that needs a tenth of the iterations of plain L-BFGS.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from emowatch.workshop.scaling import standardisation
+
+TOLERANCE = 1e-2
+"""A stack is solved when its squared, preconditioned gradient has fallen by this factor."""
+ITERATIONS = 200
+"""At most, for each strength."""
+CHUNK = 2**22
+"""Numbers in the states of the stacks that are solved together: they stay in the cache."""
+
+
+@dataclass(frozen=True, slots=True)
+class Solution:
+    """Linear heads in units of raw states."""
+
+    weight: Tensor
+    """``[stacks, d_model, labels]``."""
+    bias: Tensor
+    """``[stacks, labels]``."""
+    l2: Tensor
+    """``[stacks]``, the strength chosen on validation."""
+    validation_loss: Tensor
+    """``[stacks]``, at that strength."""
+
+
+def solve(
+    states: Tensor,
+    labels: Tensor,
+    row_weights: Tensor,
+    validation: Tensor,
+    validation_weights: Tensor,
+    strengths: Sequence[float],
+    *,
+    tolerance: float = TOLERANCE,
+    progress: Callable[[int, int], None] | None = None,
+) -> Solution:
+    """Solve each stack from the strongest `strengths` on, and keep what validation likes best.
+
+    A stack goes no further once a weaker strength does not lower its validation loss.
+
+    Args:
+        states: ``[stacks, rows, d_model]`` float32; training and validation rows in one.
+        labels: ``[rows]`` class numbers.
+        row_weights: ``[rows]``, the weight of each in the loss, of sum 1; 0 for those that are
+            not learned from.
+        validation: row numbers to choose the strength by.
+        validation_weights: ``[labels]``, the weight of each class there; its length is the
+            number of classes.
+        strengths: of the L2 penalty in units of standardised states.
+        tolerance: see `TOLERANCE`.
+        progress: called with stacks done and stacks in all.
+
+    Raises:
+        TrainingError: for states with NaN or infinity.
+    """
+    targets = nn.functional.one_hot(labels, len(validation_weights)).float().T.contiguous()
+    together = max(1, CHUNK // max(1, states[0].numel()))
+    parts = []
+    for part in states.split(together):
+        problem = _Problem(part, targets, row_weights, tolerance)
+        parts.append(_path(problem, labels, validation, validation_weights, strengths))
+        if progress is not None:
+            progress(sum(len(done.l2) for done in parts), len(states))
+    return Solution(
+        weight=torch.cat([part.weight for part in parts]),
+        bias=torch.cat([part.bias for part in parts]),
+        l2=torch.cat([part.l2 for part in parts]),
+        validation_loss=torch.cat([part.validation_loss for part in parts]),
+    )
+
+
+def _path(
+    problem: _Problem,
+    labels: Tensor,
+    validation: Tensor,
+    validation_weights: Tensor,
+    strengths: Sequence[float],
+) -> Solution:
+    stacks = len(problem.states)
+    best_weight, best_bias = problem.weight.clone(), problem.bias.clone()
+    best_loss, best_l2 = torch.full((stacks,), math.inf), torch.zeros(stacks)
+    going = torch.ones(stacks, dtype=torch.bool)
+    wanted = labels[validation].expand(stacks, -1)
+    for l2 in sorted(strengths, reverse=True):
+        problem.minimise(l2, going)
+        losses = nn.functional.cross_entropy(
+            problem.logits[:, :, validation], wanted, validation_weights, reduction="none"
+        ).mean(1)
+        going = going & (losses < best_loss - 1e-4)
+        best_weight[going], best_bias[going] = problem.weight[going], problem.bias[going]
+        best_loss, best_l2 = torch.where(going, losses, best_loss), best_l2.masked_fill(going, l2)
+        if not bool(going.any()):
+            break
+    weight = best_weight * problem.scale
+    bias = best_bias - weight @ problem.mean.transpose(1, 2)
+    return Solution(weight.transpose(1, 2).contiguous(), bias[..., 0], best_l2, best_loss)
+
+
+class _Problem:
+    """Some stacks with the weights reached so far; all in units of standardised states.
+
+    Logits are carried along rather than computed anew: they are linear in the weights, so one
+    pass over the states gives them for a whole line search, on validation rows too.
+    """
+
+    def __init__(
+        self, states: Tensor, targets: Tensor, row_weights: Tensor, tolerance: float
+    ) -> None:
+        stacks, rows, width = states.shape
+        self.states = states
+        self.row_weights = row_weights
+        self.tolerance = tolerance
+        self.weighted_targets = targets * row_weights  # [labels, rows]
+        self.mean, self.scale = standardisation(states, row_weights)  # [stacks, 1, d_model]
+        used = row_weights.nonzero()[:, 0]
+        roots = row_weights[used].sqrt()[:, None]
+        self._gram = torch.empty(stacks, width, width)
+        for stack, mean, scale, gram in zip(
+            states, self.mean, self.scale, self._gram, strict=True
+        ):  # one at a time: centred states are a copy
+            centred = (stack[used] - mean) * scale * roots
+            torch.mm(centred.T, centred, out=gram)
+        self.weight = torch.zeros(stacks, len(targets), width)
+        self.bias = torch.zeros(stacks, len(targets), 1)
+        self.logits = torch.zeros(stacks, len(targets), rows)
+
+    def minimise(self, l2: float, going: Tensor) -> None:
+        """Go on from the present weights to the minimum at one strength, where `going`."""
+        width = self._gram.shape[-1]
+        factor = torch.linalg.cholesky(0.5 * self._gram + l2 * torch.eye(width))
+        inverse = torch.cholesky_inverse(factor)
+        weight_step, bias_step = torch.zeros_like(self.weight), torch.zeros_like(self.bias)
+        old: tuple[Tensor, Tensor, Tensor] | None = None
+        for _ in range(ITERATIONS):
+            errors = self.logits.softmax(1) * self.row_weights - self.weighted_targets
+            bias_slope = errors.sum(2, keepdim=True)
+            slope = (errors @ self.states - bias_slope * self.mean) * self.scale
+            slope += l2 * self.weight
+            ahead = slope @ inverse  # the bias has curvature 1/2 at most: rows weigh 1 in all
+            size = _dot(slope, ahead) + 2 * _dot(bias_slope, bias_slope)
+            if old is None:
+                first, turn = size, torch.zeros_like(size)
+            else:
+                common = _dot(old[0], ahead) + 2 * _dot(old[1], bias_slope)
+                turn = ((size - common) / old[2].clamp(min=1e-30)).clamp(min=0)
+                going = going & (size > self.tolerance * first)
+                if not bool(going.any()):
+                    return
+            old = slope, bias_slope, size
+            weight_step = turn[:, None, None] * weight_step - ahead
+            bias_step = turn[:, None, None] * bias_step - 2 * bias_slope
+            # A direction that no longer leads down is given up for the steepest.
+            uphill = _dot(slope, weight_step) + _dot(bias_slope, bias_step) >= 0
+            weight_step[uphill], bias_step[uphill] = -ahead[uphill], -2 * bias_slope[uphill]
+            self._step(weight_step, bias_step, l2, going)
+
+    def _step(self, weight_step: Tensor, bias_step: Tensor, l2: float, going: Tensor) -> None:
+        """Search along a direction and move: Newton's step, and back where it went too far."""
+        scaled = weight_step * self.scale
+        rise = torch.baddbmm(
+            bias_step - scaled @ self.mean.transpose(1, 2), scaled, self.states.transpose(1, 2)
+        )
+        drop = (self.weighted_targets * rise).sum((1, 2)) - l2 * _dot(self.weight, weight_step)
+        bend = l2 * _dot(weight_step, weight_step)
+
+        def slope_at(length: Tensor) -> tuple[Tensor, Tensor]:
+            chances = (self.logits + length[:, None, None] * rise).softmax(1) * self.row_weights
+            pulled = chances * rise
+            means = pulled.sum(1)
+            spread = means.square() / self.row_weights.clamp(min=1e-30)
+            curvature = (pulled * rise).sum((1, 2)) - spread.sum(1) + bend
+            return pulled.sum((1, 2)) - drop + length * bend, curvature.clamp(min=1e-30)
+
+        start, curvature = slope_at(torch.zeros_like(drop))
+        length = -start / curvature
+        for _ in range(8):
+            reached, _ = slope_at(length)
+            far = reached > -0.1 * start  # it rises there; `start` is negative
+            if not bool((far & going).any()):
+                break
+            length = torch.where(far, length * start / (start - reached), length)
+        length = torch.where(going, length, 0.0)[:, None, None]
+        self.weight = self.weight + length * weight_step
+        self.bias = self.bias + length * bias_step
+        self.logits = self.logits + length * rise
+
+
+def _dot(left: Tensor, right: Tensor) -> Tensor:
+    """Inner product of each stack ``[stacks]``."""
+    return (left * right).sum((1, 2))
