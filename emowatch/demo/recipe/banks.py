@@ -122,7 +122,7 @@ def _tone_corpora(plan: stages.Plan) -> tuple[Corpus, Corpus, str]:
             row = json.loads(line)
             emotion = SEV_EMOTIONS.get(row["emotion"], row["emotion"])
             rows.append((row["gen_text"], emotion, row["skeleton_id"]))
-    rows += _project_replies(plan.seed)
+    rows += project_replies(plan.seed)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     sides = []
     for test in (False, True):
@@ -151,7 +151,7 @@ def _tone_corpora(plan: stages.Plan) -> tuple[Corpus, Corpus, str]:
     return sides[0], sides[1], note
 
 
-def _project_replies(seed: int) -> list[tuple[str, str, str]]:
+def project_replies(seed: int) -> list[tuple[str, str, str]]:
     """Compose replies of one to three sentences in all seven tones.
 
     Sentences are dealt into 20 groups first, so that none is on both sides of a split.

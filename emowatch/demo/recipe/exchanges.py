@@ -97,7 +97,8 @@ def exchanges(
 ) -> Iterator[tuple[str, Document]]:
     """Yield ``(kind, document)`` for ever: emotional exchanges and ordinary chat.
 
-    `messages` maps each emotion to user messages; every emotion is drawn equally often.
+    `messages` maps each emotion to user messages; every emotion is drawn equally often. A kind
+    is an emotion or "ordinary".
     """
     rng = random.Random(seed)
     while True:
@@ -109,6 +110,12 @@ def exchanges(
         else:
             dialogue = rng.choice(dialogues)
             yield "ordinary", dialogue[: 2 * rng.randint(1, 4)]
+
+
+def thinned(message: str, rng: random.Random, share: float = 0.1) -> str:
+    """Leave out a `share` of the words, so that a message met again is not quite the same."""
+    kept = [word for word in message.split() if rng.random() >= share]
+    return " ".join(kept) or message
 
 
 def _emotional(emotion: str, message: str, rng: random.Random, long_share: float) -> Document:

@@ -28,12 +28,21 @@ from emowatch.demo.recipe.exchanges import (
     exchanges,
     ordinary_exchanges,
     reply_book,
+    thinned,
 )
 from emowatch.demo.recipe.optimisation import Schedule, evaluate, fit
 
 ROW = 512
 """Tokens in a training row."""
 HELD_OUT_ROWS = 64
+LENGTHS = (32, 48, 64, 96, 192)
+"""Row lengths of the tone stage; a longer exchange is cut to the last."""
+WHOLE = 0.15
+"""Share of the emotional exchanges that the tone stage leaves whole."""
+OPENING_WEIGHT = 3.0
+"""Weight of a reply's opening in the loss of the tone stage; other reply tokens weigh 1."""
+Batch: TypeAlias = tuple[Tensor, Tensor]
+"""Token ids and the weight of each in the loss, ``[rows, time + 1]``."""
 Rows: TypeAlias = np.ndarray[tuple[int, int], np.dtype[np.uint16]]
 SHARES = {
     "self-dialogue": 0.5,
@@ -107,22 +116,22 @@ def pretrain(plan: Plan, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizer
 
 def finetune(plan: Plan, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
     """Teach replies of all lengths and manners, and ordinary chat."""
-    course = _Course("finetune", plan.finetune_tokens, plan.rows_per_step, 1.5e-3)
-    _teach(plan, model, tokenizer, course)
+    messages = user_messages(plan.data / "goemotions/ekman/train.tsv", "model")
+    rows = _exchange_rows(plan, tokenizer, messages, plan.seed)
+    course = _Course("finetune", plan.finetune_tokens, 1.5e-3)
+    _teach(plan, model, tokenizer, course, messages, _stacked(rows, plan.rows_per_step))
 
 
 def tune_tone(plan: Plan, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Teach which tone fits which message: shorter replies, whose openings weigh most."""
-    course = _Course(
-        "tone",
-        plan.tone_tokens,
-        plan.rows_per_step // 2,
-        2e-3,
-        emotional_share=0.85,
-        long_share=0.04,
-        opening_weight=3.0,
-    )
-    _teach(plan, model, tokenizer, course)
+    """Teach which tone fits which message: many messages, and of most replies the opening only.
+
+    A reply's first words settle its tone, so that a reply cut there teaches as much in a third
+    of the tokens. Each exchange has a row of its own.
+    """
+    course = _Course("tone", plan.tone_tokens, 2e-3)
+    messages = user_messages(plan.data / "goemotions/ekman/train.tsv", "model")
+    batches = _opening_batches(plan, tokenizer, messages, plan.rows_per_step // 2 * ROW)
+    _teach(plan, model, tokenizer, course, messages, batches)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,37 +140,36 @@ class _Course:
 
     name: str
     tokens: int
-    rows_per_step: int
     peak_lr: float
-    emotional_share: float = 0.68
-    long_share: float = 0.16
-    opening_weight: float = 1.0
 
 
 def _teach(
-    plan: Plan, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, course: _Course
+    plan: Plan,
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    course: _Course,
+    messages: dict[str, list[str]],
+    batches: Iterator[Batch],
 ) -> None:
-    steps = course.tokens // (course.rows_per_step * ROW)
-    messages = user_messages(plan.data / "goemotions/ekman/train.tsv", "model")
-    rows = _exchange_rows(plan, tokenizer, messages, plan.seed, course)
-    ready: list[tuple[Tensor, Tensor]] = []
+    ready: list[Batch] = []
+    ends: list[int] = [0]  # tokens seen when a step is done
 
-    def batches(step: int) -> tuple[Tensor, Tensor]:
+    def batch_of(step: int) -> Batch:
         while len(ready) <= step:  # a resumed run draws the same rows again, then goes on
-            pairs = [next(rows) for _ in range(course.rows_per_step)]
-            ready.append((torch.stack([a for a, _ in pairs]), torch.stack([b for _, b in pairs])))
+            ready.append(next(batches))
         return ready[step]
 
-    schedule = Schedule(steps=steps, peak_lr=course.peak_lr)
-    fit(model, batches, schedule, plan.work / course.name, compiled=plan.compiled)
+    while ends[-1] < course.tokens:
+        ends.append(ends[-1] + batch_of(len(ends) - 1)[0][:, 1:].numel())
+    schedule = Schedule(steps=len(ends) - 1, peak_lr=course.peak_lr)
+    fit(model, batch_of, schedule, plan.work / course.name, compiled=plan.compiled)
     dev = user_messages(plan.data / "goemotions/ekman/dev.tsv", None)
-    plain = _Course("held out", 0, 0, 0.0, emotional_share=1.0)
-    held_out = _exchange_rows(plan, tokenizer, dev, plan.seed + 1, plain)
+    held_out = _exchange_rows(plan, tokenizer, dev, plan.seed + 1, emotional_share=1.0)
     pairs = [next(held_out) for _ in range(HELD_OUT_ROWS)]
     ids, weights = torch.stack([a for a, _ in pairs]), torch.stack([b for _, b in pairs])
     replies_only = (weights == 1).float()
     summary = {
-        "tokens": steps * course.rows_per_step * ROW,
+        "tokens": ends[-1],
         "messages": {emotion: len(texts) for emotion, texts in messages.items()},
         "held_out_reply_tokens": int(replies_only.sum()),
         "held_out_reply_loss": evaluate(model, ids, replies_only),
@@ -233,26 +241,76 @@ def _exchange_rows(
     tokenizer: PreTrainedTokenizerFast,
     messages: dict[str, list[str]],
     seed: int,
-    course: _Course,
-) -> Iterator[tuple[Tensor, Tensor]]:
+    emotional_share: float = 0.68,
+) -> Iterator[Batch]:
     """Pack exchanges into rows ``[ROW + 1]`` that each begin with a whole exchange."""
-    dialogues = [doc for name, doc in pretraining_documents(plan.data) if name == "self-dialogue"]
     source = exchanges(
         messages,
         list(small_talk(plan.data)),
-        dialogues,
+        _dialogues(plan),
         seed,
-        emotional_share=course.emotional_share,
-        long_share=course.long_share,
+        emotional_share=emotional_share,
     )
     while True:
         ids: list[int] = []
         weights: list[float] = []
         while len(ids) <= ROW:
             _, document = next(source)
-            more, more_weights = language.encode(
-                tokenizer, document, user_weight=0.2, opening_weight=course.opening_weight
-            )
+            more, more_weights = language.encode(tokenizer, document, user_weight=0.2)
             ids += more
             weights += more_weights
         yield torch.tensor(ids[: ROW + 1]), torch.tensor(weights[: ROW + 1])
+
+
+def _opening_batches(
+    plan: Plan, tokenizer: PreTrainedTokenizerFast, messages: dict[str, list[str]], tokens: int
+) -> Iterator[Batch]:
+    """Yield batches of about `tokens` tokens, each of exchanges of much the same length.
+
+    Most emotional replies are cut after their opening, and the message loses a word here and
+    there; a share of `WHOLE` is left whole, so that the model goes on knowing how a reply ends.
+    """
+    rng = random.Random(plan.seed)
+    source = exchanges(
+        messages, list(small_talk(plan.data)), _dialogues(plan), plan.seed, emotional_share=0.85
+    )
+    waiting: dict[int, list[tuple[list[int], list[float]]]] = {length: [] for length in LENGTHS}
+    while True:
+        kind, document = next(source)
+        ids, weights = language.encode(
+            tokenizer, document, user_weight=0.2, opening_weight=OPENING_WEIGHT
+        )
+        if kind != "ordinary" and rng.random() >= WHOLE:
+            *before, (role, message), reply = document
+            document = (*before, (role, thinned(message, rng)), reply)
+            ids, weights = language.encode(
+                tokenizer, document, user_weight=0.2, opening_weight=OPENING_WEIGHT
+            )
+            end = len(weights) - weights[::-1].index(OPENING_WEIGHT)
+            ids, weights = ids[:end], weights[:end]
+        length = next((size for size in LENGTHS if size >= len(ids) - 1), LENGTHS[-1])
+        waiting[length].append((ids, weights))
+        if len(waiting[length]) == tokens // length:
+            yield _padded(waiting[length], length)
+            waiting[length] = []
+
+
+def _padded(pairs: list[tuple[list[int], list[float]]], length: int) -> Batch:
+    """Lay exchanges into rows ``[rows, length + 1]``; padding weighs nothing."""
+    ids = torch.zeros(len(pairs), length + 1, dtype=torch.long)
+    weights = torch.zeros(len(pairs), length + 1)
+    for row, (some_ids, some_weights) in enumerate(pairs):
+        count = min(len(some_ids), length + 1)
+        ids[row, :count] = torch.tensor(some_ids[:count])
+        weights[row, :count] = torch.tensor(some_weights[:count])
+    return ids, weights
+
+
+def _stacked(rows: Iterator[Batch], count: int) -> Iterator[Batch]:
+    while True:
+        pairs = [next(rows) for _ in range(count)]
+        yield torch.stack([ids for ids, _ in pairs]), torch.stack([part for _, part in pairs])
+
+
+def _dialogues(plan: Plan) -> list[Document]:
+    return [doc for name, doc in pretraining_documents(plan.data) if name == "self-dialogue"]
