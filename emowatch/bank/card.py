@@ -46,6 +46,8 @@ class LayerMetrics:
     ece_interval: Interval
     shuffled_balanced_accuracy: float | None
     """Of a head of the same kind fitted to shuffled labels; `None` where not fitted."""
+    shuffled_balanced_accuracy_interval: Interval | None = None
+    """`None` where not fitted, and on cards from before it was measured; as are those below."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +61,7 @@ class OffsetMetrics:
     balanced_accuracy: float
     balanced_accuracy_interval: Interval
     ece: float
+    ece_interval: Interval | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,10 +80,13 @@ class Evaluation:
     tfidf_balanced_accuracy_interval: Interval | None
     layers: tuple[LayerMetrics, ...]
     precision: Mapping[str, float]
-    """Of the primary layer, by label; as are the two below."""
+    """Of the primary layer, by label, those that were never predicted left out."""
     recall: Mapping[str, float]
+    """Of the primary layer, by label, those without test rows left out."""
     confusion: tuple[tuple[int, ...], ...]
-    """Rows are true labels, columns predicted ones."""
+    """Of the primary layer: rows are true labels, columns predicted ones."""
+    precision_interval: Mapping[str, Interval] = field(default_factory=dict)
+    recall_interval: Mapping[str, Interval] = field(default_factory=dict)
     by_offset: tuple[OffsetMetrics, ...] = ()
     note: str = ""
 

@@ -71,30 +71,29 @@ def _figures(card: BankCard) -> list[str]:
         "Intervals are 95 %, by bootstrap over groups.",
         "",
         "| layer | balanced accuracy | shuffled labels | macro-F1 | ECE |",
-        "|---:|---|---:|---|---|",
+        "|---:|---|---|---|---|",
     ]
     for m in ev.layers:
         star = " (primary)" if m.layer == card.primary else ""
-        shuffled = (
-            "" if m.shuffled_balanced_accuracy is None else f"{m.shuffled_balanced_accuracy:.3f}"
-        )
+        null = m.shuffled_balanced_accuracy, m.shuffled_balanced_accuracy_interval
         lines.append(
             f"| {m.layer}{star} "
-            f"| {_with_interval(m.balanced_accuracy, m.balanced_accuracy_interval)} | {shuffled} "
+            f"| {_with_interval(m.balanced_accuracy, m.balanced_accuracy_interval)} "
+            f"| {_with_interval(*null)} "
             f"| {_with_interval(m.macro_f1, m.macro_f1_interval)} "
             f"| {_with_interval(m.ece, m.ece_interval)} |"
         )
-    lines += ["", "| | precision | recall |", "|---|---:|---:|"]
+    lines += ["", "| | precision | recall |", "|---|---|---|"]
     for label in card.labels:
-        precision, recall = ev.precision.get(label), ev.recall.get(label)
-        lines.append(
-            f"| {label} | {_with_interval(precision, None)} | {_with_interval(recall, None)} |"
-        )
+        precision = ev.precision.get(label), ev.precision_interval.get(label)
+        recall = ev.recall.get(label), ev.recall_interval.get(label)
+        lines.append(f"| {label} | {_with_interval(*precision)} | {_with_interval(*recall)} |")
     if ev.by_offset:
-        lines += ["", "| offsets | replies | balanced accuracy | ECE |", "|---|---:|---|---:|"]
+        lines += ["", "| offsets | replies | balanced accuracy | ECE |", "|---|---:|---|---|"]
         lines += [
             f"| {o.first}-{o.last} | {o.n} "
-            f"| {_with_interval(o.balanced_accuracy, o.balanced_accuracy_interval)} | {o.ece:.3f} |"
+            f"| {_with_interval(o.balanced_accuracy, o.balanced_accuracy_interval)} "
+            f"| {_with_interval(o.ece, o.ece_interval)} |"
             for o in ev.by_offset
         ]
     lines += ["", *([ev.note, ""] if ev.note else [])]

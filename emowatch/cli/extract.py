@@ -59,6 +59,8 @@ def command(data: str, out: Path, layers: str, **given: Any) -> None:
     positions = (-5, -4, -3, -2, -1) if given["readout"] == "positions" else (-1,)
     options = TrainOptions(positions=positions, **given)
     prepared = prepare(corpus, loaded, options, out, progress)
+    for left_out, n in prepared.left_out.items():
+        click.echo(f"{n} texts put aside: {left_out}", err=True)
     activations = extract(
         loaded.model,
         blocks,

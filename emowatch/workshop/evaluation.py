@@ -15,7 +15,7 @@ from torch import Tensor
 
 from emowatch.bank.card import Evaluation, Interval, LayerMetrics, OffsetMetrics
 from emowatch.bank.probe_bank import ProbeBank
-from emowatch.workshop.metrics import Report, report
+from emowatch.workshop.metrics import Estimate, Report, report
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,11 +64,15 @@ def evaluate(
     """
     names = bank.card.labels
     reports = _reports(bank, rows, seed)
-    null = _reports(shuffled, rows, seed, resamples=0) if shuffled is not None else None
+    null = None
+    if shuffled is not None:
+        null = [found.balanced_accuracy for found in _reports(shuffled, rows, seed)]
     baseline = None
     if training_texts is not None and texts is not None:
         baseline = tfidf_baseline(training_texts, texts, len(names), seed=seed)
     primary = reports[bank.card.layers.index(bank.card.primary)]
+    precision = _by_label(names, primary.precisions)
+    recall = _by_label(names, primary.recalls)
     per_class = torch.bincount(rows.labels, minlength=len(names)).tolist()
     return Evaluation(
         data=data,
@@ -92,14 +96,17 @@ def evaluate(
                 macro_f1_interval=_interval(found.macro_f1.interval),
                 ece=_round(found.ece.value),
                 ece_interval=_interval(found.ece.interval),
-                shuffled_balanced_accuracy=None
+                shuffled_balanced_accuracy=None if null is None else _round(null[place].value),
+                shuffled_balanced_accuracy_interval=None
                 if null is None
-                else _round(null[place].balanced_accuracy.value),
+                else _interval(null[place].interval),
             )
             for place, (layer, found) in enumerate(zip(bank.card.layers, reports, strict=True))
         ),
-        precision={k: _round(v) for k, v in zip(names, primary.precision(), strict=True)},
-        recall={k: _round(v) for k, v in zip(names, primary.recall(), strict=True)},
+        precision={name: _round(found.value) for name, found in precision.items()},
+        precision_interval={name: _interval(found.interval) for name, found in precision.items()},
+        recall={name: _round(found.value) for name, found in recall.items()},
+        recall_interval={name: _interval(found.interval) for name, found in recall.items()},
         confusion=tuple(tuple(int(n) for n in row) for row in primary.confusion),
         by_offset=_by_offset(bank, rows, seed),
         note=note,
@@ -134,10 +141,16 @@ def tfidf_baseline(
     return report(scores, list(test[1]), list(test[2]), seed=seed)
 
 
-def _reports(bank: ProbeBank, rows: TestRows, seed: int, resamples: int = 1000) -> list[Report]:
+def _reports(bank: ProbeBank, rows: TestRows, seed: int) -> list[Report]:
     scores = bank.heads.scores(rows.states, rows.offsets).numpy()
     labels = rows.labels.numpy()
-    return [report(s, labels, rows.groups, seed=seed, resamples=resamples) for s in scores]
+    return [report(s, labels, rows.groups, seed=seed) for s in scores]
+
+
+def _by_label(names: Sequence[str], estimates: Sequence[Estimate | None]) -> dict[str, Estimate]:
+    """Name the estimates that could be made."""
+    pairs = zip(names, estimates, strict=True)
+    return {name: estimate for name, estimate in pairs if estimate is not None}
 
 
 def _by_offset(bank: ProbeBank, rows: TestRows, seed: int) -> tuple[OffsetMetrics, ...]:
@@ -165,6 +178,7 @@ def _by_offset(bank: ProbeBank, rows: TestRows, seed: int) -> tuple[OffsetMetric
                 balanced_accuracy=_round(one.balanced_accuracy.value),
                 balanced_accuracy_interval=_interval(one.balanced_accuracy.interval),
                 ece=_round(one.ece.value),
+                ece_interval=_interval(one.ece.interval),
             )
         )
     return tuple(found)

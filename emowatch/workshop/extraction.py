@@ -24,6 +24,7 @@ from emowatch.errors import TrainingError
 from emowatch.model.blocks import Blocks
 from emowatch.model.tap import check_readable, read_states
 from emowatch.text import clean_line
+from emowatch.workshop.locking import LOCK, alone
 from emowatch.workshop.readouts import Passage
 
 BATCH_TOKENS = 2048
@@ -133,6 +134,7 @@ def extract(
         progress: called after each batch, and for shards that are there already.
 
     Raises:
+        RetryableError: if another run is writing to the folder.
         TrainingError: if the folder holds other work, or the disk is full; finished shards
             stay.
     """
@@ -142,7 +144,6 @@ def extract(
     dtype = next(model.parameters()).dtype
     key = _fingerprint(passages, layers, dtype, batch_tokens, model, blocks)
     shards = list(_plan(passages, len(layers) * blocks.d_model * dtype.itemsize, batch_tokens))
-    _claim(folder, key)
     total = sum(len(passage.ids) for passage in passages)
     done = kept = 0
 
@@ -158,17 +159,19 @@ def extract(
         "d_model": blocks.d_model,
         "shards": [shard.name for shard in shards],
     }
-    try:
-        for shard in shards:
-            path = folder / shard.name
-            if path.exists():
-                advance(shard.batches)
-            else:
-                _write(path, _read_shard(model, blocks, passages, layers, shard, advance))
-            kept = done
-        _write(folder / MANIFEST, json.dumps(manifest, sort_keys=True).encode())
-    except OSError as error:
-        raise _disk_error(error, folder, kept, total) from error
+    with alone(folder):
+        _claim(folder, key)
+        try:
+            for shard in shards:
+                path = folder / shard.name
+                if path.exists():
+                    advance(shard.batches)
+                else:
+                    _write(path, _read_shard(model, blocks, passages, layers, shard, advance))
+                kept = done
+            _write(folder / MANIFEST, json.dumps(manifest, sort_keys=True).encode())
+        except OSError as error:
+            raise _disk_error(error, folder, kept, total) from error
     return Activations(folder)
 
 
@@ -177,7 +180,7 @@ def discard(folder: Path) -> None:
     if not (folder / KEY).exists():
         return
     parts = folder.glob(f"*{TEMPORARY}")
-    for path in [*folder.glob(SHARDS), *parts, folder / MANIFEST, folder / KEY]:
+    for path in [*folder.glob(SHARDS), *parts, folder / MANIFEST, folder / LOCK, folder / KEY]:
         path.unlink(missing_ok=True)
     if not any(folder.iterdir()):
         folder.rmdir()
@@ -284,10 +287,9 @@ def _fingerprint(
 
 
 def _claim(folder: Path, key: str) -> None:
-    """Make `folder` ours, or make sure that it already is."""
+    """Mark `folder` as holding this work, or make sure that it already does."""
     mark = folder / KEY
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         ours = mark.read_bytes() == key.encode() if mark.exists() else None
         if ours is False or (ours is None and any(folder.glob(SHARDS))):
             raise TrainingError(

@@ -49,7 +49,9 @@ def _draw_all(card: BankCard, evaluation: Evaluation, folder: Path) -> list[Path
     for name, draw in (("layers", _layers), ("confusion", _confusion), ("offsets", _offsets)):
         if name == "offsets" and not evaluation.by_offset:
             continue
-        figure = matplotlib.figure.Figure(figsize=(6, 4), layout="constrained")
+        # Every cell of the confusion matrix holds a number that should be readable.
+        wide = max(6, 0.4 * len(card.labels)) if name == "confusion" else 6
+        figure = matplotlib.figure.Figure(figsize=(wide, wide * 2 / 3), layout="constrained")
         draw(figure.subplots(), card, evaluation)
         path = folder / f"{name}.svg"
         figure.savefig(path)
@@ -65,12 +67,20 @@ def _layers(axes, card: BankCard, evaluation: Evaluation) -> None:  # type: igno
     axes.plot(layers, value, marker="o", color="#0072B2", label=f"{card.head} heads, 95 %")
     shuffled = [row.shuffled_balanced_accuracy for row in evaluation.layers]
     if None not in shuffled:
-        axes.plot(layers, shuffled, color="#999999", label="shuffled labels")
+        axes.plot(layers, shuffled, color="#999999", label="shuffled labels, 95 %")
+    null = [row.shuffled_balanced_accuracy_interval for row in evaluation.layers]
+    if None not in null:
+        axes.fill_between(layers, *np.array(null).T, alpha=0.25, color="#999999", linewidth=0)
     axes.axhline(evaluation.chance, color="black", linestyle=":", label="chance")
     if evaluation.tfidf_balanced_accuracy is not None:
         axes.axhline(
-            evaluation.tfidf_balanced_accuracy, color="#D55E00", linestyle="--", label="TF-IDF"
+            evaluation.tfidf_balanced_accuracy,
+            color="#D55E00",
+            linestyle="--",
+            label="TF-IDF, 95 %",
         )
+    if evaluation.tfidf_balanced_accuracy_interval is not None:
+        axes.axhspan(*evaluation.tfidf_balanced_accuracy_interval, alpha=0.15, color="#D55E00")
     axes.axvline(card.primary, color="#0072B2", alpha=0.3, linewidth=6, zorder=0)
     axes.set(
         xlabel="layer (the band marks the primary one)",

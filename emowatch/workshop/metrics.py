@@ -16,6 +16,8 @@ Ints = NDArray[np.int64]
 Doubles = NDArray[np.float64]
 ECE_BINS = 15
 RESAMPLES = 1000
+CHUNK = 50
+"""Resamples in one matrix product."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,16 +43,18 @@ class Report:
     ece: Estimate
     confusion: Ints
     """``[true, predicted]`` counts of rows."""
+    precisions: tuple[Estimate | None, ...]
+    """By label; `None` for a label never predicted."""
+    recalls: tuple[Estimate | None, ...]
+    """By label; `None` for a label without rows."""
 
     def recall(self) -> Doubles:
-        """Recall by label; 0 for a label without rows."""
-        recalls: Doubles = np.diag(self.confusion) / np.maximum(1, self.confusion.sum(1))
-        return recalls
+        """Recall by label without intervals; 0 for a label without rows."""
+        return np.array([0.0 if one is None else one.value for one in self.recalls])
 
     def precision(self) -> Doubles:
-        """Precision by label; 0 for a label never predicted."""
-        precisions: Doubles = np.diag(self.confusion) / np.maximum(1, self.confusion.sum(0))
-        return precisions
+        """Precision by label without intervals; 0 for a label never predicted."""
+        return np.array([0.0 if one is None else one.value for one in self.precisions])
 
 
 def report(
@@ -84,17 +88,23 @@ def report(
     np.add.at(cells, (group, base + ECE_BINS + bins), confidence)
     np.add.at(cells, (group, base + 2 * ECE_BINS + bins), predicted == true)
     rng = np.random.default_rng(seed)
-    samples = [cells.sum(0)]
-    for _ in range(resamples):
-        counts = np.bincount(rng.integers(n_groups, size=n_groups), minlength=n_groups)
-        samples.append(counts @ cells)
-    table = np.stack(samples)  # [1 + resamples, cells]
+    samples = [cells.sum(0)[None]]
+    for first in range(0, resamples, CHUNK):
+        counts = [
+            np.bincount(rng.integers(n_groups, size=n_groups), minlength=n_groups)
+            for _ in range(first, min(first + CHUNK, resamples))
+        ]
+        samples.append(np.stack(counts).astype(np.float64) @ cells)
+    table = np.concatenate(samples)  # [1 + resamples, cells]
     matrices = table[:, :base].reshape(-1, classes, classes)
+    hits = np.diagonal(matrices, axis1=1, axis2=2)
     return Report(
         balanced_accuracy=_estimate(_balanced_accuracy(matrices)),
         macro_f1=_estimate(_macro_f1(matrices)),
         ece=_reflected(_estimate(_ece(table[:, base:]))),
         confusion=matrices[0].astype(np.int64),
+        precisions=_shares(hits, matrices.sum(1)),
+        recalls=_shares(hits, matrices.sum(2)),
     )
 
 
@@ -104,6 +114,17 @@ def _estimate(values: Doubles) -> Estimate:
         return Estimate(float(values[0]), float("nan"), float("nan"))
     low, high = np.quantile(values[1:], (0.025, 0.975))
     return Estimate(float(values[0]), float(low), float(high))
+
+
+def _shares(hits: Doubles, totals: Doubles) -> tuple[Estimate | None, ...]:
+    """Estimate hits of totals by label, both ``[1 + resamples, labels]``.
+
+    Resamples without the label say nothing of it and are left out.
+    """
+    return tuple(
+        _estimate(hit[total > 0] / total[total > 0]) if total[0] > 0 else None
+        for hit, total in zip(hits.T, totals.T, strict=True)
+    )
 
 
 def _reflected(found: Estimate) -> Estimate:

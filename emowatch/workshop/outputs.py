@@ -73,26 +73,30 @@ def check_size(options: TrainOptions, n_layers: int, width: int, n_labels: int) 
         )
 
 
-def check_memory(options: TrainOptions, examples: int, n_layers: int, width: int) -> None:
-    """Refuse states that would not fit this machine's memory, before any work is done.
+def layers_at_once(
+    options: TrainOptions, examples: int, n_layers: int, width: int, *, fewest: int = 1
+) -> int:
+    """Say at how many layers the states fit this machine's memory at once, in float32.
 
-    All layers are fitted at once, in float32.
+    Before any work is done: `fewest` layers must fit.
 
     Raises:
         UsageError: with what they would take and how to take less.
     """
     per_example = {
         "reply": options.states_per_reply,
-        "positions": len(options.positions),
+        "positions": 2 * len(options.positions),  # they are put in order, by a copy
     }.get(options.readout, 1)
-    wanted = 4 * examples * per_example * n_layers * width
+    one = 4 * examples * per_example * width
     there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if wanted > there * 0.6:
+    fitting = int(there * 0.6 / one)
+    if fitting < fewest:
         raise UsageError(
-            f"Could not hold the states of {examples} texts at {n_layers} layers: they take "
-            f"{wanted / 2**30:.0f} GiB, and this machine has {there / 2**30:.0f} GiB. Take fewer "
-            "layers, as in --layers 25%,50%,75%, or fewer texts with --limit."
+            f"Could not hold the states of {examples:,} texts at {fewest} "
+            f"{'layer' if fewest == 1 else 'layers'}: they take {fewest * one / 2**30:.0f} GiB, "
+            f"and this machine has {there / 2**30:.0f} GiB. Take fewer texts with --limit."
         )
+    return min(n_layers, fitting)
 
 
 def write_run(out: Path, corpus: Corpus, reading: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import version
@@ -20,26 +21,21 @@ from emowatch.model.loading import LoadedModel
 from emowatch.workshop.corpora import Corpus, split_by_group, undersample
 from emowatch.workshop.evaluation import TestRows, evaluate
 from emowatch.workshop.extraction import extract
-from emowatch.workshop.fitting import Fitted, fit_heads
+from emowatch.workshop.fitting import Fitted
+from emowatch.workshop.locking import alone
 from emowatch.workshop.options import TrainOptions, options_of
 from emowatch.workshop.outputs import (
     STATES_FOLDER,
-    check_memory,
     check_output,
     check_size,
     checked_name,
     clear_work,
+    layers_at_once,
     recorded_training,
     write_run,
 )
-from emowatch.workshop.preparation import (
-    Prepared,
-    Report,
-    prepare,
-    quiet,
-    rows_of,
-    shuffled_labels,
-)
+from emowatch.workshop.parts import fit_in_parts
+from emowatch.workshop.preparation import Prepared, Report, prepare, quiet, rows_of
 from emowatch.workshop.training import preset
 
 SHUFFLED_FOLDER = "shuffled"
@@ -63,6 +59,7 @@ def train_bank(
     was killed goes on from there.
 
     Raises:
+        RetryableError: if another run is writing to `out` or to the work folder.
         EmowatchError: of the kind that fits; nothing but the work folder is left behind.
     """
     check_output(out)
@@ -71,73 +68,71 @@ def train_bank(
     blocks = find_blocks(model, loaded.blocks)
     layers = resolve_layers(options.layers, blocks.n_layers)
     check_size(options, len(layers), blocks.d_model, len(corpus.labels))
-    check_memory(options, len(corpus), len(layers), blocks.d_model)
+    at_once = layers_at_once(options, len(corpus), len(layers), blocks.d_model)
     options = replace(options, template=options.template and bool(tokenizer.chat_template))
     folder = work or out / "work"
-    prepared = prepare(corpus, loaded, options, folder, report)
-    activations = extract(
-        model,
-        blocks,
-        prepared.passages,
-        layers,
-        folder / STATES_FOLDER,
-        batch_tokens=options.batch_tokens,
-        progress=lambda done, total: report("reading states", done, total),
-    )
-    rows = rows_of(corpus, prepared, activations)
-    splits = split_by_group(
-        [example.group for example in corpus.examples],
-        fractions={"train": 1 - options.validation, "validation": options.validation},
-        seed=options.seed,
-    )
-    data = TrainingData(
-        source=corpus.source,
-        sha256=corpus.sha256,
-        licence=options.licence or corpus.licence or "",
-        examples=len(prepared.passages),
-        quarantined=dict(corpus.quarantine_counts()) | _left_out(prepared, options),
-        split=f"by group: {1 - options.validation:.0%} training, {options.validation:.0%} "
-        f"validation (seed {options.seed})",
-        per_class=corpus.counts(),
-    )
-    fitted = {"real": fit_heads(rows, rows.labels, splits, corpus, layers, options, report)}
-    if options.shuffled:
-        null = shuffled_labels(rows, options.seed)
-        at = fitted["real"].position
-        fitted["shuffled"] = fit_heads(rows, null, splits, corpus, layers, options, report, at)
-    card = BankCard(
-        name=bank_name,
-        model=loaded.name,
-        revision=str(getattr(model.config, "_commit_hash", None) or ""),
-        d_model=blocks.d_model,
-        n_layers=blocks.n_layers,
-        fingerprints=fingerprint(model, blocks, tokenizer),
-        layers=layers,
-        primary=layers[fitted["real"].primary],
-        labels=corpus.labels,
-        target=options.target,
-        head=options.head,
-        readout=options.readout,
-        template=options.template,
-        offsets=(int(rows.offsets.min()), int(rows.offsets.max())),
-        bins=fitted["real"].bins,
-        data=data,
-        training=_training_record(options, fitted["real"]),
-        licence="apache-2.0",
-        notes=options.notes,
-        versions={"emowatch": emowatch.__version__}
-        | {package: version(package) for package in ("torch", "transformers")},
-    )
-    if "shuffled" in fitted:
-        its_card = replace(card, name=f"{bank_name}-shuffled", bins=fitted["shuffled"].bins)
-        ProbeBank(its_card, fitted["shuffled"].tensors).save(out / SHUFFLED_FOLDER)
-    else:  # those of an earlier bank would be measured beside this one
-        (out / SHUFFLED_FOLDER / FILE_NAME).unlink(missing_ok=True)
-    write_run(out, corpus, reading or {})
-    bank = ProbeBank(card, fitted["real"].tensors)
-    bank.save(out)  # last, so that where a bank is the rest is
-    if work is None:
-        clear_work(folder)
+    with alone(out):
+        prepared = prepare(corpus, loaded, options, folder, report)
+        activations = extract(
+            model,
+            blocks,
+            prepared.passages,
+            layers,
+            folder / STATES_FOLDER,
+            batch_tokens=options.batch_tokens,
+            progress=lambda done, total: report("reading states", done, total),
+        )
+        splits = split_by_group(
+            [example.group for example in corpus.examples],
+            fractions={"train": 1 - options.validation, "validation": options.validation},
+            seed=options.seed,
+        )
+        data = TrainingData(
+            source=corpus.source,
+            sha256=corpus.sha256,
+            licence=options.licence or corpus.licence or "",
+            examples=len(prepared.passages),
+            quarantined=dict(corpus.quarantine_counts()) | dict(prepared.left_out),
+            split=f"by group: {1 - options.validation:.0%} training, {options.validation:.0%} "
+            f"validation (seed {options.seed})",
+            per_class=corpus.counts(),
+        )
+        fitted, shuffled = fit_in_parts(
+            corpus, prepared, activations, splits, options, at_once, report
+        )
+        card = BankCard(
+            name=bank_name,
+            model=loaded.name,
+            revision=str(getattr(model.config, "_commit_hash", None) or ""),
+            d_model=blocks.d_model,
+            n_layers=blocks.n_layers,
+            fingerprints=fingerprint(model, blocks, tokenizer),
+            layers=layers,
+            primary=layers[fitted.primary],
+            labels=corpus.labels,
+            target=options.target,
+            head=options.head,
+            readout=options.readout,
+            template=options.template,
+            offsets=(int(activations.offset.min()), int(activations.offset.max())),
+            bins=fitted.bins,
+            data=data,
+            training=_training_record(options, fitted),
+            licence="apache-2.0",
+            notes=options.notes,
+            versions={"emowatch": emowatch.__version__}
+            | {package: version(package) for package in ("torch", "transformers")},
+        )
+        if shuffled is not None:
+            its_card = replace(card, name=f"{bank_name}-shuffled", bins=shuffled.bins)
+            ProbeBank(its_card, shuffled.tensors).save(out / SHUFFLED_FOLDER)
+        else:  # those of an earlier bank would be measured beside this one
+            (out / SHUFFLED_FOLDER / FILE_NAME).unlink(missing_ok=True)
+        write_run(out, corpus, reading or {})
+        bank = ProbeBank(card, fitted.tensors)
+        bank.save(out)  # last, so that where a bank is the rest is
+        if work is None:
+            clear_work(folder)
     return bank
 
 
@@ -173,11 +168,13 @@ def evaluate_bank(
     if differing:
         notes.append(f"Measured on a model with other {' and '.join(differing)} than in training.")
     training = training or recorded_training(folder, card)
-    notes += _doubts(corpus, training, card)
     settings = options or options_of(card)
     chosen = undersample(np.array([e.label for e in corpus.examples]), seed=settings.seed)
     corpus = replace(corpus, examples=tuple(corpus.examples[i] for i in sorted(chosen.tolist())))
+    n_layers = len(card.layers)
+    layers_at_once(settings, len(corpus), n_layers, card.d_model, fewest=n_layers)
     prepared = prepare(corpus, loaded, settings, work, report)
+    notes += _doubts(corpus, prepared, training, card)
     activations = extract(
         loaded.model,
         blocks,
@@ -210,20 +207,29 @@ def evaluate_bank(
     )
 
 
-def _doubts(corpus: Corpus, training: Corpus | None, card: BankCard) -> list[str]:
-    """Say what makes figures on this data doubtful: texts seen in training, too few of a class."""
+def _doubts(
+    corpus: Corpus, prepared: Prepared, training: Corpus | None, card: BankCard
+) -> list[str]:
+    """Say what makes figures on the texts that are measured doubtful.
+
+    Texts that were left out, texts seen in training, too few of a class.
+    """
     doubts = []
+    if prepared.left_out:
+        reasons = ", ".join(f"{n} {reason}" for reason, n in prepared.left_out.items())
+        doubts.append(f"Texts left out: {reasons}.")
+    measured = [corpus.examples[number] for number in prepared.examples]
     if training is not None:
         seen = {example.group for example in training.examples}
-        shared = sum(example.group in seen for example in corpus.examples)
+        shared = sum(example.group in seen for example in measured)
         if shared:
-            doubts.append(f"{shared} of these {len(corpus)} texts were in the training data.")
+            doubts.append(f"{shared} of these {len(measured)} texts were in the training data.")
     elif corpus.sha256 == card.data.sha256:
         doubts.append("This is the file the bank was trained on.")
-    counts = corpus.counts()
-    if missing := [label for label, n in counts.items() if n == 0]:
+    counts = Counter(example.label for example in measured)
+    if missing := [label for place, label in enumerate(corpus.labels) if not counts[place]]:
         doubts.append(f"There are no texts of {', '.join(missing)}: the figures leave them out.")
-    fewest = min((n for n in counts.values() if n), default=0)
+    fewest = min(counts.values())
     if fewest < 10:
         doubts.append(f"The smallest class has {fewest} texts: the figures say little.")
     return doubts
@@ -235,13 +241,6 @@ def _texts(corpus: Corpus, prepared: Prepared | None = None) -> tuple[list[str],
     if prepared is not None:
         examples = tuple(examples[number] for number in prepared.examples)
     return [e.text for e in examples], [e.label for e in examples]
-
-
-def _left_out(prepared: Prepared, options: TrainOptions) -> dict[str, int]:
-    """Count the examples that became no passage, for the card."""
-    replies = options.readout == "reply" and options.target == "user"
-    reason = "longer than the context" + (", or with an empty reply" if replies else "")
-    return {reason: prepared.too_long} if prepared.too_long else {}
 
 
 def _training_record(options: TrainOptions, fitted: Fitted) -> dict[str, str | int | float]:

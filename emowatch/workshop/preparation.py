@@ -6,7 +6,8 @@ A row is one state; the rows of one example share its label and its place in a s
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,8 +20,16 @@ from emowatch.model.loading import LoadedModel
 from emowatch.text import clean_line
 from emowatch.workshop.corpora import Corpus
 from emowatch.workshop.extraction import Activations
+from emowatch.workshop.locking import alone
 from emowatch.workshop.options import TrainOptions
-from emowatch.workshop.readouts import OPENING, Passage, prompt_ids, prompt_passages, reply_passage
+from emowatch.workshop.readouts import (
+    OPENING,
+    LeftOut,
+    Passage,
+    prompt_ids,
+    prompt_passages,
+    reply_passage,
+)
 from emowatch.workshop.replies import generate_replies
 
 REPLIES_FILE = "replies.jsonl"
@@ -39,7 +48,8 @@ class Prepared:
     passages: list[Passage]
     examples: list[int]
     """Number of the example of each passage."""
-    too_long: int = 0
+    left_out: Mapping[str, int]
+    """How many examples made no passage, for each reason that occurred."""
 
 
 @dataclass(slots=True)
@@ -56,7 +66,12 @@ class Rows:
 def prepare(
     corpus: Corpus, loaded: LoadedModel, options: TrainOptions, folder: Path, report: Report
 ) -> Prepared:
-    """Turn a corpus into passages; replies are generated here where the read-out wants them."""
+    """Turn a corpus into passages; replies are generated here where the read-out wants them.
+
+    Raises:
+        RetryableError: if another run is writing replies to `folder`.
+        TrainingError: if no example makes a passage, or replies cannot be written.
+    """
     tokenizer, model = loaded.tokenizer, loaded.model
     context = getattr(text_config(model), "max_position_embeddings", None)
     texts = [example.text for example in corpus.examples]
@@ -73,55 +88,67 @@ def prepare(
         return _kept(made)
     if options.target == "reply":
         prompts = [prompt_ids(tokenizer, OPENING, template=template)] * len(texts)
-        replies = [tokenizer(t, add_special_tokens=False)["input_ids"] for t in texts]
+        replies: list[list[int] | None] = [
+            tokenizer(t, add_special_tokens=False)["input_ids"] for t in texts
+        ]
     else:
         prompts = [prompt_ids(tokenizer, text, template=template) for text in texts]
         most = options.max_new_tokens
         room = [bool(p) and (context is None or len(p) + most <= context) for p in prompts]
-        answers = generate_replies(
-            model,
-            tokenizer,
-            [p for p, fits in zip(prompts, room, strict=True) if fits],
-            folder / REPLIES_FILE,
-            max_new_tokens=options.max_new_tokens,
-            seed=options.seed,
-            sample=options.sample,
-            progress=lambda done, total: report("writing replies", done, total),
-        )
+        with alone(folder):
+            answers = generate_replies(
+                model,
+                tokenizer,
+                [p for p, fits in zip(prompts, room, strict=True) if fits],
+                folder / REPLIES_FILE,
+                max_new_tokens=options.max_new_tokens,
+                seed=options.seed,
+                sample=options.sample,
+                progress=lambda done, total: report("writing replies", done, total),
+            )
         source = iter(answers)
-        replies = [next(source) if fits else [] for fits in room]
+        replies = [next(source) if fits else None for fits in room]
     return _kept(join(prompts, replies, options, context))
 
 
 def join(
     prompts: Sequence[Sequence[int]],
-    replies: Sequence[Sequence[int]],
+    replies: Sequence[Sequence[int] | None],
     options: TrainOptions,
     context: int | None,
-) -> list[Passage | None]:
-    """Join prompts and replies; `None` for an empty reply or one past the context."""
-    joined: list[Passage | None] = []
+) -> list[Passage | LeftOut]:
+    """Join prompts and replies, or say why not; a reply is `None` where there was no room."""
+    joined: list[Passage | LeftOut] = []
     for number, (prompt, reply) in enumerate(zip(prompts, replies, strict=True)):
-        long = context is not None and len(prompt) + len(reply) > context
-        if not prompt or not reply or long:
-            joined.append(None)
-            continue
-        seed = options.seed * 1_000_003 + number
-        joined.append(reply_passage(prompt, reply, at_most=options.states_per_reply, seed=seed))
+        if not prompt:
+            joined.append("without tokens")
+        elif reply is None or (context is not None and len(prompt) + len(reply) > context):
+            joined.append("longer than the context")
+        elif not reply:
+            joined.append("empty reply")
+        else:
+            seed = options.seed * 1_000_003 + number
+            joined.append(reply_passage(prompt, reply, at_most=options.states_per_reply, seed=seed))
     return joined
 
 
-def rows_of(corpus: Corpus, prepared: Prepared, activations: Activations) -> Rows:
-    """Join states with labels; several positions of one text become further stacks."""
-    states = activations.states()
+def rows_of(
+    corpus: Corpus,
+    prepared: Prepared,
+    activations: Activations,
+    layers: Sequence[int] | None = None,
+) -> Rows:
+    """Join states at all or some layers with labels; several positions of one text become
+    further stacks."""
+    states = activations.states(layers)
     examples = torch.tensor(prepared.examples)[activations.passage]
     offsets = activations.offset
     places = {len(passage.places) for passage in prepared.passages if not passage.pooled}
     spread = places.pop() if len(places) == 1 and int(offsets.max()) == 0 else 1
     if spread > 1:  # [layers, texts · positions, d] becomes [positions · layers, texts, d]
-        layers, _, width = states.shape
-        states = states.reshape(layers, -1, spread, width).permute(2, 0, 1, 3)
-        states = states.reshape(spread * layers, -1, width).contiguous()
+        n_layers, _, width = states.shape
+        states = states.reshape(n_layers, -1, spread, width).permute(2, 0, 1, 3)
+        states = states.reshape(spread * n_layers, -1, width).contiguous()
         examples, offsets = examples[::spread], offsets[::spread]
     labels = torch.tensor([example.label for example in corpus.examples])[examples]
     rows = Rows(states, labels, offsets, examples)
@@ -144,12 +171,17 @@ def shuffled_labels(rows: Rows, seed: int) -> Tensor:
     return labels
 
 
-def _kept(made: Sequence[Passage | None]) -> Prepared:
-    passages = [passage for passage in made if passage is not None]
-    examples = [number for number, passage in enumerate(made) if passage is not None]
+def _kept(made: Sequence[Passage | LeftOut]) -> Prepared:
+    passages = [passage for passage in made if isinstance(passage, Passage)]
+    examples = [number for number, passage in enumerate(made) if isinstance(passage, Passage)]
+    left_out = Counter[str](reason for reason in made if not isinstance(reason, Passage))
     if not passages:
-        raise TrainingError("No text fits the model's context, or every reply came out empty.")
-    return Prepared(passages, examples, len(made) - len(passages))
+        reasons = ", ".join(f"{n:,} {reason}" for reason, n in left_out.most_common())
+        raise TrainingError(
+            f"Could not use any of the {len(made):,} texts: {reasons}. Give other texts, or "
+            "choose another --readout."
+        )
+    return Prepared(passages, examples, dict(left_out.most_common()))
 
 
 def write_rows(path: Path, corpus: Corpus, prepared: Prepared) -> None:

@@ -5,16 +5,25 @@ Knows tokenizers and templates; runs no model.
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from emowatch.bank.card import Readout
 from emowatch.errors import CorpusError, UsageError
 
 OPENING = "Tell me something."
 """User message before a labelled reply that comes without one."""
+LeftOut = Literal[
+    "longer than the context", "too short for the positions", "without tokens", "empty reply"
+]
+"""Why an example makes no passage; these words stand on cards.
+
+``too short for the positions``: a position lies before the first token of the text, where the
+model's states are the same for every text.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +77,8 @@ def prompt_passages(
     template: bool,
     positions: Sequence[int] = (-1,),
     context: int | None = None,
-) -> list[Passage | None]:
-    """Make a passage for each text; `None` where it does not fit the context.
+) -> list[Passage | LeftOut]:
+    """Make a passage for each text, or say why it makes none.
 
     Args:
         tokenizer: the model's.
@@ -79,19 +88,33 @@ def prompt_passages(
         positions: places counted from the end, as -5 to -1, for ``positions``.
         context: longest sequence the model takes.
     """
-    passages: list[Passage | None] = []
+    passages: list[Passage | LeftOut] = []
+    wanted = positions if readout == "positions" else (-1,)
+    first = text_start(tokenizer, template=template)
     for text in texts:
         ids = prompt_ids(tokenizer, text, template=template)
-        if not ids or (context is not None and len(ids) > context):
-            passages.append(None)
+        if not ids:
+            passages.append("without tokens")
+        elif context is not None and len(ids) > context:
+            passages.append("longer than the context")
         elif readout == "mean":
             places = tuple(range(len(ids)))
             passages.append(Passage(tuple(ids), places, (0,) * len(places), pooled=True))
+        elif len(ids) + min(wanted) < first:
+            passages.append("too short for the positions")
         else:
-            wanted = (-1,) if readout == "last_prompt_token" else positions
-            places = tuple(max(0, len(ids) + position) for position in wanted)
+            places = tuple(len(ids) + position for position in wanted)
             passages.append(Passage(tuple(ids), places, (0,) * len(places)))
     return passages
+
+
+def text_start(tokenizer: Any, *, template: bool) -> int:
+    """Count the tokens before the text in every prompt, such as those of the template."""
+    one, other = (prompt_ids(tokenizer, text, template=template) for text in ("0", "x"))
+    if one == other:  # neither character is known
+        return 0
+    pairs = zip(one, other, strict=False)
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def reply_passage(

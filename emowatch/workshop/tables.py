@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from emowatch.bank.card import BankCard, Evaluation, Interval
+from emowatch.text import clean_line
 
 FLOORS = ("n", "chance", "tfidf_balanced_accuracy", "tfidf_balanced_accuracy_interval")
 """What is the same for every layer."""
+WIDTH = 80
+"""Columns of a table; a longer note is for the terminal to wrap."""
+LABEL_WIDTH = 20
 
 
 def as_json_object(card: BankCard, evaluation: Mapping[str, Any]) -> dict[str, Any]:
-    """Give the figures of every layer beside their floors, and those of the primary on top."""
+    """Give the figures of every layer beside their floors, and those of the primary on top.
+
+    ``labels`` name the rows (true) and columns (predicted) of ``confusion``.
+    """
     shared = {name: evaluation[name] for name in FLOORS}
     layers = [row | shared for row in evaluation["layers"]]
     primary = next(row for row in layers if row["layer"] == card.primary)
-    return {"bank": card.name, "primary": card.primary, **evaluation, **primary, "layers": layers}
+    named = {"bank": card.name, "primary": card.primary, "labels": list(card.labels)}
+    return {**named, **evaluation, **primary, "layers": layers}
 
 
 def render_evaluation(card: BankCard, evaluation: Evaluation) -> str:
-    """Lay the figures out as a table, floors first."""
+    """Lay the figures out in tables of at most 80 columns, floors first."""
     ev = evaluation
     lines = [
         f"{card.name} on {ev.data}",
@@ -29,37 +37,82 @@ def render_evaluation(card: BankCard, evaluation: Evaluation) -> str:
         "  TF-IDF + logistic regr.     "
         + _figure(ev.tfidf_balanced_accuracy, ev.tfidf_balanced_accuracy_interval),
         "",
-        "  layer  balanced accuracy        shuffled  macro-F1                 ECE",
+        "  layer  balanced accuracy     shuffled labels",
     ]
-    for row in ev.layers:
-        null = row.shuffled_balanced_accuracy
+    starts = [f"  {row.layer:>4}{'*' if row.layer == card.primary else ' '}" for row in ev.layers]
+    for start, row in zip(starts, ev.layers, strict=True):
+        null = row.shuffled_balanced_accuracy, row.shuffled_balanced_accuracy_interval
         lines.append(
-            f"  {row.layer:>4}{'*' if row.layer == card.primary else ' '}  "
-            f"{_figure(row.balanced_accuracy, row.balanced_accuracy_interval):<23}  "
-            f"{'      -' if null is None else f'{null:7.3f}'}   "
-            f"{_figure(row.macro_f1, row.macro_f1_interval):<23}  "
+            f"{start}  {_figure(row.balanced_accuracy, row.balanced_accuracy_interval):<20}  "
+            f"{_figure(*null)}"
+        )
+    lines += ["", "  layer  macro-F1              ECE"]
+    for start, row in zip(starts, ev.layers, strict=True):
+        lines.append(
+            f"{start}  {_figure(row.macro_f1, row.macro_f1_interval):<20}  "
             f"{_figure(row.ece, row.ece_interval)}"
         )
     lines += ["  * primary layer, chosen on validation data", ""]
-    width = max(len(label) for label in card.labels)
-    lines.append(f"  {'':<{width}}  precision  recall   confusion (rows: true)")
-    for label, counts in zip(card.labels, ev.confusion, strict=True):
-        cells = " ".join(f"{n:>6}" for n in counts)
-        lines.append(
-            f"  {label:<{width}}  {ev.precision[label]:9.3f} {ev.recall[label]:7.3f}   {cells}"
-        )
+    names = [clean_line(label, LABEL_WIDTH) for label in card.labels]
+    width = max(map(len, names))
+    lines.append(f"  {'':<{width}}  {'precision':<20}  recall")
+    for name, label in zip(names, card.labels, strict=True):
+        precision = _figure(ev.precision.get(label), ev.precision_interval.get(label))
+        recall = _figure(ev.recall.get(label), ev.recall_interval.get(label))
+        lines.append(f"  {name:<{width}}  {precision:<20}  {recall}")
+    lines += ["", *(_matrix(names, ev.confusion) or _mistakes(names, ev.confusion))]
     if ev.by_offset:
-        lines += ["", "  offsets    replies  balanced accuracy        ECE"]
+        lines += ["", "  offsets    replies  balanced accuracy     ECE"]
         for o in ev.by_offset:
+            accuracy = _figure(o.balanced_accuracy, o.balanced_accuracy_interval)
             lines.append(
-                f"  {f'{o.first}-{o.last}':<9}  {o.n:>7}  "
-                f"{_figure(o.balanced_accuracy, o.balanced_accuracy_interval):<23}  {o.ece:.3f}"
+                f"  {f'{o.first}-{o.last}':<9}  {o.n:>7}  {accuracy:<20}  "
+                f"{_figure(o.ece, o.ece_interval)}"
             )
     if ev.tfidf_balanced_accuracy is None:
         lines += ["", "  No text baseline: name the training data with --train-data."]
     if ev.note:
         lines += ["", f"  {ev.note}"]
     return "\n".join(lines)
+
+
+def _matrix(names: Sequence[str], confusion: Sequence[Sequence[int]]) -> list[str]:
+    """Lay the confusion matrix out with named rows and columns; nothing where it is too wide."""
+    corner = "true \\ predicted"
+    start = max(len(corner), *map(len, names))
+    widths = [
+        max(len(name), *(len(str(n)) for n in column))
+        for name, column in zip(names, zip(*confusion, strict=True), strict=True)
+    ]
+    lines = []
+    for name, cells in [(corner, names), *zip(names, confusion, strict=True)]:
+        right = "".join(f"  {cell:>{w}}" for cell, w in zip(cells, widths, strict=True))
+        lines.append(f"  {name:<{start}}{right}")
+    return lines if len(lines[0]) <= WIDTH else []
+
+
+def _mistakes(names: Sequence[str], confusion: Sequence[Sequence[int]]) -> list[str]:
+    """Tell for each true label how many were right, and what it was most often taken for."""
+    width = max(map(len, names))
+    shares = [f"{row[place]}/{sum(row)}" for place, row in enumerate(confusion)]
+    wide = max(len("right"), *map(len, shares))
+    lines = [
+        f"  A matrix of these {len(names)} labels is too wide here; --json and --plot give it.",
+        f"  {'true':<{width}}  {'right':>{wide}}  taken for",
+    ]
+    for place, (name, share, row) in enumerate(zip(names, shares, confusion, strict=True)):
+        line = f"  {name:<{width}}  {share:>{wide}}"
+        left = sum(row) - row[place]
+        taken = sorted((-n, other) for other, n in enumerate(row) if n and other != place)
+        between = "  "
+        for n, other in taken:
+            more = f"{between}{names[other]} {-n}"
+            rest = f", others {left + n}" if left + n else ""
+            if len(line + more + rest) > WIDTH:
+                break
+            line, left, between = line + more, left + n, ", "
+        lines.append(line + (f"{between}others {left}" if left else ""))
+    return lines
 
 
 def _figure(value: float | None, interval: Interval | None) -> str:

@@ -35,6 +35,7 @@ def make_evaluation(**changes: Any) -> Evaluation:
             ece=0.043,
             ece_interval=(0.021, 0.065),
             shuffled_balanced_accuracy=None if layer == 1 else 0.489,
+            shuffled_balanced_accuracy_interval=None if layer == 1 else (0.437, 0.541),
         )
         for layer in (1, 2)
     ]
@@ -50,6 +51,8 @@ def make_evaluation(**changes: Any) -> Evaluation:
         "layers": tuple(metrics),
         "precision": {"anger": 0.741, "joy": 0.763},
         "recall": {"anger": 0.782, "joy": 0.719},
+        "precision_interval": {"anger": (0.684, 0.795), "joy": (0.702, 0.818)},
+        "recall_interval": {"anger": (0.731, 0.829), "joy": (0.663, 0.776)},
         "confusion": ((188, 52), (67, 173)),
         "by_offset": (
             OffsetMetrics(
@@ -59,6 +62,7 @@ def make_evaluation(**changes: Any) -> Evaluation:
                 balanced_accuracy=0.688,
                 balanced_accuracy_interval=(0.604, 0.772),
                 ece=0.087,
+                ece_interval=(0.044, 0.129),
             ),
         ),
         "note": "Nobody said any of this.",

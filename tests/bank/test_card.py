@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from emowatch.bank.card import SCHEMA, BankCard, Fingerprints, TrainingData
@@ -19,6 +19,8 @@ TEXT = st.text(st.characters(exclude_categories=["C"]), max_size=20)
 PLAIN = st.text("abc-./ é", max_size=12).map(lambda text: text.strip())
 COUNTS = st.dictionaries(TEXT, st.integers(0, 10**6), max_size=3)
 SHARES = st.floats(0, 1)
+PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""For a machine that is busy with other work."""
 
 
 @st.composite
@@ -75,12 +77,14 @@ def cards(draw: st.DrawFn) -> BankCard:
     )
 
 
+@PATIENT
 @given(cards())
 def test_a_card_survives_json(card: BankCard) -> None:
     """The header is the truth, so nothing of it may be lost or bent on the way."""
     assert BankCard.from_json(card.to_json()) == card
 
 
+@PATIENT
 @given(cards())
 def test_any_sound_card_can_be_shown(card: BankCard) -> None:
     """A README that cannot be written stops the training's last step."""
@@ -184,6 +188,7 @@ def test_what_was_not_measured_is_said_to_be_so() -> None:
     bare = make_evaluation(tfidf_balanced_accuracy=None, precision={}, recall={})
     text = render_card(make_card(evaluation=bare))
     assert "on the same examples: not measured." in text
+    assert "| 1 | 0.625 [0.500, 0.875] | not measured |" in text
     assert "| anger | not measured | not measured |" in text
 
 

@@ -105,6 +105,39 @@ def kill_everywhere(folder: Path) -> dict[str, object]:
     return {"rows": whole, "moments": moment, "differing": differing, "files": sorted(wanted)}
 
 
+def two_at_once(folder: Path) -> dict[str, object]:
+    """Start a second run while one is at work, kill that one, and run again."""
+    alone, here = folder / "alone", folder / "two"
+    in_fork(partial(extract_and_die, alone, -1))
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+
+        def stop(done: int, total: int) -> None:
+            if done > total / 2:
+                os.write(writing, b"!")
+                signal.pause()
+
+        extraction.SHARD_BYTES = 4096
+        passages = random_passages(20)
+        extraction.extract(MODEL, BLOCKS, passages, (0, 2, 3), here, batch_tokens=64, progress=stop)
+        os._exit(1)
+    os.read(reading, 1)
+    before = contents(here)
+    refused = in_fork(partial(extract_and_die, here, -1))
+    untouched = contents(here) == before
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    resumed = in_fork(partial(extract_and_die, here, -1))
+    return {
+        "shards": sum(name[0] == "0" for name in before),
+        "refused": refused,
+        "untouched": untouched,
+        "resumed": resumed,
+        "same": contents(here) == contents(alone),
+    }
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     """Read all files of a folder."""
     return {path.name: path.read_bytes() for path in folder.iterdir()}
@@ -121,6 +154,7 @@ def peak_memory(folder: Path, count: int) -> int:
 def main(folder: Path) -> None:
     """Run everything and print one JSON object."""
     report = kill_everywhere(folder)
+    report["two"] = two_at_once(folder / "together")
     report["peaks"] = [
         int(in_fork(partial(peak_memory, folder / f"peak{n}", n))) for n in (100, 900)
     ]

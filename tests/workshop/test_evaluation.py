@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
+from typing import Any
 
 import pytest
 import torch
@@ -11,8 +13,10 @@ from torch import Tensor
 from emowatch.bank.card import BankCard, Evaluation, Fingerprints, TrainingData
 from emowatch.bank.heads import HeadKind
 from emowatch.bank.probe_bank import ProbeBank
+from emowatch.bank.readme import render_card
 from emowatch.workshop.evaluation import TestRows, evaluate, tfidf_baseline
 from emowatch.workshop.metrics import report
+from emowatch.workshop.tables import render_evaluation
 
 LABELS = ("joy", "neutral", "sadness")
 TEXTS = ["happy sunny day", "a table and a chair", "tears and rain"]
@@ -89,6 +93,78 @@ def test_every_layer_is_measured_and_the_floors_stand_beside() -> None:
     for layer in found.layers:
         low, high = layer.balanced_accuracy_interval
         assert low <= layer.balanced_accuracy <= high
+        assert layer.shuffled_balanced_accuracy_interval == (0.3333, 0.3333)
+
+
+def test_every_figure_has_its_interval() -> None:
+    """A floor without one cannot be told from a head that is a little better than it."""
+    words = (TEXTS * 20, [0, 1, 2] * 20)
+    noise = torch.randn(2, 3, 3, generator=torch.Generator().manual_seed(1))
+    bank = bank_of(torch.stack([torch.zeros(3, 3), 2 * torch.eye(3)]), bins=(0, 1, 8))
+    texts = (*words, list(range(60)))
+    found = measured(
+        bank, rows(offsets=12), texts=texts, training_texts=words, shuffled=bank_of(noise)
+    )
+    pairs: list[tuple[float, tuple[float, float]]] = []
+
+    def collect(table: Any) -> None:
+        for name, value in table.items() if isinstance(table, dict) else ():
+            if isinstance(value, float) and name != "chance":
+                pairs.append((value, table[f"{name}_interval"]))
+            for inner in value if isinstance(value, tuple) else ():
+                collect(inner)
+
+    whole = asdict(found)
+    collect(whole)
+    for name in ("precision", "recall"):
+        assert set(whole[name]) == set(LABELS)
+        pairs += [(value, whole[f"{name}_interval"][k]) for k, value in whole[name].items()]
+    assert len(pairs) == 1 + 2 * 4 + 3 * 2 + 2 * 3
+    assert all(low <= value <= high for value, (low, high) in pairs)
+    low, high = found.layers[0].shuffled_balanced_accuracy_interval or (0, 0)
+    assert low < high
+
+
+def test_a_card_from_before_an_interval_was_measured_still_loads() -> None:
+    """Banks outlive the versions that wrote them."""
+    found = measured(readers(), rows(offsets=12), shuffled=readers())
+    card = replace(readers().card, evaluation=found)
+    table = json.loads(card.to_json())
+    for layer in table["evaluation"]["layers"]:
+        del layer["shuffled_balanced_accuracy_interval"]
+    for part in table["evaluation"]["by_offset"]:
+        del part["ece_interval"]
+    for name in ("precision_interval", "recall_interval"):
+        del table["evaluation"][name]
+    old = BankCard.from_json(json.dumps(table))
+    assert old.evaluation is not None
+    assert old.evaluation.layers[1].shuffled_balanced_accuracy_interval is None
+    assert old.evaluation.recall == found.recall
+    assert BankCard.from_json(card.to_json()).evaluation == found
+    for shown in (render_card(old), render_evaluation(old, old.evaluation)):
+        assert f"{found.recall['joy']:.3f}" in shown
+        assert "None" not in shown
+
+
+def test_a_label_of_which_nothing_can_be_said_is_left_out() -> None:
+    """A recall of 0 would say that its texts were not recognised; there are none."""
+    test = rows()
+    two = test.labels < 2
+    test = TestRows(
+        states=test.states[:, two],
+        labels=test.labels[two],
+        offsets=test.offsets[two],
+        examples=list(range(40)),
+        groups=list(range(40)),
+    )
+    found = measured(readers(), test)
+    assert set(found.recall) == set(found.recall_interval) == set(LABELS[:2])
+    bank = readers()
+    blind = measured(ProbeBank(replace(bank.card, primary=0), bank.tensors), test)
+    assert len(blind.precision) == 1  # all rows are taken for one label
+    shown = render_evaluation(bank.card, found)
+    (line,) = [line for line in shown.splitlines() if line.startswith("  sadness  not measured")]
+    assert line.endswith("not measured")
 
 
 def test_details_are_those_of_the_primary_layer() -> None:

@@ -18,6 +18,7 @@ from emowatch.errors import TrainingError
 from emowatch.model.blocks import find_blocks
 from emowatch.workshop import extraction
 from emowatch.workshop.extraction import Activations, discard, extract
+from emowatch.workshop.locking import LOCK
 from emowatch.workshop.readouts import Passage
 from tests.workshop.synthetic import random_passages
 
@@ -183,6 +184,19 @@ def test_a_killed_run_ends_with_the_bytes_of_one_left_alone(runs: dict[str, Any]
     assert runs["rows"] == "60"
 
 
+def test_a_second_run_into_a_folder_is_refused_until_the_first_is_gone(
+    runs: dict[str, Any],
+) -> None:
+    """It would remove what the first is writing; after `kill -9` nothing stands in its way."""
+    two = runs["two"]
+    assert two["shards"] > 0
+    assert two["refused"].startswith("RetryableError: Could not write to ")
+    assert "another run is writing there" in two["refused"]
+    assert two["untouched"]
+    assert two["resumed"] == "60"
+    assert two["same"]
+
+
 def test_nothing_but_shards_and_their_description_is_left(runs: dict[str, Any]) -> None:
     """Half-written files of killed runs would fill the disk over time."""
     assert runs["files"] == [*FILES, "key", "manifest.json"]
@@ -322,6 +336,7 @@ def test_discarding_an_extraction_touches_nobody_elses_files(
     mine = tmp_path / "mine"
     read(tiny_model, random_passages(2), mine)
     (mine / "thesis.txt").touch()
+    (mine / LOCK).touch()  # of a run that was killed
     discard(mine)
     assert [path.name for path in mine.iterdir()] == ["thesis.txt"]
     discard(mine)

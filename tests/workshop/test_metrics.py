@@ -38,7 +38,7 @@ def predictions(
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(2, 40), st.integers(2, 6))
 def test_figures_are_those_of_scikit_learn(seed: int, rows: int, classes: int) -> None:
-    """Also where a class has no rows or is never predicted."""
+    """Also where a class has no rows or is never predicted: there is no share of nothing."""
     scores, labels = predictions(rows, classes, seed=seed)
     found, said = report(scores, labels, range(rows), resamples=0), scores.argmax(1)
     names = list(range(classes))
@@ -49,6 +49,8 @@ def test_figures_are_those_of_scikit_learn(seed: int, rows: int, classes: int) -
     options: dict[str, Any] = {"labels": names, "average": None, "zero_division": 0}
     np.testing.assert_allclose(found.recall(), recall_score(labels, said, **options))
     np.testing.assert_allclose(found.precision(), precision_score(labels, said, **options))
+    assert [one is None for one in found.recalls] == [k not in labels for k in names]
+    assert [one is None for one in found.precisions] == [k not in said for k in names]
     assert (found.confusion == confusion_matrix(labels, said, labels=names)).all()
 
 
@@ -82,6 +84,21 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
     assert 88 <= covered <= 100
 
 
+def test_figures_of_one_class_have_intervals_too() -> None:
+    """Those of a class with few rows are wide; resamples without it say nothing of it."""
+    scores, labels = predictions(400, skill=1.5)
+    few = np.flatnonzero(labels == 1)[4:]
+    scores, labels = np.delete(scores, few, 0), np.delete(labels, few)
+    found = report(scores, labels, range(len(labels)))
+    for shares in (found.recalls, found.precisions):
+        for one in shares:
+            assert one is not None
+            assert 0 <= one.low <= one.value <= one.high <= 1
+    many, rare = found.recalls[0], found.recalls[1]
+    assert many is not None and rare is not None
+    assert rare.high - rare.low > 2 * (many.high - many.low)
+
+
 def test_rows_repeated_within_their_group_change_nothing() -> None:
     """Eight states of one reply are not eight observations."""
     scores, labels = predictions(120)
@@ -113,7 +130,7 @@ def test_the_seed_decides_the_interval_and_not_the_figure() -> None:
 
 
 def test_without_resamples_there_is_no_interval() -> None:
-    """A null needs its figure only, and NaN is not mistaken for an interval."""
+    """NaN is not mistaken for an interval."""
     scores, labels = predictions(30)
     found = report(scores, labels, range(30), resamples=0)
     assert (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,11 +15,19 @@ import torch
 from emowatch.bank import load_bank
 from emowatch.bank.card import Readout
 from emowatch.bank.probe_bank import ProbeBank
-from emowatch.errors import CorpusError, ProbeFormatError, TrainingError, UsageError
+from emowatch.errors import (
+    CorpusError,
+    ProbeFormatError,
+    RetryableError,
+    TrainingError,
+    UsageError,
+)
 from emowatch.model.loading import LoadedModel
 from emowatch.workshop.corpora import read_corpus
+from emowatch.workshop.extraction import Activations
+from emowatch.workshop.locking import alone
 from emowatch.workshop.options import TrainOptions, options_of
-from emowatch.workshop.outputs import check_memory
+from emowatch.workshop.outputs import layers_at_once
 from emowatch.workshop.pipeline import evaluate_bank, save_evaluation, train_bank
 from tests.workshop.synthetic import WORDS, read_texts, write_texts
 
@@ -349,6 +358,89 @@ def test_texts_past_the_context_are_counted_on_the_card(
     assert bank.card.data.examples == 36
 
 
+def test_texts_too_short_for_the_positions_are_counted_and_not_read_twice(
+    loaded: LoadedModel, tmp_path: Path
+) -> None:
+    """The same state under two positions would be counted as two; the figures say what is left."""
+    options = replace(READOUTS["positions"], layers="0,1")
+    path = write_texts(tmp_path / "train.tsv", 12)
+    with path.open("a", encoding="utf-8") as file:
+        file.write("zz\tjoy\nz\tjoy\nabc\tjoy\n")
+    bank = train_bank(read_corpus(path), loaded, tmp_path / "mood", options)
+    assert bank.card.data.quarantined == {"too short for the positions": 2}
+    assert bank.card.data.examples == 37
+    last = replace(bank.card, training={**bank.card.training, "position": -3})
+    test = read_corpus(path, labels=tuple(WORDS), min_per_class=0)
+    short = [e for e in test.examples if len(e.text) < 3]
+    test = replace(test, examples=(*short, *(e for e in test.examples if e.label)))
+    with pytest.raises(TrainingError, match=r"any of the 2 texts: 2 too short for the positions"):
+        only = replace(test, examples=tuple(short))
+        evaluate_bank(ProbeBank(last, bank.tensors), only, loaded, work=tmp_path / "none")
+    found = evaluate_bank(ProbeBank(last, bank.tensors), test, loaded, work=tmp_path / "work")
+    assert found.n == 4
+    assert "Texts left out: 2 too short for the positions." in found.note
+    assert "There are no texts of joy" in found.note
+
+
+def test_a_second_training_into_a_folder_is_refused_before_any_work(
+    loaded: LoadedModel, tmp_path: Path
+) -> None:
+    """Two banks would be written over each other; so would two caches of replies."""
+    ran: list[int] = []
+    loaded.model.model.register_forward_hook(lambda *_: ran.append(1))
+    corpus, work = read_texts(tmp_path / "train.tsv"), tmp_path / "kept"
+    for folder in (tmp_path / "mood", work, work / "states"):
+        options = MEAN if folder.name == "states" else READOUTS["reply"]
+        with alone(folder), pytest.raises(RetryableError, match="another run is writing there"):
+            train_bank(corpus, loaded, tmp_path / "mood", options, work=work)
+    assert not ran
+    train_bank(corpus, loaded, tmp_path / "mood", MEAN, work=work)
+    assert not list(tmp_path.rglob(".emowatch-lock"))
+
+
+@pytest.mark.parametrize(
+    ("at_once", "readout"), [(1, "positions"), (3, "positions"), (3, "reply"), (1, "mean")]
+)
+def test_layers_that_do_not_fit_in_memory_at_once_are_fitted_in_parts(
+    at_once: int,
+    readout: Readout,
+    loaded: LoadedModel,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A bank may not depend on the machine that it was fitted on."""
+    corpus, options = read_texts(tmp_path / "train.tsv", 15), READOUTS[readout]
+    work = tmp_path / "work"
+    whole = train_bank(corpus, loaded, tmp_path / "whole" / "mood", options, work=work)
+    monkeypatch.setattr("emowatch.workshop.pipeline.layers_at_once", lambda *_: at_once)
+    held: list[int] = []
+    read = Activations.states
+
+    def states(activations: Activations, layers: Any = None) -> torch.Tensor:
+        held.append(len(activations.layers if layers is None else layers))
+        return read(activations, layers)
+
+    monkeypatch.setattr(Activations, "states", states)
+    out = tmp_path / "parts" / "mood"
+    told: list[tuple[int, int]] = []
+    parts = train_bank(
+        corpus,
+        loaded,
+        out,
+        options,
+        work=work,
+        report=lambda step, done, total: told.append((done, total)) if "fit" in step else None,
+    )
+    assert max(held) == at_once
+    assert parts.card == whole.card
+    null = ProbeBank.from_file(tmp_path / "whole" / "mood" / "shuffled" / "probe.safetensors")
+    shuffled = ProbeBank.from_file(out / "shuffled" / "probe.safetensors")
+    for mine, theirs in ((parts, whole), (shuffled, null)):
+        for name, tensor in theirs.tensors.items():
+            torch.testing.assert_close(mine.tensors[name], tensor, rtol=1e-4, atol=1e-5)
+    assert {done == total for done, total in told} == {True, False}
+
+
 def test_too_few_texts_for_a_split_are_refused(loaded: LoadedModel, tmp_path: Path) -> None:
     """Copies of one text are one group, and a group is never cut."""
     path = tmp_path / "train.tsv"
@@ -378,11 +470,15 @@ def test_the_record_of_the_training_holds_no_text(loaded: LoadedModel, tmp_path:
 
 
 def test_figures_on_texts_of_the_training_say_so(loaded: LoadedModel, tmp_path: Path) -> None:
-    """Memorised figures must not pass for measured ones."""
+    """Memorised figures must not pass for measured ones; those that are measured are counted."""
     train = read_texts(tmp_path / "train.tsv")
     bank = train_bank(train, loaded, tmp_path / "bank", MEAN)
-    found = evaluate_bank(bank, train, loaded, training=train, work=tmp_path / "work")
-    assert "were in the training data" in found.note
+    few = [e for e in train.examples if e.label == 0][:3]
+    rest = [e for e in train.examples if e.label != 0]
+    test = replace(train, examples=(*few, *rest))
+    found = evaluate_bank(bank, test, loaded, training=train, work=tmp_path / "work")
+    assert found.n == 9
+    assert "9 of these 9 texts were in the training data." in found.note
 
 
 def test_a_class_with_few_texts_makes_the_figures_doubtful(
@@ -399,8 +495,20 @@ def test_a_class_with_few_texts_makes_the_figures_doubtful(
 
 
 def test_states_past_this_machines_memory_are_refused_before_any_work(
-    loaded: LoadedModel, tmp_path: Path
+    loaded: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Otherwise hours of reading end in a kill."""
-    with pytest.raises(UsageError, match="Take fewer layers"):
-        check_memory(TrainOptions(readout="reply"), 40_000_000, 29, 1024)
+    """Otherwise hours of reading end in a kill; a layer at a time is enough to fit."""
+    with pytest.raises(UsageError, match=r"40,000,000 texts at 1 layer: .*fewer texts"):
+        layers_at_once(TrainOptions(readout="reply"), 40_000_000, 29, 1024)
+    ran: list[int] = []
+    loaded.model.model.register_forward_hook(lambda *_: ran.append(1))
+    bank = train_bank(read_texts(tmp_path / "train.tsv"), loaded, tmp_path / "mood", MEAN)
+    ran.clear()
+    monkeypatch.setattr(os, "sysconf", lambda name: 256)  # pages, and bytes in a page
+    corpus = read_texts(tmp_path / "test.tsv", 20, seed=1)
+    assert layers_at_once(MEAN, len(corpus), 4, 32) == 4
+    assert layers_at_once(MEAN, 2 * len(corpus), 4, 32) == 2
+    corpus = replace(corpus, examples=corpus.examples * 2)
+    with pytest.raises(UsageError, match="texts at 4 layers"):
+        evaluate_bank(bank, corpus, loaded, work=tmp_path / "work")
+    assert not ran

@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from emowatch.errors import CorpusError, UsageError
-from emowatch.workshop.readouts import prompt_ids, prompt_passages, reply_passage
+from emowatch.workshop.readouts import (
+    Passage,
+    prompt_ids,
+    prompt_passages,
+    reply_passage,
+    text_start,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -48,26 +54,60 @@ def test_the_last_prompt_token_is_the_one_before_the_reply(
 ) -> None:
     """It is the state that the first reply token is sampled from."""
     for passage in prompt_passages(tiny_tokenizer, TEXTS, "last_prompt_token", template=True):
-        assert passage is not None
+        assert isinstance(passage, Passage)
         assert passage.places == (len(passage.ids) - 1,)
         assert passage.offsets == (0,)
         assert tiny_tokenizer.decode([passage.ids[-1]]) == "<|assistant|>"
 
 
-def test_positions_count_from_the_end_and_stay_inside_short_texts(
-    tiny_tokenizer: PreTrainedTokenizerFast,
-) -> None:
+def test_positions_count_from_the_end(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
     """Each text yields as many states, so that positions can be compared."""
     made = prompt_passages(
-        tiny_tokenizer, ["abcdef", "ab"], "positions", template=False, positions=(-3, -2, -1)
+        tiny_tokenizer, ["abcdef", "abc"], "positions", template=False, positions=(-3, -2, -1)
     )
-    assert [p.places for p in made if p is not None] == [(3, 4, 5), (0, 0, 1)]
+    assert [p.places for p in made if isinstance(p, Passage)] == [(3, 4, 5), (0, 1, 2)]
+
+
+@pytest.mark.parametrize("template", [False, True])
+def test_a_text_too_short_for_a_position_makes_no_passage(
+    template: bool, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """Before its first token stand tokens that every prompt has: their states say nothing of it."""
+    texts = ["abc", "ab", "a"]
+    ending = 2 if template else 0  # <|end|><|assistant|>
+    for deepest, long_enough in ((-1, 3), (-2, 2), (-3, 1), (-4, 0)):
+        positions = tuple(range(deepest - ending, 0))
+        made = prompt_passages(
+            tiny_tokenizer, texts, "positions", template=template, positions=positions
+        )
+        assert [isinstance(one, Passage) for one in made] == [n < long_enough for n in range(3)]
+        for text, one in zip(texts, made, strict=True):
+            if isinstance(one, Passage):
+                assert len(set(one.places)) == len(positions)
+                assert tiny_tokenizer.decode(one.ids[one.places[0]]) == text[deepest]
+            else:
+                assert one == "too short for the positions"
+
+
+def test_a_text_starts_where_prompts_begin_to_differ(
+    tiny_tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    """After <|bos|><|user|> of the template; a tokenizer may begin every text with a token too."""
+    assert text_start(tiny_tokenizer, template=True) == 2
+    assert text_start(tiny_tokenizer, template=False) == 0
+
+    def tokenizer(text: str) -> dict[str, list[int]]:
+        return {"input_ids": [1, *([9] if text else [])]}
+
+    assert text_start(tokenizer, template=False) == 0  # every character is unknown to it
+    made = prompt_passages(tokenizer, ["a"], "last_prompt_token", template=False)
+    assert made == [Passage((1, 9), (1,), (0,))]
 
 
 def test_the_mean_is_over_every_token(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
     """It counts as one state."""
     (passage,) = prompt_passages(tiny_tokenizer, ["abc"], "mean", template=False)
-    assert passage is not None
+    assert isinstance(passage, Passage)
     assert (passage.places, passage.pooled, passage.rows) == ((0, 1, 2), True, 1)
 
 
@@ -78,7 +118,8 @@ def test_a_text_longer_than_the_context_makes_no_passage(
     made = prompt_passages(
         tiny_tokenizer, ["abcd", "abcde"], "last_prompt_token", template=False, context=4
     )
-    assert [passage is None for passage in made] == [False, True]
+    assert isinstance(made[0], Passage)
+    assert made[1] == "longer than the context"
 
 
 def test_offset_k_is_the_place_before_reply_token_k() -> None:
