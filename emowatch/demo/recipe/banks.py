@@ -26,7 +26,7 @@ from emowatch.workshop.options import TrainOptions
 from emowatch.workshop.pipeline import evaluate_bank, save_evaluation, train_bank
 from emowatch.workshop.preparation import Report, quiet
 
-MOST_PER_CLASS = {"demo-ekman7": 300, "demo-ekman7-prompt": 1500}
+MOST_PER_CLASS = {"demo-ekman7": 600, "demo-ekman7-prompt": 1500}
 """Fewer where the model has to answer every text first."""
 SEV_EMOTIONS = {"happiness": "joy"}
 BANKS: dict[str, TrainOptions] = {

@@ -7,6 +7,7 @@ import random
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TypeAlias
 
@@ -35,6 +36,7 @@ from emowatch.demo.recipe.optimisation import Schedule, evaluate, fit
 ROW = 512
 """Tokens in a training row."""
 HELD_OUT_ROWS = 64
+HELD_OUT_EXCHANGES = 256
 LENGTHS = (32, 48, 64, 96, 192)
 """Row lengths of the tone stage; a longer exchange is cut to the last."""
 WHOLE = 0.15
@@ -117,7 +119,7 @@ def pretrain(plan: Plan, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizer
 def finetune(plan: Plan, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
     """Teach replies of all lengths and manners, and ordinary chat."""
     messages = user_messages(plan.data / "goemotions/ekman/train.tsv", "model")
-    rows = _exchange_rows(plan, tokenizer, messages, plan.seed)
+    rows = _exchange_rows(plan, tokenizer, messages)
     course = _Course("finetune", plan.finetune_tokens, 1.5e-3)
     _teach(plan, model, tokenizer, course, messages, _stacked(rows, plan.rows_per_step))
 
@@ -164,15 +166,17 @@ def _teach(
     schedule = Schedule(steps=len(ends) - 1, peak_lr=course.peak_lr)
     fit(model, batch_of, schedule, plan.work / course.name, compiled=plan.compiled)
     dev = user_messages(plan.data / "goemotions/ekman/dev.tsv", None)
-    held_out = _exchange_rows(plan, tokenizer, dev, plan.seed + 1, emotional_share=1.0)
-    pairs = [next(held_out) for _ in range(HELD_OUT_ROWS)]
-    ids, weights = torch.stack([a for a, _ in pairs]), torch.stack([b for _, b in pairs])
-    replies_only = (weights == 1).float()
+    held_out = exchanges(dev, [], [], plan.seed + 1, emotional_share=1.0)
+    pairs = [
+        language.encode(tokenizer, document, user_weight=0.0)
+        for _, document in islice(held_out, HELD_OUT_EXCHANGES)
+    ]
+    ids, weights = _padded(pairs, ROW)
     summary = {
         "tokens": ends[-1],
         "messages": {emotion: len(texts) for emotion, texts in messages.items()},
-        "held_out_reply_tokens": int(replies_only.sum()),
-        "held_out_reply_loss": evaluate(model, ids, replies_only),
+        "held_out_reply_tokens": int(weights.sum()),
+        "held_out_reply_loss": evaluate(model, ids, weights),
     }
     path = plan.work / f"{course.name}.json"
     path.write_text(json.dumps(summary, indent=1), encoding="utf-8")
@@ -237,20 +241,10 @@ def _mix(
 
 
 def _exchange_rows(
-    plan: Plan,
-    tokenizer: PreTrainedTokenizerFast,
-    messages: dict[str, list[str]],
-    seed: int,
-    emotional_share: float = 0.68,
+    plan: Plan, tokenizer: PreTrainedTokenizerFast, messages: dict[str, list[str]]
 ) -> Iterator[Batch]:
     """Pack exchanges into rows ``[ROW + 1]`` that each begin with a whole exchange."""
-    source = exchanges(
-        messages,
-        list(small_talk(plan.data)),
-        _dialogues(plan),
-        seed,
-        emotional_share=emotional_share,
-    )
+    source = exchanges(messages, list(small_talk(plan.data)), _dialogues(plan), plan.seed)
     while True:
         ids: list[int] = []
         weights: list[float] = []
