@@ -5,14 +5,32 @@ stdout is data, stderr is narration.
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 
-from emowatch.cli.exits import Exit, report_error
+from emowatch.cli.exits import Exit, report_error, report_system_error
+from emowatch.cli.quiet import quiet_environment
 from emowatch.errors import EmowatchError
+from emowatch.text import clean
 
 
 def main() -> None:
     """Run ``emowatch``; the one place where errors become exit codes."""
+    _open_closed_streams()
+    quiet_environment()
+    try:
+        code = _run()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except BrokenPipeError:
+        code = Exit.READER_GONE
+        _drop_unwritten()
+    sys.exit(code)
+
+
+def _run() -> int:
+    """Run the command and give its exit code."""
     import click  # 70 ms, needed by every command
 
     from emowatch.cli.root import make_cli
@@ -22,7 +40,9 @@ def main() -> None:
     except click.exceptions.Exit as stop:
         code = stop.exit_code
     except click.ClickException as error:
-        error.show()
+        said = io.StringIO()
+        error.show(said)
+        sys.stderr.write(clean(said.getvalue()))  # it may quote an argument
         code = Exit.USAGE
     except (click.Abort, KeyboardInterrupt):
         sys.stderr.write("\nemowatch: interrupted\n")
@@ -30,6 +50,31 @@ def main() -> None:
     except EmowatchError as error:
         code = report_error(error)
     except BrokenPipeError:
-        sys.stderr.close()  # the reader has gone; nothing is left to say
-        code = Exit.OK
-    sys.exit(code if isinstance(code, int) else Exit.OK)
+        raise
+    except OSError as error:
+        if error.errno is None:  # a library's own, which no system call explains
+            raise
+        code = report_system_error(error)
+    return code if isinstance(code, int) else Exit.OK
+
+
+def _open_closed_streams() -> None:
+    """Put an empty stream where the shell closed one, as ``>&-`` does; Python leaves `None`."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))
+
+
+def _drop_unwritten() -> None:
+    """Lead stdout and stderr nowhere where their reader has left.
+
+    What is still in their buffers would fail again when the interpreter flushes them, and it
+    would say so.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from emowatch.cli.certifying import certify, failures, plain
 from emowatch.cli.options import (
     PLACING,
     chosen_plugins,
@@ -28,14 +29,18 @@ def command(**given: Any) -> None:
     Without a terminal each line of standard input is answered in plain text with its scores.
     """
     probes = chosen_probes(given.pop("probes"), given["model"])
-    loaded = open_model(**{key: given.pop(key) for key in PLACING})
+    plugins = chosen_plugins(given["plugins"], given["record"], given["content"])
     from emowatch.bank import load_bank
     from emowatch.tui.source import ModelSource
 
+    banks = [load_bank(name) for name in probes]
+    loaded = open_model(**{key: given.pop(key) for key in PLACING})
+    certificate = certify(loaded, plugins, wanted=given["doctor"], strict=given["strict"])
     source = ModelSource(
         loaded,
-        [load_bank(name) for name in probes],
-        plugins=chosen_plugins(given["plugins"], given["record"], given["content"]),
+        banks,
+        plugins=plugins,
+        certificate=plain(certificate),
         system=given["system"],
         strict=given["strict"],
         seed=given["seed"],
@@ -47,7 +52,7 @@ def command(**given: Any) -> None:
         if all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)):
             from emowatch.tui import run_chat
 
-            code = run_chat(source)
+            code = run_chat(source, notes=failures(certificate))
         else:
             from emowatch.cli.plain import answer_plain
 

@@ -6,6 +6,7 @@ import json
 
 import click
 
+from emowatch.cli.certifying import examine_loaded
 from emowatch.cli.exits import Exit
 from emowatch.cli.options import open_model
 
@@ -33,9 +34,9 @@ def command(
     status is 1 if a check failed.
     """
     loaded = open_model(model, revision, dtype, device, trust_remote_code, blocks)
-    from emowatch.model.doctor import examine, render_table  # after the libraries are quiet
+    from emowatch.model.certificate import render_table
 
-    certificate = examine(loaded.model, loaded.tokenizer, blocks=blocks, name=loaded.name)
+    certificate = examine_loaded(loaded)
     if as_json:
         click.echo(json.dumps(certificate.to_json()))
     else:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+from emowatch.cli.certifying import RECORDER
+from emowatch.errors import PluginError, UsageError
+from emowatch.plugins import PluginSpec, installed_plugins, load_plugin, parse_plugin
+from emowatch.text import clean_line
 
 if TYPE_CHECKING:
     from emowatch.model.loading import LoadedModel
@@ -64,6 +68,11 @@ def probe_options(function: Function) -> Function:
                 show_default=True,
                 help="What of the text the trace holds.",
             ),
+            click.option(
+                "--doctor/--no-doctor",
+                default=None,
+                help="Examine the model first, for the trace's session line. Default: if recorded.",
+            ),
             click.option("--system", help="System prompt."),
             click.option(
                 "--max-new-tokens", type=click.IntRange(1), default=200, show_default=True
@@ -71,7 +80,11 @@ def probe_options(function: Function) -> Function:
             click.option("--sample/--greedy", default=False, help="How tokens are chosen."),
             click.option("--temperature", type=click.FloatRange(0, min_open=True), default=0.8),
             click.option("--seed", type=int, default=0, show_default=True),
-            click.option("--strict", is_flag=True, help="Refuse banks of other weights or text."),
+            click.option(
+                "--strict",
+                is_flag=True,
+                help="Refuse a bank of other weights or text, and a model that fails a check.",
+            ),
         )
     ):
         function = option(function)
@@ -109,8 +122,6 @@ def open_model(
     blocks: str | None,
 ) -> LoadedModel:
     """Load the model with its talk kept off the screen."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # read when it is imported
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     from emowatch.model.loading import load_model, quiet_libraries  # torch: seconds
 
     quiet_libraries()
@@ -127,11 +138,42 @@ def open_model(
 def chosen_plugins(
     plugins: tuple[str, ...], record: str | None, content: str
 ) -> list[str | tuple[str, dict[str, str]]]:
-    """Put the trace writer that ``--record`` stands for before the plugins named."""
+    """Put the trace writer that ``--record`` stands for before the plugins named.
+
+    Asked before a model is loaded: a record that cannot be written is refused at once.
+
+    Raises:
+        UsageError: for such a record, or content without one.
+        PluginError: for a plugin that is not installed.
+    """
+    if content != "none" and record is None:
+        raise UsageError(
+            f"Could not use --content {content}: it says what a trace holds, and none is written. "
+            "Name a file with --record."
+        )
     specs: list[str | tuple[str, dict[str, str]]] = list(plugins)
+    installed = installed_plugins()
+    for spec in plugins:
+        if parse_plugin(spec)[0] not in installed:
+            load_plugin(spec)  # says what is installed
     if record is not None:
-        specs.insert(0, ("jsonl-log", {"path": record, "content": content}))
+        specs.insert(0, (RECORDER, {"path": record, "content": content}))
+        _check_record(record, specs[0])
     return specs
+
+
+def _check_record(record: str, spec: PluginSpec) -> None:
+    """Refuse a record that cannot be written; its writer makes the file, or says why not."""
+    try:
+        load_plugin(spec)
+    except PluginError as error:
+        cause = error.__cause__
+        why = str(cause or error)
+        if isinstance(cause, OSError):
+            why = f"{cause.strerror}. Name a new file in a folder that exists and may be written."
+        raise UsageError(
+            f"Could not record to {clean_line(record)!r} (--record): {clean_line(why)}"
+        ) from error
 
 
 def chosen_probes(probes: tuple[str, ...], model: str | None) -> tuple[str, ...]:

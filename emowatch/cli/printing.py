@@ -10,6 +10,7 @@ import click
 from emowatch.records import Alarm, ReplyToken, Scores, Turn
 from emowatch.text import clean_line
 from emowatch.trace import Trace
+from emowatch.tui.summary import counted
 
 TARGETS = {
     "reply": "tone of the reply",
@@ -57,7 +58,7 @@ def print_plain(turn: Turn, trace: Trace) -> None:
     """Print the mean scores of a turn, a line per bank."""
     for bank in trace.session.banks:
         click.echo(score_line(bank.name, bank.target, turn.mean_scores[bank.name]))
-    click.echo(f"{turn.reply_tokens} tokens · {turn.finish_reason}", err=True)
+    click.echo(f"{counted(turn.reply_tokens, 'token')} · {turn.finish_reason}", err=True)
 
 
 def print_alarms(alarms: Iterable[Alarm]) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
+from typing import Any
 
 import click
 
 import emowatch
+from emowatch.cli.exits import Exit
 from emowatch.plugins import collect, installed_plugin_manager
 from emowatch.text import clean_line
 
@@ -26,6 +30,16 @@ COMMANDS = {
 class LazyGroup(click.Group):
     """A group that knows its commands by name and imports one when it runs."""
 
+    def make_context(self, *arguments: Any, **extra: Any) -> click.Context:
+        """Read the arguments; ``--help`` and ``--version`` are answered here."""
+        with _reader_may_leave():
+            return super().make_context(*arguments, **extra)
+
+    def invoke(self, context: click.Context) -> Any:
+        """Run a command."""
+        with _reader_may_leave():
+            return super().invoke(context)
+
     def list_commands(self, context: click.Context) -> list[str]:
         """List built-in commands in the order of a reader's interest, then those of plugins."""
         return [*COMMANDS, *(name for name in self.commands if name not in COMMANDS)]
@@ -42,6 +56,15 @@ class LazyGroup(click.Group):
         extra = {n: c.get_short_help_str(60) for n, c in self.commands.items() if n not in COMMANDS}
         with formatter.section("Commands"):
             formatter.write_dl(list((COMMANDS | extra).items()))
+
+
+@contextmanager
+def _reader_may_leave() -> Iterator[None]:
+    """Give a broken pipe its exit code; click would make it 1, which means that we failed."""
+    try:
+        yield
+    except BrokenPipeError as error:
+        raise click.exceptions.Exit(Exit.READER_GONE) from error
 
 
 def make_cli() -> click.Group:

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from emowatch.cli.certifying import certify, plain
 from emowatch.cli.exits import Exit
 from emowatch.cli.options import (
     PLACING,
@@ -37,18 +38,24 @@ def command(prompt: str, as_json: bool, fail_on_alarm: bool, **given: Any) -> No
         with click.open_file("-", encoding="utf-8", errors="replace") as lines:
             prompt = lines.read()
     probes = chosen_probes(given.pop("probes"), given["model"])
+    plugins = chosen_plugins(given["plugins"], given["record"], given["content"])
+    from emowatch.bank import load_bank
+
+    banks = [load_bank(name) for name in probes]
     loaded = open_model(**{key: given.pop(key) for key in PLACING})
     from emowatch.cli.printing import print_alarms, print_plain, token_object, turn_object
     from emowatch.streaming import stream
 
+    certificate = certify(loaded, plugins, wanted=given["doctor"], strict=given["strict"])
     running = stream(
         loaded.model,
         loaded.tokenizer,
         messages_of(prompt, given["system"]),
-        probes=probes,
-        plugins=chosen_plugins(given["plugins"], given["record"], given["content"]),
+        probes=banks,
+        plugins=plugins,
         max_new_tokens=given["max_new_tokens"],
         model_name=loaded.name,
+        certificate=plain(certificate),
         strict=given["strict"],
         blocks=loaded.blocks,
         seed=given["seed"],

@@ -1,85 +1,23 @@
 """Examine a model before its scores are believed: can its states be read, and rightly?
 
-Everything is run on the user's own model with a dozen tokens, in the mode it is in, and the
-model is left as it was found. Knows nothing of banks: a healthy model says nothing of a head.
+The model is left as it was found. Knows nothing of banks: a healthy model says nothing of a head.
 """
 
 from __future__ import annotations
 
-import inspect
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
-import jinja2
 import torch
 import transformers
-from torch import Tensor, nn
+from torch import nn
 
 from emowatch import __version__
-from emowatch.errors import TapError
-from emowatch.model.blocks import Blocks, find_blocks, text_config
-from emowatch.model.segments import SegmentParser
-from emowatch.model.tap import Forward, Tap, check_readable, read_states
-from emowatch.records import SEGMENTS
-from emowatch.text import clean_line
+from emowatch.model.certificate import Certificate, Check, render_table
+from emowatch.model.checks import CHECKS, Patient
 
-PROMPT_TOKENS = 12
-REPLY_TOKENS = 6
-STEPS = 4
-"""Tokens that are fed one by one through the cache."""
-PADDING = 3
-LIMITS = {torch.float32: 1e-4, torch.float64: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
-"""Largest error allowed where the same states are computed in another order, relative to the
-largest state of the layer. bfloat16 keeps 8 bits, and errors add up over blocks."""
-EXACT = {torch.float32: 0.0, torch.float64: 0.0, torch.float16: 1e-3, torch.bfloat16: 1e-2}
-"""Largest error allowed where nothing is computed again."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Check:
-    """One finding."""
-
-    name: str
-    passed: bool
-    measured: str | float
-    limit: str | float
-    """What `measured` may be at most, or in words."""
-    meaning: str
-    """What a failure means for the scores."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Certificate:
-    """What the doctor found on one model."""
-
-    model: str
-    model_class: str
-    emowatch: str
-    """Versions, as are the two below."""
-    transformers: str
-    torch: str
-    dtype: str
-    """Of the states, which need not be that of packed weights."""
-    device: str
-    checks: tuple[Check, ...]
-
-    @property
-    def passed(self) -> bool:
-        """Whether no check failed."""
-        return all(check.passed for check in self.checks)
-
-    def to_json(self) -> dict[str, Any]:
-        """Turn into plain values, fit for JSON and for `Session.certificate`."""
-        table = asdict(self)
-        table["checks"] = [dict(check) for check in table["checks"]]
-        return table | {"passed": self.passed}
-
-
-_Finding: TypeAlias = tuple[bool, str | float, str | float]
-"""Passed, measured, limit."""
+__all__ = ["Certificate", "Check", "examine", "render_table"]
 
 
 def examine(
@@ -100,8 +38,8 @@ def examine(
         >>> print(render_table(certificate))  # doctest: +SKIP
     """
     with _left_as_found(model):
-        patient = _Patient(model, tokenizer, blocks)
-        checks = tuple(patient.checked(check) for check in _CHECKS)
+        patient = Patient(model, tokenizer, blocks)
+        checks = tuple(patient.checked(check) for check in CHECKS)
     config_name = getattr(getattr(model, "config", None), "name_or_path", "")
     return Certificate(
         model=str(name or config_name or "model"),
@@ -113,29 +51,6 @@ def examine(
         device=", ".join(sorted({str(p.device) for p in model.parameters()})),
         checks=checks,
     )
-
-
-def render_table(certificate: Certificate) -> str:
-    """Write a certificate as plain text for a terminal; failures say what they mean."""
-    one = certificate
-    lines = [
-        clean_line(f"{one.model} ({one.model_class}, {one.dtype} on {one.device})"),
-        clean_line(f"emowatch {one.emowatch}, transformers {one.transformers}, torch {one.torch}"),
-        "",
-    ]
-    width = max((len(check.name) for check in one.checks), default=0)
-    for check in one.checks:
-        sign = "ok    " if check.passed else "FAILED"
-        found = f"{check.measured:.2g}" if isinstance(check.measured, float) else check.measured
-        if isinstance(check.limit, float):
-            found += f" (limit {check.limit:g})"
-        lines.append(f"{sign}  {clean_line(check.name):{width}}  {clean_line(found)}")
-        if not check.passed:
-            lines.append(f"        {clean_line(check.meaning)}")
-    failed = sum(not check.passed for check in one.checks)
-    total = len(one.checks)
-    lines += ["", f"All {total} checks passed." if not failed else f"{failed} of {total} failed."]
-    return "\n".join(lines)
 
 
 @contextmanager
@@ -158,285 +73,3 @@ def _left_as_found(model: nn.Module) -> Iterator[None]:
                     del module._forward_hooks[key]
                 if module not in flagged:
                     vars(module).pop(flag, None)
-
-
-class _Patient:
-    """One model under examination, with what several checks need."""
-
-    def __init__(self, model: nn.Module, tokenizer: Any, path: str | None) -> None:
-        self.model: Any = model
-        self.tokenizer = tokenizer
-        self.path = path
-        self.dtype = "unknown"
-        self._blocks: Blocks | None = None
-        self._taken: tuple[list[Tensor], Any] | None = None
-
-    def checked(self, check: tuple[str, Callable[[_Patient], _Finding], str]) -> Check:
-        """Run one check; whatever goes wrong in a model we have never seen is its finding."""
-        name, run, meaning = check
-        try:
-            with torch.no_grad():
-                passed, measured, limit = run(self)
-        except Exception as error:
-            said = clean_line(str(error), 300) or "no message"
-            passed, measured, limit = False, f"{type(error).__name__}: {said}", "no error"
-        if isinstance(measured, float) and not math.isfinite(measured):
-            measured = str(measured)
-        return Check(name=name, passed=passed, measured=measured, limit=limit, meaning=meaning)
-
-    @property
-    def blocks(self) -> Blocks:
-        """Where the states are; found once."""
-        if self._blocks is None:
-            self._blocks = find_blocks(self.model, self.path)
-        return self._blocks
-
-    @property
-    def layers(self) -> tuple[int, ...]:
-        return tuple(range(self.blocks.n_layers + 1))
-
-    @property
-    def device(self) -> torch.device:
-        device: torch.device = self.model.get_input_embeddings().weight.device
-        return device
-
-    def prompt(self, shift: int = 0) -> Tensor:
-        """Choose ``[1, PROMPT_TOKENS]`` ordinary tokens, spread over the vocabulary."""
-        size = int(self.model.get_input_embeddings().weight.shape[0])
-        special: set[int] = set()
-        if self.tokenizer is not None:
-            size = min(size, len(self.tokenizer))
-            special = set(self.tokenizer.all_special_ids)
-        usable = [token for token in range(size) if token not in special] or [0]
-        step = max(1, len(usable) // (PROMPT_TOKENS + 1))
-        chosen = [usable[(k * step + shift) % len(usable)] for k in range(1, PROMPT_TOKENS + 1)]
-        return torch.tensor([chosen], device=self.device)
-
-    def taken(self) -> tuple[list[Tensor], Any]:
-        """Give all layers' states of the prompt as the tap reads them, and transformers' own."""
-        if self._taken is None:
-            ids = self.prompt()
-            states, output = self.read(ids, torch.ones_like(ids), output_hidden_states=True)
-            self.dtype = str(states[0].dtype).removeprefix("torch.")
-            self._taken = states, output.hidden_states
-        return self._taken
-
-    def read(self, ids: Tensor, mask: Tensor, **options: Any) -> tuple[list[Tensor], Any]:
-        """Run the whole model once under a tap on all layers."""
-        seen: list[Forward] = []
-        with Tap(self.model, self.blocks, self.layers, seen.append):
-            output = self.model(input_ids=ids, attention_mask=mask, **options)
-        if len(seen) != 1:
-            raise TapError(f"One forward was run and the tap saw {len(seen)}.")
-        return list(seen[0].states), output
-
-    def read_padded(self, ids: Tensor, mask: Tensor) -> list[Tensor]:
-        """Read a batch as ``generate`` would run it: with positions that leave padding out."""
-        options = {}
-        if "position_ids" in inspect.signature(self.model.forward).parameters:
-            options["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)
-        return self.read(ids, mask, **options)[0]
-
-    def within(self, found: Sequence[Tensor], wanted: Sequence[Tensor], exact: bool) -> _Finding:
-        """Compare states layer by layer; the worst layer counts."""
-        error = max(_error(f, w) for f, w in zip(found, wanted, strict=True))
-        limit = (EXACT if exact else LIMITS).get(wanted[0].dtype, 5e-2)
-        return error <= limit, error, limit
-
-
-def _error(found: Tensor, wanted: Tensor) -> float:
-    """Largest difference, relative to the largest state; infinite for NaN and other shapes."""
-    if found.shape != wanted.shape:
-        return math.inf
-    far = (found.float() - wanted.float()).abs().max() / wanted.float().abs().max().clamp(min=1e-30)
-    return float(far) if bool(torch.isfinite(far)) else math.inf
-
-
-# The checks
-
-
-def _finds_blocks(patient: _Patient) -> _Finding:
-    blocks = patient.blocks
-    expected = getattr(text_config(patient.model), "num_hidden_layers", blocks.n_layers)
-    kind = type(blocks.blocks[0]).__name__
-    found = f"{blocks.path}: {blocks.n_layers} × {kind}, width {blocks.d_model}"
-    return blocks.n_layers == expected, found, f"{expected} blocks"
-
-
-def _is_evaluating(patient: _Patient) -> _Finding:
-    training = bool(patient.model.training)
-    return not training, "training" if training else "evaluation", "evaluation"
-
-
-def _has_finite_weights(patient: _Patient) -> _Finding:
-    check_readable(patient.model)
-    broken = [
-        name
-        for name, parameter in patient.model.named_parameters()
-        if parameter.is_floating_point() and not bool(torch.isfinite(parameter).all())
-    ]
-    found = f"{broken[0]} and {len(broken) - 1} more" if broken else "all finite"
-    return not broken, found, "all finite"
-
-
-def _fires_everywhere(patient: _Patient) -> _Finding:
-    states, _ = patient.taken()
-    blocks = patient.blocks
-    shaped = [tuple(s.shape) == (1, PROMPT_TOKENS, blocks.d_model) for s in states]
-    return all(shaped), f"{sum(shaped)} of {len(shaped)} layers", f"{len(shaped)} layers"
-
-
-def _equals_hidden_states(patient: _Patient) -> _Finding:
-    states, reported = patient.taken()
-    if reported is None or len(reported) != len(states):
-        count = "none" if reported is None else str(len(reported))
-        return False, f"{count} hidden states for {len(states)} layers", f"{len(states)}"
-    return patient.within(states, reported, exact=True)
-
-
-def _reads_early(patient: _Patient) -> _Finding:
-    ids = patient.prompt()
-    early = read_states(
-        patient.model, patient.blocks, patient.layers, ids, torch.ones_like(ids), torch.clone
-    )
-    return patient.within(early, patient.taken()[0], exact=False)
-
-
-def _caches_rightly(patient: _Patient) -> _Finding:
-    ids = patient.prompt()
-    mask = torch.ones_like(ids)
-    first = PROMPT_TOKENS - STEPS
-    states, output = patient.read(ids[:, :first], mask[:, :first], use_cache=True)
-    parts = [states]
-    for end in range(first + 1, PROMPT_TOKENS + 1):
-        states, output = patient.read(
-            ids[:, end - 1 : end],
-            mask[:, :end],
-            use_cache=True,
-            past_key_values=output.past_key_values,
-        )
-        parts.append(states)
-    joined = [torch.cat(of_layer, dim=1) for of_layer in zip(*parts, strict=True)]
-    return patient.within(joined, patient.taken()[0], exact=False)
-
-
-def _ignores_padding(patient: _Patient) -> _Finding:
-    ids = patient.prompt()
-    pad = getattr(patient.tokenizer, "pad_token_id", None)
-    left = ids.new_full((1, PADDING), int(pad or 0))
-    mask = torch.ones_like(torch.cat([left, ids], dim=1))
-    mask[:, :PADDING] = 0
-    states = patient.read_padded(torch.cat([left, ids], dim=1), mask)
-    return patient.within([s[:, PADDING:] for s in states], patient.taken()[0], exact=False)
-
-
-def _keeps_rows_apart(patient: _Patient) -> _Finding:
-    ids = torch.cat([patient.prompt(shift=1), patient.prompt(), patient.prompt(shift=2)])
-    states, _ = patient.read(ids, torch.ones_like(ids))
-    return patient.within([s[1:2] for s in states], patient.taken()[0], exact=False)
-
-
-def _generates_the_same(patient: _Patient) -> _Finding:
-    ids = patient.prompt()
-    options: dict[str, Any] = {
-        "attention_mask": torch.ones_like(ids),
-        "max_new_tokens": REPLY_TOKENS,
-        "do_sample": False,
-        "num_beams": 1,
-        # Those of sampling are unset, or transformers warns that they go unused.
-        "temperature": None,
-        "top_p": None,
-        "top_k": None,
-        "pad_token_id": int(getattr(patient.tokenizer, "pad_token_id", None) or 0),
-    }
-    forwards: list[Forward] = []
-    tap = Tap(patient.model, patient.blocks, patient.layers, forwards.append)
-    alone = patient.model.generate(ids, **options)
-    with tap:
-        watched = patient.model.generate(ids, **options)
-    spoken = alone.shape[1] - ids.shape[1]
-    same = torch.equal(alone, watched)
-    # A compiled decoding step runs no hooks: then there are fewer forwards than tokens.
-    found = f"{'same' if same else 'other'} tokens, {len(forwards)} forwards for {spoken}"
-    return same and len(forwards) == spoken, found, "same tokens, one forward for each"
-
-
-def _knows_the_template(patient: _Patient) -> _Finding:
-    tokenizer = patient.tokenizer
-    if not getattr(tokenizer, "chat_template", None):
-        return True, "no chat template: every prompt token counts as user", "informational"
-    parser = SegmentParser(tokenizer)
-    learnt = set()
-    for roles in (("user",), ("user", "assistant", "user"), ("system", "user")):
-        dialogue = [{"role": role, "content": "Good morning"} for role in roles]
-        try:
-            text = tokenizer.apply_chat_template(
-                dialogue, tokenize=False, add_generation_prompt=True
-            )
-        except (jinja2.TemplateError, TypeError, ValueError):
-            continue  # no such dialogue, as without a system role
-        learnt.update(parser.parse(tokenizer(text, add_special_tokens=False)["input_ids"]))
-    found = ", ".join(segment for segment in SEGMENTS if segment in learnt) or "nothing"
-    return True, f"segments: {found}", "informational"
-
-
-_CHECKS: Sequence[tuple[str, Callable[[_Patient], _Finding], str]] = (
-    (
-        "blocks",
-        _finds_blocks,
-        "Layers cannot be numbered, so no head knows where to read. Name the list with blocks=.",
-    ),
-    (
-        "mode",
-        _is_evaluating,
-        "Dropout changes the states at random, and scores with them. Call model.eval().",
-    ),
-    (
-        "finite weights",
-        _has_finite_weights,
-        "States turn into NaN and scores with them. The file or its conversion is damaged.",
-    ),
-    (
-        "hooks fire",
-        _fires_everywhere,
-        "Some layers cannot be read: heads there would have no state to score.",
-    ),
-    (
-        "hidden_states parity",
-        _equals_hidden_states,
-        "What is read is not what transformers calls hidden_states: layers are mixed up, and "
-        "banks of other tools do not fit.",
-    ),
-    (
-        "offline parity",
-        _reads_early,
-        "Heads are trained on other states than they score, as where a block changes its input "
-        "in place: scores are off by an unknown amount.",
-    ),
-    (
-        "cached decoding",
-        _caches_rightly,
-        "States of generated tokens differ from those of a whole text: scores during generation "
-        "do not compare with those of training.",
-    ),
-    (
-        "left padding",
-        _ignores_padding,
-        "In a batch, shorter prompts get other scores than alone. Generate one prompt at a time.",
-    ),
-    (
-        "batch rows",
-        _keeps_rows_apart,
-        "A text's scores depend on its neighbours in the batch. Generate one prompt at a time.",
-    ),
-    (
-        "generate unchanged",
-        _generates_the_same,
-        "Watching changes what the model says or misses forwards: scores belong to other tokens.",
-    ),
-    (
-        "chat template",
-        _knows_the_template,
-        "Segments cannot be told apart: every prompt token counts as user.",
-    ),
-)

@@ -57,7 +57,7 @@ def load_model(
     Raises:
         ModelError: if the folder or repository holds no usable model.
         RetryableError: if the hub could not be reached.
-        UsageError: for an unknown dtype or device.
+        UsageError: for an unknown dtype or device, or a revision of a folder.
     """
     chosen, place = _dtype(name, dtype), _device(device)
     if name is None:
@@ -65,6 +65,11 @@ def load_model(
     source = str(name)
     local = Path(os.path.expanduser(source))  # unlike pathlib's, leaves an unknown ~name alone
     is_local = os.path.exists(local)  # unlike pathlib's, does not raise for too long a name
+    if is_local and revision is not None:
+        raise UsageError(
+            f"Could not use the revision {clean_line(revision)!r}: {clean_line(source)!r} is a "
+            "folder, and only repositories of the hub have revisions. Leave it out."
+        )
     if is_local:
         _check_folder(local)
         source = str(local)
@@ -137,7 +142,10 @@ def _device(device: str) -> torch.device:
         torch.empty(0, device=place)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         first = clean_line(str(error), 120)
-        raise UsageError(f"Could not use the device {clean_line(device)!r}: {first}") from error
+        raise UsageError(
+            f"Could not use the device {clean_line(device)!r}: {first.rstrip('.')}. Use auto, cpu, "
+            "or a device that this build of torch has."
+        ) from error
     return place
 
 
@@ -211,9 +219,9 @@ def _explain(source: str, is_local: bool, error: Exception) -> Exception:
     if offline or kinds & network or "couldn't connect" in text or "offline" in text.lower():
         why = "HF_HUB_OFFLINE is set" if offline else "the hub could not be reached"
         return RetryableError(
-            f"Could not load {shown!r}: it is not in the local cache and {why}. Fetch it once "
-            f"with a connection, with: hf download {shown}. Without --model the embedded demo "
-            "model is used, which needs no network."
+            f"Could not load {shown!r}: there is no such folder here, it is not in the local "
+            f"cache, and {why}. Fetch it once with a connection, with: hf download {shown}. "
+            "Without --model the embedded demo model is used, which needs no network."
         )
     return ModelError(f"Could not load {shown!r}: {clean_line(text, 300)}")
 

@@ -6,7 +6,7 @@ It draws and asks; it computes nothing. Textual is imported when the screen open
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -16,11 +16,14 @@ if TYPE_CHECKING:
 __all__ = ["run_chat"]
 
 
-def run_chat(source: ReplySource) -> int:
-    """Chat on the whole terminal until the user quits, and return the exit code."""
+def run_chat(source: ReplySource, *, notes: Sequence[str] = ()) -> int:
+    """Chat on the whole terminal until the user quits, and return the exit code.
+
+    `notes` were said on stderr before, which the screen now covers; they are shown on it.
+    """
     from emowatch.tui.app import ChatApp  # textual takes 0.3 s, and only this needs it
 
-    app = ChatApp(source)
+    app = ChatApp(source, notes=notes)
     with _quiet("transformers"):
         app.run()
     return app.return_code or 0

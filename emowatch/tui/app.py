@@ -6,7 +6,7 @@ It is given where replies come from and the time, so that tests need neither mod
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -107,9 +107,10 @@ class ChatApp(App[None], inherit_bindings=False):
         source: ReplySource,
         *,
         title: str = "emowatch chat",
+        notes: Sequence[str] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take where replies come from; `clock` counts seconds."""
+        """Take where replies come from; `notes` are shown first, and `clock` counts seconds."""
         super().__init__()
         self.title = clean_line(title)
         self._source = source
@@ -119,6 +120,7 @@ class ChatApp(App[None], inherit_bindings=False):
         self._view: ReplyView | None = None
         """The reply being written; `None` where the chat it belongs to is gone."""
         self._alarms = 0
+        self._first_notes = notes
         self._notes: set[str] = set()
         self.transcript = Transcript()
         self.traces = TracePanel(source.banks)
@@ -140,7 +142,7 @@ class ChatApp(App[None], inherit_bindings=False):
         yield Footer(show_command_palette=False)
         yield self.too_small
 
-    def on_mount(self) -> None:
+    async def on_mount(self) -> None:
         """Begin."""
         self.register_theme(NIGHT)
         self.theme = NIGHT.name
@@ -150,6 +152,8 @@ class ChatApp(App[None], inherit_bindings=False):
         self.begin_capture_print(self, stdout=False)
         self.set_interval(FRAME_S, self._show_news)
         self._show_state()
+        for note in self._first_notes:
+            await self.transcript.add_note(note)
 
     def on_unmount(self) -> None:
         """Leave no model running behind a closed screen."""
@@ -290,7 +294,9 @@ class ChatApp(App[None], inherit_bindings=False):
         is_small = width < SMALLEST[0] or height < SMALLEST[1]
         self.screen_stack[0].set_class(is_small, "-small")
         need = f"{SMALLEST[0]}×{SMALLEST[1]}"
-        self.too_small.update(f"Terminal too small: {width}×{height}, and {need} is needed")
+        self.too_small.update(
+            f"Terminal too small: {width}×{height}, and {need} is needed. Enlarge it; Ctrl+Q quits."
+        )
         self.traces.set_compact(width < 76)
 
     async def on_print(self, event: events.Print) -> None:

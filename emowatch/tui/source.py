@@ -63,6 +63,7 @@ class ModelSource:
         banks: Sequence[ProbeBank],
         *,
         plugins: Sequence[PluginSpec] = (),
+        certificate: Mapping[str, Any] | None = None,
         system: str | None = None,
         max_new_tokens: int = 200,
         strict: bool = False,
@@ -76,6 +77,7 @@ class ModelSource:
         self._loaded = loaded
         self._banks = list(banks)
         self._plugins = plugins
+        self._certificate = certificate
         self._system = system
         self._max_new_tokens = max_new_tokens
         self._strict = strict
@@ -129,6 +131,7 @@ class ModelSource:
                 probes=self._banks,
                 plugins=self._plugins,
                 model_name=self._loaded.name,
+                certificate=self._certificate,
                 strict=self._strict,
                 blocks=self._loaded.blocks,
             ).__enter__()

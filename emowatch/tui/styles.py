@@ -38,7 +38,6 @@ Prompt:focus { border-top: solid $primary; }
 Footer { background: $panel; }
 #small {
     layer: over; display: none; width: 100%; height: 100%; background: $background;
-    text-wrap: nowrap; text-overflow: ellipsis;
 }
 Screen.-small #small { display: block; }
 Screen.-small Footer { display: none; }

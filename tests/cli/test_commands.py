@@ -1,127 +1,28 @@
 """The commands, from arguments to exit codes, on a tiny model that lies in a folder.
 
-Most tests call `main` in this process, which is what the console script calls; signals and
-pipes need a process of their own.
+These tests call `main` in this process, which is what the console script calls; signals and
+pipes need a process of their own: see `test_pipes`.
 """
 
 from __future__ import annotations
 
-import io
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from emowatch.cli import main
 from emowatch.cli.root import COMMANDS
 from emowatch.trace import Trace
+from tests.cli.commands import FLAGS, PROMPT, Cli, objects, refused
 from tests.workshop.synthetic import WORDS, write_texts
 
 if TYPE_CHECKING:
-    from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast
 
-ROOT = Path(__file__).parent.parent.parent
-COMMAND = (sys.executable, "-c", "from emowatch.cli import main; main()")
-PROMPT = "I lost my dog today"
-FLAGS = "--readout", "mean", "--no-template", "--head", "linear"
-PATIENCE_S = 300
-"""A process of its own starts in 5 s here, and in minutes where others take the processor."""
 ALARM = "threshold-alarm:threshold=0.01,consecutive=1"
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """What a command left: its exit code and what it wrote."""
-
-    code: int
-    out: str
-    err: str
-
-
-Cli = Callable[..., Done]
-
-
-@pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
-    """Give a function that runs a command line in this process."""
-    for name in ("TRANSFORMERS_VERBOSITY", "TOKENIZERS_PARALLELISM"):
-        monkeypatch.setenv(name, "error" if name.startswith("TRANS") else "false")
-    monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setenv("EMOWATCH_LOAD_PLUGINS", "")
-
-    def run(*arguments: object, stdin: bytes = b"") -> Done:
-        capsys.readouterr()
-        monkeypatch.setattr(sys, "argv", ["emowatch", *map(str, arguments)])
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin), encoding="utf-8"))
-        with pytest.raises(SystemExit) as stop:
-            main()
-        said = capsys.readouterr()
-        assert isinstance(stop.value.code, int)
-        return Done(stop.value.code, said.out, said.err)
-
-    return run
-
-
-@pytest.fixture
-def model(
-    tiny_model: LlamaForCausalLM,
-    tiny_tokenizer: PreTrainedTokenizerFast,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Path:
-    """Give the folder of the tiny model, saved once for all tests."""
-    folder = tmp_path_factory.getbasetemp() / "tiny"
-    if not folder.exists():
-        tiny_model.save_pretrained(folder)
-        tiny_tokenizer.save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a folder with train.tsv and test.tsv."""
-    folder = tmp_path_factory.getbasetemp() / "data"
-    if not folder.exists():
-        folder.mkdir()
-        write_texts(folder / "train.tsv", 24)
-        write_texts(folder / "test.tsv", 10, seed=1)
-    return folder
-
-
-@pytest.fixture
-def bank(cli: Cli, model: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give the folder of a bank trained by the command, once for all tests."""
-    folder = tmp_path_factory.getbasetemp() / "mood"
-    if not folder.exists():
-        done = cli("train", data / "train.tsv", "--model", model, "--out", folder, *FLAGS)
-        assert done.code == 0, done.err
-    return folder
-
-
-def objects(done: Done) -> list[dict[str, Any]]:
-    """Parse every line of stdout."""
-    return [json.loads(line) for line in done.out.splitlines()]
-
-
-def refused(done: Done, *words: str, code: int = 2) -> None:
-    """Check that one sentence on stderr says what is wrong, and stdout nothing."""
-    assert done.code == code, done.err
-    assert done.out == ""
-    assert "Traceback" not in done.err
-    told = [line for line in done.err.splitlines() if line.startswith(("emowatch: ", "Error: "))]
-    assert len(told) == 1, done.err
-    for word in words:
-        assert word in told[0], told[0]
 
 
 # The main path
@@ -446,85 +347,29 @@ def test_a_record_that_cannot_be_written_is_refused(
     """Whoever asks for a record wants no reply without one."""
     flags = "--model", model, "--probe", bank, "--max-new-tokens", 2
     done = cli("run", PROMPT, *flags, "--record", tmp_path / "no" / "folder" / "t.jsonl")
-    assert done.code in (1, 2)
-    assert "jsonl-log" in done.err
-    assert "Traceback" not in done.err
+    refused(done, "Could not record to", "t.jsonl", "No such file or directory")
+    taken = tmp_path / "taken.jsonl"
+    taken.write_text("{}\n", encoding="utf-8")
+    refused(cli("run", PROMPT, *flags, "--record", taken), "already exists; choose another path")
+    assert taken.read_text(encoding="utf-8") == "{}\n"
+
+
+def test_content_without_a_record_is_refused(cli: Cli, model: Path, bank: Path) -> None:
+    """Somebody thinks that a trace is being written."""
+    flags = "--model", model, "--probe", bank, "--content", "full"
+    for command in (("run", PROMPT), ("chat",)):
+        refused(cli(*command, *flags), "--content full", "--record")
+
+
+def test_usage_errors_show_hostile_arguments_harmlessly(cli: Cli) -> None:
+    """A command line may be built from names of files."""
+    for arguments in (("run", PROMPT, "--model", "\x1b[2Jx"), ("plugins", "\x1b[2Jx")):
+        done = cli(*arguments)
+        assert done.code == 2
+        assert "\x1b" not in done.err
 
 
 def test_an_unknown_command_and_option_are_usage_errors(cli: Cli) -> None:
     """click's own, under our exit code."""
     refused(cli("sing"), "No such command 'sing'")
     refused(cli("run", PROMPT, "--loud"), "No such option")
-
-
-# Signals and pipes
-
-
-def start(*arguments: object, home: Path) -> subprocess.Popen[str]:
-    """Start the command in a process of its own."""
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith("EMOWATCH_")}
-    own = {"EMOWATCH_HOME": str(home), "EMOWATCH_LOAD_PLUGINS": "", "HF_HUB_OFFLINE": "1"}
-    own["OMP_NUM_THREADS"] = "1"
-    return subprocess.Popen(
-        [*COMMAND, *map(str, arguments)],
-        cwd=ROOT,
-        env=inherited | own,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def test_ctrl_c_while_training_leaves_no_half_of_a_bank(model: Path, tmp_path: Path) -> None:
-    """Exit code 130, and what was done is kept for the next run."""
-    texts, out = write_texts(tmp_path / "train.tsv", 700), tmp_path / "mood"
-    flags = "--readout", "reply", "--max-new-tokens", 300, "--model", model, "--out", out
-    process = start("train", texts, *flags, home=tmp_path)
-    kept = out / "work" / "replies.jsonl"
-    deadline = time.monotonic() + PATIENCE_S
-    while not (kept.exists() and kept.stat().st_size) and time.monotonic() < deadline:
-        assert process.poll() is None, process.communicate()[1]
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    said, told = process.communicate(timeout=PATIENCE_S)
-    assert process.returncode == 130, told
-    assert said == ""
-    assert "Traceback" not in told
-    assert told.rstrip().endswith("emowatch: interrupted")
-    assert [path.name for path in out.iterdir()] == ["work"]
-
-
-def test_ctrl_c_while_the_model_speaks_ends_the_reply(
-    model: Path, bank: Path, tmp_path: Path
-) -> None:
-    """Exit code 130; what was written is whole lines, and the record is closed."""
-    record = tmp_path / "trace.jsonl"
-    flags = "--model", model, "--probe", bank, "--json", "--record", record
-    process = start("run", PROMPT, *flags, "--max-new-tokens", 480, home=tmp_path)
-    assert process.stdout is not None
-    first = process.stdout.readline()
-    process.send_signal(signal.SIGINT)
-    rest, told = process.communicate(timeout=PATIENCE_S)
-    assert process.returncode == 130, told
-    assert "Traceback" not in told
-    lines = [json.loads(line) for line in (first + rest).splitlines()]
-    assert 0 < len(lines) < 480
-    assert {line["type"] for line in lines} == {"token"}
-    assert Trace.load(record).complete
-
-
-def test_a_reader_that_leaves_early_is_no_error_worth_words(
-    model: Path, bank: Path, tmp_path: Path
-) -> None:
-    """`emowatch run … --json | head -1` prints one line and nothing else."""
-    flags = "--model", model, "--probe", bank, "--json", "--max-new-tokens", 300
-    process = start("run", PROMPT, *flags, home=tmp_path)
-    assert process.stdout is not None and process.stderr is not None
-    line = process.stdout.readline()
-    process.stdout.close()
-    told = process.stderr.read()
-    process.stderr.close()
-    process.wait(timeout=PATIENCE_S)
-    assert json.loads(line)["type"] == "token"
-    assert told == ""

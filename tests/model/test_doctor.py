@@ -12,7 +12,7 @@ from torch import nn
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
-from emowatch.model import doctor
+from emowatch.model.checks import PROMPT_TOKENS, Patient
 from emowatch.model.doctor import Certificate, Check, examine, render_table
 from tests.model.zoo import FAMILIES, hook_count, make_model, random_ids
 
@@ -74,11 +74,11 @@ def test_a_small_vocabulary_is_enough() -> None:
 
 def test_the_prompt_avoids_special_tokens(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
     """A model may do anything after a token that ends the text."""
-    patient = doctor._Patient(make_model("llama"), tiny_tokenizer, None)
+    patient = Patient(make_model("llama"), tiny_tokenizer, None)
     ids = patient.prompt()
-    assert ids.shape == (1, doctor.PROMPT_TOKENS)
+    assert ids.shape == (1, PROMPT_TOKENS)
     assert not set(ids[0].tolist()) & set(tiny_tokenizer.all_special_ids)
-    assert len(set(ids[0].tolist())) == doctor.PROMPT_TOKENS
+    assert len(set(ids[0].tolist())) == PROMPT_TOKENS
 
 
 # Left as found

@@ -236,6 +236,13 @@ def test_an_unknown_device_is_refused_before_loading(folder: Path, device: str) 
         load_model(folder, device=device)
 
 
+def test_a_revision_of_a_folder_is_refused(folder: Path) -> None:
+    """It would be left out in silence, and with it what somebody wanted to be sure of."""
+    for name in (folder, None):
+        with pytest.raises(UsageError, match=r"Could not use the revision 'v2': .* is a folder"):
+            load_model(name, revision="v2")
+
+
 # The hub
 
 

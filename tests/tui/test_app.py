@@ -80,6 +80,13 @@ async def test_sending_shows_message_reply_and_its_tone() -> None:
     assert app.prompt.value == ""
 
 
+async def test_what_was_said_before_the_screen_opened_is_shown_on_it() -> None:
+    """As a check of the doctor that failed: stderr lies below the screen."""
+    app = ChatApp(ScriptedSource(), notes=["The check 'left\x1b padding' failed."])
+    async with app.run_test() as pilot:
+        await sees(pilot, "! The check 'left\ufffd padding' failed.")
+
+
 async def test_the_next_message_carries_the_conversation() -> None:
     """A chat model is given all that was said, as it was said."""
     source = ScriptedSource(ScriptedReply([token("Hi\x1b!")]), ScriptedReply([token("Yes")]))
@@ -293,6 +300,11 @@ async def test_a_terminal_too_small_says_so_and_recovers() -> None:
         await pilot.resize_terminal(80, 13)
         await pilot.pause()
         await sees(pilot, "Terminal too small: 80×13")
+        await pilot.resize_terminal(24, 6)
+        await pilot.pause()
+        await until(pilot, lambda: "Ctrl+Q" in shown(app))
+        told = " ".join(shown(app).split())
+        assert told == "Terminal too small: 24×6, and 50×14 is needed. Enlarge it; Ctrl+Q quits."
         await pilot.resize_terminal(*SMALLEST)
         await pilot.pause()
         assert "too small" not in shown(app)
@@ -429,7 +441,7 @@ async def test_the_footer_names_the_keys_that_matter() -> None:
     """Nobody reads the manual first."""
     app = chat()
     async with app.run_test() as pilot:
-        await pilot.pause()
+        await sees(pilot, "New chat")
         footer = app.query_one(Footer).region.y
         line = shown(app).splitlines()[footer]
     for word in ("Send", "Stop", "New chat", "Traces", "Help", "Quit"):

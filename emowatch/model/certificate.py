@@ -1,0 +1,78 @@
+"""What the doctor found on a model, as plain values and as a table."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from emowatch.text import clean_line
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One finding."""
+
+    name: str
+    passed: bool
+    measured: str | float
+    limit: str | float
+    """What `measured` may be at most, or in words."""
+    meaning: str
+    """What a failure means for the scores."""
+
+    @property
+    def found(self) -> str:
+        """What was measured, with its limit where that is a number."""
+        found = f"{self.measured:.2g}" if isinstance(self.measured, float) else self.measured
+        return f"{found} (limit {self.limit:g})" if isinstance(self.limit, float) else found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Certificate:
+    """What the doctor found on one model."""
+
+    model: str
+    model_class: str
+    emowatch: str
+    """Versions, as are the two below."""
+    transformers: str
+    torch: str
+    dtype: str
+    """Of the states, which need not be that of packed weights."""
+    device: str
+    checks: tuple[Check, ...]
+
+    @property
+    def failed(self) -> tuple[Check, ...]:
+        """The checks that failed."""
+        return tuple(check for check in self.checks if not check.passed)
+
+    @property
+    def passed(self) -> bool:
+        """Whether no check failed."""
+        return not self.failed
+
+    def to_json(self) -> dict[str, Any]:
+        """Turn into plain values, fit for JSON and for `Session.certificate`."""
+        table = asdict(self)
+        table["checks"] = [dict(check) for check in table["checks"]]
+        return table | {"passed": self.passed}
+
+
+def render_table(certificate: Certificate) -> str:
+    """Write a certificate as plain text for a terminal; failures say what they mean."""
+    one = certificate
+    lines = [
+        clean_line(f"{one.model} ({one.model_class}, {one.dtype} on {one.device})"),
+        clean_line(f"emowatch {one.emowatch}, transformers {one.transformers}, torch {one.torch}"),
+        "",
+    ]
+    width = max((len(check.name) for check in one.checks), default=0)
+    for check in one.checks:
+        sign = "ok    " if check.passed else "FAILED"
+        lines.append(f"{sign}  {clean_line(check.name):{width}}  {clean_line(check.found)}")
+        if not check.passed:
+            lines.append(f"        {clean_line(check.meaning)}")
+    failed, total = len(one.failed), len(one.checks)
+    lines += ["", f"All {total} checks passed." if not failed else f"{failed} of {total} failed."]
+    return "\n".join(lines)

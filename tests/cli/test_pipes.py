@@ -1,0 +1,182 @@
+"""Signals and pipes, which need a process of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from emowatch.trace import Trace
+from tests.cli.commands import PATIENCE_S, PROMPT, start
+from tests.workshop.synthetic import write_texts
+
+
+def test_ctrl_c_while_training_leaves_no_half_of_a_bank(model: Path, tmp_path: Path) -> None:
+    """Exit code 130, and what was done is kept for the next run."""
+    texts, out = write_texts(tmp_path / "train.tsv", 700), tmp_path / "mood"
+    flags = "--readout", "reply", "--max-new-tokens", 300, "--model", model, "--out", out
+    process = start("train", texts, *flags, home=tmp_path)
+    kept = out / "work" / "replies.jsonl"
+    deadline = time.monotonic() + PATIENCE_S
+    while not (kept.exists() and kept.stat().st_size) and time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    said, told = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 130, told
+    assert said == ""
+    assert "Traceback" not in told
+    assert told.rstrip().endswith("emowatch: interrupted")
+    assert [path.name for path in out.iterdir()] == ["work"]
+
+
+def test_ctrl_c_while_the_model_speaks_ends_the_reply(
+    model: Path, bank: Path, tmp_path: Path
+) -> None:
+    """Exit code 130; what was written is whole lines, and the record is closed."""
+    record = tmp_path / "trace.jsonl"
+    flags = "--model", model, "--probe", bank, "--json", "--record", record
+    process = start("run", PROMPT, *flags, "--max-new-tokens", 480, home=tmp_path)
+    assert process.stdout is not None
+    first = process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    rest, told = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 130, told
+    assert "Traceback" not in told
+    lines = [json.loads(line) for line in (first + rest).splitlines()]
+    assert 0 < len(lines) < 480
+    assert {line["type"] for line in lines} == {"token"}
+    assert Trace.load(record).complete
+
+
+GONE = 141
+"""What shells say of a tool whose reader has left: 128 and the number of SIGPIPE."""
+
+
+def leave_early(process: subprocess.Popen[str], lines: int = 0) -> tuple[list[str], str]:
+    """Read a few lines of stdout, close it as `head` does, and give them with stderr."""
+    assert process.stdout is not None and process.stderr is not None
+    read = [process.stdout.readline() for _ in range(lines)]
+    process.stdout.close()
+    told = process.stderr.read()
+    process.stderr.close()
+    process.wait(timeout=PATIENCE_S)
+    return read, told
+
+
+def test_a_reader_that_leaves_early_is_no_error_worth_words(
+    model: Path, bank: Path, tmp_path: Path
+) -> None:
+    """`emowatch run … --json | head -1` prints one line and nothing else; the record is whole."""
+    record = tmp_path / "trace.jsonl"
+    flags = "--model", model, "--probe", bank, "--json", "--max-new-tokens", 300
+    process = start("run", PROMPT, *flags, "--record", record, "--no-doctor", home=tmp_path)
+    (line,), told = leave_early(process, 1)
+    assert json.loads(line)["type"] == "token"
+    assert (process.returncode, told) == (GONE, "")
+    assert Trace.load(record).complete
+
+
+@pytest.mark.parametrize("arguments", [("probes",), ("--help",), ("plugins", "--json")])
+def test_any_command_bears_a_reader_that_never_reads(
+    arguments: tuple[str, ...], tmp_path: Path
+) -> None:
+    """Help is answered on another path than commands."""
+    process = start(*arguments, home=tmp_path)
+    assert leave_early(process) == ([], "")
+    assert process.returncode == GONE
+
+
+def test_an_evaluation_bears_a_reader_that_leaves(
+    model: Path, data: Path, bank: Path, tmp_path: Path
+) -> None:
+    """Its narration goes on; the one line of data finds nobody."""
+    process = start("evaluate", bank, data / "test.tsv", "--model", model, "--json", home=tmp_path)
+    _, told = leave_early(process)
+    assert process.returncode == GONE, told
+    assert "Traceback" not in told and "BrokenPipe" not in told
+
+
+def test_training_whose_narration_nobody_reads_ends_quietly(
+    model: Path, data: Path, tmp_path: Path
+) -> None:
+    """`emowatch train … 2>&1 | head -1`."""
+    process = start(
+        *("train", data / "train.tsv", "--model", model, "--out", tmp_path / "mood"),
+        home=tmp_path,
+        stderr=subprocess.STDOUT,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith("72 examples")
+    process.stdout.close()
+    assert process.wait(timeout=PATIENCE_S) == GONE
+
+
+def test_an_error_that_nobody_reads_ends_quietly(tmp_path: Path) -> None:
+    """The sentence itself meets a broken pipe."""
+    process = start("probes", "show", "nope", home=tmp_path)
+    assert process.stdout is not None and process.stderr is not None
+    process.stderr.close()
+    assert process.stdout.read() == ""
+    process.stdout.close()
+    assert process.wait(timeout=PATIENCE_S) == GONE
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+def test_a_full_disk_is_said_in_one_sentence(tmp_path: Path) -> None:
+    """/dev/full is one for whoever writes to it."""
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        process = start("plugins", home=tmp_path, stdout=full)
+        _, told = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 1
+    assert told == "emowatch: Could not read or write the output: No space left on device.\n"
+
+
+def test_a_closed_stdout_is_no_error(model: Path, bank: Path, tmp_path: Path) -> None:
+    """As after `>&-`: somebody wants the record only."""
+    record = tmp_path / "trace.jsonl"
+    flags = "--model", model, "--probe", bank, "--max-new-tokens", 3, "--record", record
+    shell = 'exec "$0" "$@" >&-'
+    command = [sys.executable, "-c", "from emowatch.cli import main; main()", "run", PROMPT]
+    done = subprocess.run(
+        ["sh", "-c", shell, *command, *map(str, flags)],
+        env=os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert Trace.load(record).complete
+
+
+QUICK = "import time; time.sleep = lambda s: None; from emowatch.cli import main; main()"
+"""The hub's client waits 23 s between its tries."""
+
+
+@pytest.mark.parametrize("arguments", [("doctor", "owner/name"), ("probes", "show", "owner/name")])
+def test_a_hub_that_does_not_answer_is_told_in_our_words_only(
+    arguments: tuple[str, ...], tmp_path: Path
+) -> None:
+    """Its client logs two lines for each of six tries; the connection here is really refused."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("EMOWATCH_", "HF_"))}
+    done = subprocess.run(
+        [sys.executable, "-c", QUICK, *arguments],
+        env=environment
+        | {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert done.returncode == 3, done.stderr
+    assert done.stdout == ""
+    waiting, said = done.stderr.splitlines()
+    assert waiting == "the hub does not answer and is asked again a few times; Ctrl+C gives up"
+    assert said.startswith("emowatch: Could not ") and "'owner/name'" in said
