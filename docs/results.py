@@ -33,18 +33,21 @@ def _row(card: BankCard) -> str:
     if found is None:
         raise SystemExit(f"The bank {card.name} has not been evaluated.")
     best = next(row for row in found.layers if row.layer == card.primary)
-    low, high = best.balanced_accuracy_interval
-    tfidf, ends = found.tfidf_balanced_accuracy, found.tfidf_balanced_accuracy_interval
-    floor = "–" if tfidf is None or ends is None else f"{tfidf:.3f} [{ends[0]:.3f}, {ends[1]:.3f}]"
-    shuffled = best.shuffled_balanced_accuracy
+    reached = _with_ends(best.balanced_accuracy, best.balanced_accuracy_interval)
+    shuffled = _with_ends(best.shuffled_balanced_accuracy, best.shuffled_balanced_accuracy_interval)
+    floor = _with_ends(found.tfidf_balanced_accuracy, found.tfidf_balanced_accuracy_interval)
     reads = {"user": "user's message", "reply": "tone of the reply"}.get(card.target, card.target)
     when = "at every offset" if card.readout == "reply" else "last prompt token"
     return (
         f"| `{card.name}` | {reads}, {when} (layer {card.primary} of {card.n_layers}) | {found.n} "
-        f"| **{best.balanced_accuracy:.3f}** [{low:.3f}, {high:.3f}] | {found.chance:.3f} "
-        f"| {'–' if shuffled is None else f'{shuffled:.3f}'} | {floor} "
-        f"| {best.ece:.3f} |"
+        f"| {reached} | {found.chance:.3f} | {shuffled} | {floor} | {best.ece:.3f} |"
     )
+
+
+def _with_ends(value: float | None, ends: tuple[float, float] | None) -> str:
+    if value is None or ends is None:
+        return "not measured"
+    return f"{value:.3f} [{ends[0]:.3f}, {ends[1]:.3f}]"
 
 
 def with_table(readme: str) -> str:
