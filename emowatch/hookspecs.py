@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     import click
 
-    from emowatch.records import Alarm, Session, Steering, TokenScore, Turn
+    from emowatch.records import Alarm, Session, Steering, SteeringChange, TokenScore, Turn
 
 hookspec = pluggy.HookspecMarker("emowatch")
 hookimpl = pluggy.HookimplMarker("emowatch")
@@ -85,6 +85,15 @@ def steer(score: TokenScore, session: Session) -> Steering | None:
     """Ask for a change of the residual from the next forward on; reply positions only.
 
     :param score: frozen; arrays are read-only.
+    :param session: the session it belongs to.
+    """
+
+
+@hookspec
+def steering_changed(change: SteeringChange, session: Session) -> None:
+    """What is added to the residual changed: some plugin's part began, changed or ended.
+
+    :param change: who adds what from which state on; strength 0 where it ended.
     :param session: the session it belongs to.
     """
 

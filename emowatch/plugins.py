@@ -32,7 +32,7 @@ DEFAULT_PLUGINS: Mapping[str, str] = {
     "jsonl-log": "emowatch.default_plugins.jsonl_log:JsonlLog",
     "threshold-alarm": "emowatch.default_plugins.threshold_alarm:ThresholdAlarm",
 }
-TOKEN_HOOKS = ("token_scored", "judge", "alarm_raised", "steer")
+TOKEN_HOOKS = ("token_scored", "judge", "alarm_raised", "steer", "steering_changed")
 BUDGET_S = 0.005
 """Mean time per call that a plugin may take in the per-token hooks."""
 BUDGET_WINDOW = 64
@@ -118,24 +118,43 @@ def load_plugin(spec: PluginSpec) -> tuple[str, object]:
     else:
         named = getattr(spec, "name", None) or getattr(spec, "__name__", None)
         return str(named or type(spec).__name__), spec
-    installed = installed_plugins()
-    if name not in installed:
+    target = DEFAULT_PLUGINS.get(name) or (installed := installed_plugins()).get(name)
+    if target is None:
         raise PluginError(
             f"Could not load a plugin named {clean_line(name)!r}, because no installed package "
             f"provides one with that name. Installed plugins: {', '.join(sorted(installed))}."
         )
     try:
-        made = _import(installed[name])
+        made = _import(target)
         if isinstance(made, type):
+            _check_options(name, made, options)
             return name, made(**options)
+    except PluginError:
+        raise
     except (Exception, SystemExit) as error:
         raise PluginError(
-            f"Could not start the plugin {name!r}: {_describe(error)}. "
+            f"Could not start the plugin {name!r}: {_describe(error).rstrip('.')}. "
             "Check its options, or leave it out."
         ) from error
     if options:
         raise PluginError(f"The plugin {name!r} takes no options, got {', '.join(options)}.")
     return name, made
+
+
+def _check_options(name: str, made: type, options: Mapping[str, Any]) -> None:
+    """Refuse an option that the plugin does not have, and list those it has."""
+    try:
+        parameters = inspect.signature(made).parameters
+    except (TypeError, ValueError):  # a class that does not tell
+        return
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return
+    unknown = [clean_line(option) for option in options if option not in parameters]
+    if unknown:
+        raise PluginError(
+            f"Could not start the plugin {name!r}: it has no option {', '.join(unknown)}. "
+            f"Its options: {', '.join(parameters) or 'none'}."
+        )
 
 
 def make_plugin_manager(specs: Sequence[PluginSpec] = ()) -> pluggy.PluginManager:
@@ -381,4 +400,6 @@ def _describe(error: BaseException) -> str:
         said = str(error)
     except (Exception, SystemExit):  # somebody's __str__ is somebody's code too
         said = ""
+    if isinstance(error, ValueError) and said.endswith("."):
+        return clean_line(said)  # a sentence that was written for the user
     return clean_line(f"{kind}: {said}" if said else kind)

@@ -149,6 +149,30 @@ class Steering:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SteeringChange:
+    """What one plugin adds to the residual of one row, from one state on.
+
+    It holds until the next change of the same turn, row, layer, plugin and direction; one whose
+    strengths are 0 ends it. Strengths are in units of the residual's RMS at that layer.
+    """
+
+    turn: int
+    sequence: int
+    offset: int
+    """State at which it was decided; it is added to the states after this one."""
+    plugin: str
+    direction: str
+    """A label of a bank, or ``sha256:`` and the start of the hash of an array."""
+    layer: int
+    strength: float
+    """As asked for; the sum where a plugin asked several times."""
+    applied: float
+    """What is added of it after the cap on the sum."""
+    total: float
+    """Length of the sum of all plugins at this layer in this row, after the cap."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
     """One finished reply in one row of the batch."""
 

@@ -1,4 +1,4 @@
-"""What a session left behind: scores by token, alarms and turns; in memory or as JSON lines.
+"""What a session left behind: token scores, alarms, steering, turns; in memory or as JSON lines.
 
 A trace needs no model and no torch. `Trace.load` reads what the plugin ``jsonl-log`` wrote.
 """
@@ -23,7 +23,7 @@ from emowatch.records import (
     Scores,
     Segment,
     Session,
-    Steering,
+    SteeringChange,
     TokenScore,
     Turn,
 )
@@ -142,8 +142,8 @@ class Trace:
             bank.name: TokenTable(bank, of) for bank, of in zip(session.banks, kept, strict=True)
         }
         self.alarms: list[Alarm] = []
-        self.steerings: list[tuple[int, Steering]] = []
-        """Turn and wish, in order."""
+        self.steerings: list[SteeringChange] = []
+        """Where what is added to the residual changed, in order."""
         self.turns: list[Turn] = []
         self.complete = False
         """Whether the session was closed; a trace cut off by a crash is not."""
@@ -247,6 +247,8 @@ def _take(trace: Trace, row: dict[str, Any]) -> None:
         )
     elif kind == "alarm":
         trace.alarms.append(Alarm(**row))
+    elif kind == "steering":
+        trace.steerings.append(SteeringChange(**row))
     elif kind == "turn":
         known = {bank.name: bank.labels for bank in trace.session.banks}
         means = {
@@ -259,7 +261,10 @@ def _take(trace: Trace, row: dict[str, Any]) -> None:
     elif kind == "end":
         trace.complete = True
     else:
-        raise ValueError(f"there are no {kind!r} lines")
+        raise ValueError(
+            f"there are no {clean_line(repr(kind), 30)} lines, only token, alarm, steering, turn "
+            "and end"
+        )
 
 
 def _floats(values: Any, *shape: int) -> Floats:

@@ -18,7 +18,7 @@ from emowatch.bank import ProbeBank
 from emowatch.errors import PluginError
 from emowatch.labels import EKMAN7
 from emowatch.plugins import installed_plugin_manager
-from emowatch.records import Alarm, Session, Steering, TokenScore, Turn
+from emowatch.records import Alarm, Session, Steering, SteeringChange, TokenScore, Turn
 from tests.conftest import Site
 
 if TYPE_CHECKING:
@@ -71,6 +71,11 @@ class Recorder:
     def steer(self, score: TokenScore, session: Session) -> None:
         """Note it."""
         self._note("steer", score, session)
+
+    @hookimpl
+    def steering_changed(self, change: SteeringChange, session: Session) -> None:
+        """Note it."""
+        self._note("steering_changed", change, session)
 
     @hookimpl
     def turn_finished(self, turn: Turn, session: Session) -> None:
@@ -323,8 +328,30 @@ def test_hook_steer_changes_the_forwards_that_follow(stage: Stage) -> None:
     later = [watch.trace.reply()[1].scores.array for watch in (plain, still, steered)]
     np.testing.assert_allclose(later[0], later[1], atol=1e-6)
     assert np.abs(later[0] - later[2]).max() > 1e-3
-    assert len(steered.trace.steerings) == NEW_TOKENS
+    changes = [(change.offset, change.strength) for change in steered.trace.steerings]
+    assert changes == [(0, 8.0), (NEW_TOKENS - 1, 0.0)]
     assert torch.equal(stage.generate(), words)
+
+
+def test_hook_steering_changed_tells_of_beginning_and_end_alone(
+    stage: Stage, tmp_path: Path
+) -> None:
+    """What is heard is what the trace keeps, and what a log of the session gives back."""
+    recorder, path = Recorder(), tmp_path / "t.jsonl"
+    steerer = Steerer(Steering(direction="joy", layer=1, strength=20.0))
+    with stage.watch(steerer, recorder, ("jsonl-log", {"path": path})) as watch:
+        stage.generate()
+    begun, ended = changes = recorder.of("steering_changed")
+    assert (begun.plugin, begun.direction, begun.layer) == ("Steerer", "joy", 1)
+    assert (begun.offset, begun.strength, begun.applied) == (0, 20.0, pytest.approx(16.0))
+    assert (ended.offset, ended.strength, ended.applied) == (NEW_TOKENS - 1, 0.0, 0.0)
+    assert [hook for hook, _ in recorder.events[-3:]] == [
+        "steering_changed",
+        "turn_finished",
+        "session_finished",
+    ]
+    assert watch.trace.steerings == changes
+    assert emowatch.Trace.load(path).steerings == changes
 
 
 def test_hook_turn_finished_tells_what_was_said(stage: Stage) -> None:

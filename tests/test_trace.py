@@ -21,7 +21,16 @@ from emowatch.default_plugins.jsonl_log import SCHEMA as WRITTEN_SCHEMA
 from emowatch.default_plugins.jsonl_log import JsonlLog
 from emowatch.errors import TraceError
 from emowatch.labels import EKMAN7
-from emowatch.records import SEGMENTS, Alarm, BankInfo, Scores, Session, TokenScore, Turn
+from emowatch.records import (
+    SEGMENTS,
+    Alarm,
+    BankInfo,
+    Scores,
+    Session,
+    SteeringChange,
+    TokenScore,
+    Turn,
+)
 from emowatch.trace import SCHEMA, TokenTable
 from tests.conftest import make_bank_info, make_score, make_session, make_turn
 
@@ -37,6 +46,18 @@ ALARM = Alarm(
     turn=0,
     sequence=1,
     offset=0,
+)
+
+STEERING = SteeringChange(
+    turn=0,
+    sequence=1,
+    offset=2,
+    plugin="calm",
+    direction="joy",
+    layer=2,
+    strength=24.5,
+    applied=16.0,
+    total=16.0,
 )
 
 
@@ -68,6 +89,7 @@ def write(path: Path, session: Session, scores: list[TokenScore], turns: list[Tu
     for score in scores:
         log.token_scored(score)
     log.alarm_raised(ALARM)
+    log.steering_changed(STEERING)
     for turn in turns:
         log.turn_finished(turn)
     log.session_finished()
@@ -105,6 +127,7 @@ def test_a_trace_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert trace.session == session
     assert trace.complete
     assert trace.alarms == [ALARM]
+    assert trace.steerings == [STEERING]
     assert trace.turns == turns
     for bank in (MOOD, SEVEN):
         written = [score for score in scores if score.bank == bank.name]
@@ -202,7 +225,7 @@ TOKEN = (
         (line_with(2, "7"), 2, "no JSON object"),
         (line_with(3, '"token"'), 3, "no JSON object"),
         (line_with(3, "{}"), 3, "has no 'type'"),
-        (line_with(3, '{"type":"tokn"}'), 3, "no 'tokn' lines"),
+        (line_with(3, '{"type":"tokn"}'), 3, "no 'tokn' lines, only token, alarm, steering,"),
         (line_with(3, '{"type":"\\u001b[2J"}'), 3, ""),
         (line_with(3, TOKEN % (5, 0, '"reply"', "[0,1]")), 3, "range"),
         (line_with(3, TOKEN % (0, 2**40, '"reply"', "[0,1]")), 3, ""),
@@ -211,6 +234,7 @@ TOKEN = (
         (line_with(3, TOKEN % (0, 0, '"reply"', "[0,1,2]")), 3, "shape"),
         (line_with(3, TOKEN % (0, 0, '"reply"', '["high",1]')), 3, ""),
         (line_with(3, '{"type":"alarm","rule":"r"}'), 3, "missing"),
+        (line_with(3, '{"type":"steering","turn":0}'), 3, "missing"),
         (line_with(3, '{"type":"turn","mean_scores":[]}'), 3, ""),
         (line_with(3, '{"type":"turn","mean_scores":{"mood":[1]}}'), 3, "shape"),
         (line_with(3, '{"type":"turn","mean_scores":{"other":[1,2]}}'), 3, "'other'"),

@@ -76,11 +76,13 @@ class Heads:
             folded = wide["offset_embedding"] @ wide["weight_offset"]
             folded[:, last_offset + 1 :] = folded[:, min(last_offset, MAX_OFFSET), None]
             self._table = folded + wide["bias_in"][:, None, :]
-        by_offset = torch.bucketize(
-            torch.arange(MAX_OFFSET + 1), torch.tensor(self.bins[1:]), right=True
-        )
-        self._inverse_temperature = (1.0 / temperatures.float())[:, by_offset]
-        # [layers, MAX_OFFSET + 1]
+        self._inverse_temperature = (1.0 / temperatures.float())[..., None]
+        # [layers, 1 or MAX_OFFSET + 1, 1]
+        if len(self.bins) > 1:
+            by_offset = torch.bucketize(
+                torch.arange(MAX_OFFSET + 1), torch.tensor(self.bins[1:]), right=True
+            )
+            self._inverse_temperature = self._inverse_temperature[:, by_offset]
 
     def to(self, device: torch.device) -> Heads:
         """Return these heads on a device; themselves if they are there already."""
@@ -120,8 +122,8 @@ class Heads:
 
     def scores(self, states: Tensor, offset: int | Tensor) -> Tensor:
         """Return calibrated probabilities ``[layers, rows, labels]`` in float32."""
-        inverse = self._rows_of(self._inverse_temperature[..., None], offset)  # [layers, 1|rows, 1]
-        return torch.softmax(self.logits(states, offset) * inverse, dim=-1)
+        inverse = self._rows_of(self._inverse_temperature, offset)  # [layers, 1|rows, 1]
+        return torch.softmax(self.logits(states, offset).mul_(inverse), dim=-1)
 
     @staticmethod
     def _rows_of(table: Tensor, offset: int | Tensor) -> Tensor:

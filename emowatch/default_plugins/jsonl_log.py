@@ -22,7 +22,7 @@ from typing import Any
 import platformdirs
 
 from emowatch import __version__, hookimpl
-from emowatch.records import Alarm, Session, TokenScore, Turn
+from emowatch.records import Alarm, Session, SteeringChange, TokenScore, Turn
 from emowatch.text import clean_line
 
 SCHEMA = 1
@@ -113,6 +113,11 @@ class JsonlLog:
     def alarm_raised(self, alarm: Alarm) -> None:
         """Write an alarm."""
         self._write("alarm", **asdict(alarm))
+
+    @hookimpl
+    def steering_changed(self, change: SteeringChange) -> None:
+        """Write what is added to the residual from here on."""
+        self._write("steering", **asdict(change))
 
     @hookimpl
     def turn_finished(self, turn: Turn) -> None:

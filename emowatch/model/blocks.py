@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn
 
 from emowatch.errors import ModelError, UnsupportedError, UsageError
+from emowatch.text import clean_line
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +64,11 @@ def find_blocks(model: nn.Module, override: str | None = None) -> Blocks:
     try:
         found = model.get_submodule(path)
     except AttributeError as error:
-        raise UsageError(f"Could not find blocks at {path!r}: {error}") from error
+        lists = [n for n, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m)]
+        raise UsageError(
+            f"Could not find blocks at {clean_line(path)!r}: {clean_line(str(error))}. The "
+            f"lists of modules in this model: {clean_line(', '.join(lists)) or 'none'}."
+        ) from error
     if not isinstance(found, nn.ModuleList) or len(found) == 0:
         raise UsageError(
             f"Could not use {path!r} as blocks: it is a {type(found).__name__}, "

@@ -166,20 +166,21 @@ class Tap:
 
     def _reader(self, slot: int) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
         def read(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            self._states[slot] = hidden_of(args, kwargs).detach()
+            self._states[slot] = _without_graph(hidden_of(args, kwargs))
 
         return read
 
     def _norm_reader(self, slot: int) -> Callable[[nn.Module, Any, Tensor], None]:
         def read(module: nn.Module, args: Any, output: Tensor) -> None:
-            self._states[slot] = output.detach()
+            self._states[slot] = _without_graph(output)
 
         return read
 
     def _end(self, module: nn.Module, args: Any, output: Any) -> None:
         states = self._states
-        missing = [layer for layer, s in zip(self.layers, states, strict=True) if s is None]
-        if missing:
+        found = tuple(state for state in states if state is not None)
+        if len(found) < len(states):
+            missing = [layer for layer, s in zip(self.layers, states, strict=True) if s is None]
             raise TapError(
                 f"The hooks of layers {missing} did not fire in a forward of "
                 f"{type(self.model).__name__}. The model may have been compiled after watching "
@@ -190,7 +191,6 @@ class Tap:
         input_ids, mask, past = self._inputs
         self._inputs = None
         self._states = [None] * len(self.layers)
-        found = tuple(state for state in states if state is not None)
         self._on_forward(Forward(input_ids, mask, past, found))
 
 
@@ -291,6 +291,10 @@ def check_readable(model: nn.Module) -> None:
                 f"Could not read {type(model).__name__}: its weight {name} is on the meta device "
                 "and has no values. Load the model's weights first."
             )
+
+
+def _without_graph(states: Tensor) -> Tensor:
+    return states.detach() if states.requires_grad else states
 
 
 def _is_alive(thread: int | None) -> bool:

@@ -57,8 +57,8 @@ def check_classes(corpus: Corpus, *, min_per_class: int, limit: int | None) -> N
         classes = _listed([f"{label} {count}" for count, label in poor])
         raise CorpusError(
             f"Could not use {corpus.source} because {len(poor)} of its {len(counts)} classes have "
-            f"fewer than {min_per_class} usable examples: {classes}. Add rows, merge classes, name "
-            "the classes to keep with --labels, or pass min_per_class=0 to read it all the same."
+            f"fewer than {min_per_class} usable examples: {classes}. Add rows, or merge "
+            "classes; in Python, read_corpus(…, min_per_class=0) reads it all the same."
             f"{more}{aside}"
         )
 

@@ -1,0 +1,99 @@
+"""Score one forward with every bank and bring the scores to the host.
+
+Knows states and heads, not rows or turns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from emowatch.bank import ProbeBank
+from emowatch.bank.heads import Heads
+from emowatch.records import Floats
+
+
+@dataclass(slots=True)
+class Reader:
+    """How one bank takes its part of what the tap reads."""
+
+    layers: tuple[int, ...]
+    primary: int
+    """Place of the primary layer in `layers`."""
+    heads: Heads
+    slots: tuple[int, ...]
+    """Places of `layers` among the tap's states."""
+
+    def score(self, states: Sequence[Tensor], offset: int) -> Tensor:
+        """Score ``[rows, slice, d_model]`` per layer into ``[layers, rows · slice, labels]``."""
+        chosen = [states[slot] for slot in self.slots]
+        home = chosen[0].device
+        if any(state.device != home for state in chosen):
+            chosen = [state.to(home) for state in chosen]
+        self.heads = self.heads.to(home)
+        stacked = torch.stack(chosen).flatten(1, 2)  # [layers, rows · slice, d_model]
+        with _full_precision(home.type):
+            return self.heads.scores(stacked, offset)
+
+
+def make_readers(
+    banks: Sequence[ProbeBank], which: Literal["primary", "all"]
+) -> tuple[list[Reader], list[int]]:
+    """Make a reader for each bank; return them and the layers that a tap must read for them."""
+    layers = [bank.card.layers if which == "all" else (bank.card.primary,) for bank in banks]
+    wanted = sorted(set().union(*layers))
+    readers = [
+        Reader(
+            layers=of,
+            primary=of.index(bank.card.primary),
+            heads=bank.heads_at(of),
+            slots=tuple(wanted.index(layer) for layer in of),
+        )
+        for bank, of in zip(banks, layers, strict=True)
+    ]
+    return readers, wanted
+
+
+def fetch(
+    scores: Sequence[Tensor], whole_numbers: Sequence[Tensor]
+) -> tuple[list[Floats], list[NDArray[np.integer]]]:
+    """Bring the scores of each bank and a few integers to the host, in one copy.
+
+    Returns:
+        The scores, read-only and shaped as they were, and the integers, flat.
+    """
+    if all(score.device.type == "cpu" for score in scores):
+        made = [score.numpy() for score in scores]
+        numbers = [n.cpu().numpy().ravel() for n in whole_numbers]
+    else:
+        made, numbers = fetch_in_one_copy(scores, whole_numbers)
+    for array in made:
+        array.flags.writeable = False
+    return made, numbers
+
+
+def fetch_in_one_copy(
+    scores: Sequence[Tensor], whole_numbers: Sequence[Tensor]
+) -> tuple[list[Floats], list[NDArray[np.integer]]]:
+    """Do the work of `fetch` for tensors on accelerators: the integers travel as float bits."""
+    home = scores[0].device
+    flat = [score.to(home).flatten() for score in scores]
+    flat += [n.to(home, torch.int32).flatten().view(torch.float32) for n in whole_numbers]
+    host = torch.cat(flat).cpu().numpy()
+    parts = np.split(host, np.cumsum([part.numel() for part in flat])[:-1])
+    made = [part.reshape(score.shape) for part, score in zip(parts, scores, strict=False)]
+    return made, [part.view(np.int32) for part in parts[len(scores) :]]
+
+
+def _full_precision(device_type: str) -> AbstractContextManager[object]:
+    """Keep the heads in float32 under the caller's autocast."""
+    if torch.is_autocast_enabled(device_type):
+        return torch.autocast(device_type, enabled=False)
+    return nullcontext()
