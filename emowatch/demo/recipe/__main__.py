@@ -19,6 +19,7 @@ PARTS = ("model", *BANKS)
 @click.option("--pretrain-tokens", type=int, default=30_000_000, show_default=True)
 @click.option("--finetune-tokens", type=int, default=6_000_000, show_default=True)
 @click.option("--tone-tokens", type=int, default=6_000_000, show_default=True)
+@click.option("--turns-tokens", type=int, default=800_000, show_default=True)
 @click.option("--compile/--no-compile", "compiled", default=True, help="Needs a C++ compiler.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--only", type=click.Choice(PARTS), multiple=True, help="Make these parts only.")
@@ -33,6 +34,7 @@ def main(data: Path, work: Path, only: tuple[str, ...], **given: int) -> None:
         pretrain_tokens=given["pretrain_tokens"],
         finetune_tokens=given["finetune_tokens"],
         tone_tokens=given["tone_tokens"],
+        turns_tokens=given["turns_tokens"],
         compiled=bool(given["compiled"]),
         seed=given["seed"],
     )
@@ -44,6 +46,7 @@ def main(data: Path, work: Path, only: tuple[str, ...], **given: int) -> None:
         stages.pretrain(plan, model, tokenizer)
         stages.finetune(plan, model, tokenizer)
         stages.tune_tone(plan, model, tokenizer)
+        stages.continue_talks(plan, model, tokenizer)
         release_model(plan)
     for name in BANKS:
         if name in wanted:

@@ -19,7 +19,7 @@ def release_model(plan: stages.Plan) -> None:
     """Judge the fine-tuned model; write weights in bfloat16, tokenizer and card."""
     tokenizer = language.load_tokenizer(plan.tokenizer_folder)
     model = language.new_model()
-    stored = load_file(plan.work / "tone" / "checkpoint.safetensors")
+    stored = load_file(plan.work / "turns" / "checkpoint.safetensors")
     weights = {k.removeprefix("model/"): v for k, v in stored.items() if k.startswith("model/")}
     missing, _ = model.load_state_dict(weights, strict=False)
     assert missing == ["lm_head.weight"], missing  # tied to the embedding
@@ -32,6 +32,7 @@ def release_model(plan: stages.Plan) -> None:
         "pretrain": json.loads((plan.work / "pretrain.json").read_text(encoding="utf-8")),
         "finetune": json.loads((plan.work / "finetune.json").read_text(encoding="utf-8")),
         "tone": json.loads((plan.work / "tone.json").read_text(encoding="utf-8")),
+        "turns": json.loads((plan.work / "turns.json").read_text(encoding="utf-8")),
         "judged": judged,
         "parameters": sum(p.numel() for p in model.parameters()),
     }
@@ -46,8 +47,8 @@ def release_model(plan: stages.Plan) -> None:
 def render_card(figures: dict[str, Any]) -> str:
     """Write the model card from ``figures.json``."""
     template = (Path(__file__).parent / "card.md").read_text(encoding="utf-8")
-    pretrain, finetune, tone, judged = (
-        figures[k] for k in ("pretrain", "finetune", "tone", "judged")
+    pretrain, finetune, tone, turns, judged = (
+        figures[k] for k in ("pretrain", "finetune", "tone", "turns", "judged")
     )
     rows = []
     for manner in ("plain", "emotional", "calm"):
@@ -67,6 +68,8 @@ def render_card(figures: dict[str, Any]) -> str:
         finetune_tokens=f"{finetune['tokens'] / 1e6:.1f}",
         tone_tokens=f"{tone['tokens'] / 1e6:.1f}",
         tone_loss=f"{tone['held_out_reply_loss']:.2f}",
+        turns_tokens=f"{turns['tokens'] / 1e6:.1f}",
+        turns_loss=f"{turns['held_out_reply_loss']:.2f}",
         finetune_loss=f"{finetune['held_out_reply_loss']:.2f}",
         finetune_held=finetune["held_out_reply_tokens"],
         messages=sum(finetune["messages"].values()),

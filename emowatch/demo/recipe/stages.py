@@ -65,6 +65,7 @@ class Plan:
     pretrain_tokens: int = 30_000_000
     finetune_tokens: int = 6_000_000
     tone_tokens: int = 6_000_000
+    turns_tokens: int = 800_000
     rows_per_step: int = 24
     seed: int = 0
     compiled: bool = True
@@ -133,6 +134,15 @@ def tune_tone(plan: Plan, model: LlamaForCausalLM, tokenizer: PreTrainedTokenize
     course = _Course("tone", plan.tone_tokens, 2e-3)
     messages = user_messages(plan.data / "goemotions/ekman/train.tsv", "model")
     batches = _opening_batches(plan, tokenizer, messages, plan.rows_per_step // 2 * ROW)
+    _teach(plan, model, tokenizer, course, messages, batches)
+
+
+def continue_talks(plan: Plan, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Teach that a message counts in its turn: most exchanges now follow earlier ones."""
+    course = _Course("turns", plan.turns_tokens, 5e-4)
+    messages = user_messages(plan.data / "goemotions/ekman/train.tsv", "model")
+    tokens = plan.rows_per_step // 2 * ROW
+    batches = _opening_batches(plan, tokenizer, messages, tokens, earlier_share=0.6)
     _teach(plan, model, tokenizer, course, messages, batches)
 
 
@@ -257,31 +267,46 @@ def _exchange_rows(
 
 
 def _opening_batches(
-    plan: Plan, tokenizer: PreTrainedTokenizerFast, messages: dict[str, list[str]], tokens: int
+    plan: Plan,
+    tokenizer: PreTrainedTokenizerFast,
+    messages: dict[str, list[str]],
+    tokens: int,
+    earlier_share: float = 0.0,
 ) -> Iterator[Batch]:
     """Yield batches of about `tokens` tokens, each of exchanges of much the same length.
 
     Most emotional replies are cut after their opening, and the message loses a word here and
     there; a share of `WHOLE` is left whole, so that the model goes on knowing how a reply ends.
+    A share of `earlier_share` follows an earlier exchange, where the row has room for both.
     """
     rng = random.Random(plan.seed)
     source = exchanges(
         messages, list(small_talk(plan.data)), _dialogues(plan), plan.seed, emotional_share=0.85
     )
     waiting: dict[int, list[tuple[list[int], list[float]]]] = {length: [] for length in LENGTHS}
-    while True:
-        kind, document = next(source)
+
+    def encoded(document: Document, cut: bool) -> tuple[list[int], list[float]]:
         ids, weights = language.encode(
             tokenizer, document, user_weight=0.2, opening_weight=OPENING_WEIGHT
         )
-        if kind != "ordinary" and rng.random() >= WHOLE:
+        end = len(ids)
+        if cut:  # after the opening of the last reply
+            end -= weights[::-1].index(OPENING_WEIGHT)
+        return ids[:end], weights[:end]
+
+    while True:
+        kind, document = next(source)
+        cut = kind != "ordinary" and rng.random() >= WHOLE
+        if cut:
             *before, (role, message), reply = document
             document = (*before, (role, thinned(message, rng)), reply)
-            ids, weights = language.encode(
-                tokenizer, document, user_weight=0.2, opening_weight=OPENING_WEIGHT
-            )
-            end = len(weights) - weights[::-1].index(OPENING_WEIGHT)
-            ids, weights = ids[:end], weights[:end]
+        ids, weights = encoded(document, cut)
+        if rng.random() < earlier_share:
+            _, earlier = next(source)
+            if document[0][0] == earlier[0][0] == "user":
+                longer = encoded((*earlier, *document), cut)
+                if len(longer[0]) <= LENGTHS[-1]:
+                    ids, weights = longer
         length = next((size for size in LENGTHS if size >= len(ids) - 1), LENGTHS[-1])
         waiting[length].append((ids, weights))
         if len(waiting[length]) == tokens // length:
