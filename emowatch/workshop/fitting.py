@@ -29,6 +29,8 @@ class Fitted:
     """Place of the chosen token position."""
     bins: tuple[int, ...]
     epochs: int
+    l2: list[float]
+    """Penalty of each layer's head where heads were solved; else empty."""
     validation: list[float]
     """Balanced accuracy per layer at the chosen position."""
 
@@ -121,6 +123,7 @@ def _choose(
         position=position,
         bins=bins,
         epochs=trainer.epochs_,
+        l2=trainer.l2_[mine].tolist(),
         validation=[round(float(a), 4) for a in by_position[position]],
     )
 

@@ -10,6 +10,9 @@ from emowatch.bank.heads import HeadKind
 from emowatch.errors import ProbeFormatError
 from emowatch.text import clean_line
 
+OPENING = "Tell me something."
+"""User message before a labelled reply that comes without one."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainOptions:
@@ -28,6 +31,9 @@ class TrainOptions:
     validation: float = 0.1
     max_new_tokens: int = 128
     """Longest generated reply, for the read-out ``reply``."""
+    openings: tuple[str, ...] = (OPENING,)
+    """User messages that texts of target ``reply`` answer, dealt out in turn. A head that has
+    met one only knows no other context."""
     states_per_reply: int = 8
     """Offset 0 and this many less one random others."""
     sample: bool = True

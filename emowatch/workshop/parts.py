@@ -73,5 +73,6 @@ def _joined(parts: Sequence[Fitted]) -> Fitted:
         },
         primary=validation.index(max(validation)),
         epochs=max(part.epochs for part in parts),
+        l2=[penalty for part in parts for penalty in part.l2],
         validation=validation,
     )

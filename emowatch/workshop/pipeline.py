@@ -247,21 +247,33 @@ def _training_record(options: TrainOptions, fitted: Fitted) -> dict[str, str | i
     fit = preset(options.preset, **({"hidden": options.hidden} if options.hidden else {}))
     record: dict[str, str | int | float] = {
         "preset": options.preset,
-        "hidden": fit.hidden,
-        "learning_rate": fit.learning_rate,
-        "weight_decay": fit.weight_decay,
-        "dropout": fit.dropout,
-        "batch": fit.batch,
-        "epochs": fitted.epochs,
         "balancing": options.balancing,
         "seed": options.seed,
         "validation_balanced_accuracy": max(fitted.validation),
     }
+    if fitted.l2:
+        record |= {"optimiser": "preconditioned conjugate gradients"}
+        record |= {"l2_of_primary_layer": round(fitted.l2[fitted.primary], 6)}
+    else:
+        record |= {
+            "optimiser": "AdamW",
+            "learning_rate": fit.learning_rate,
+            "weight_decay": fit.weight_decay,
+            "warmup": fit.warmup,
+            "cosine": int(fit.cosine),
+            "batch": fit.batch,
+            "patience": fit.patience,
+            "epochs": fitted.epochs,
+        }
+    if options.head != "linear":
+        record |= {"hidden": fit.hidden, "dropout": fit.dropout}
     if options.readout == "positions":
         record["position"] = options.positions[fitted.position]
     if options.readout == "reply":
         record["max_new_tokens"] = options.max_new_tokens
         record["states_per_reply"] = options.states_per_reply
+        if options.target == "reply":
+            record["openings"] = len(options.openings)
         record["sample"] = int(options.sample)
     return record
 

@@ -23,7 +23,6 @@ from emowatch.workshop.extraction import Activations
 from emowatch.workshop.locking import alone
 from emowatch.workshop.options import TrainOptions
 from emowatch.workshop.readouts import (
-    OPENING,
     LeftOut,
     Passage,
     prompt_ids,
@@ -87,7 +86,8 @@ def prepare(
         )
         return _kept(made)
     if options.target == "reply":
-        prompts = [prompt_ids(tokenizer, OPENING, template=template)] * len(texts)
+        before = [prompt_ids(tokenizer, said, template=template) for said in options.openings]
+        prompts = [before[number % len(before)] for number in range(len(texts))]
         replies: list[list[int] | None] = [
             tokenizer(t, add_special_tokens=False)["input_ids"] for t in texts
         ]

@@ -14,8 +14,6 @@ from typing import Any, Literal
 from emowatch.bank.card import Readout
 from emowatch.errors import CorpusError, UsageError
 
-OPENING = "Tell me something."
-"""User message before a labelled reply that comes without one."""
 LeftOut = Literal[
     "longer than the context", "too short for the positions", "without tokens", "empty reply"
 ]

@@ -101,6 +101,7 @@ class HeadTrainer:
         tensors_: after `fit`, the heads' tensors as a bank stores them, standardisation folded in.
         validation_loss_: ``[stacks]``, of the kept weights.
         epochs_: how many epochs ran; 0 where heads were solved.
+        l2_: ``[stacks]``, the penalties of heads that were solved; empty where they were not.
     """
 
     def __init__(self, kind: HeadKind, options: FitOptions | None = None) -> None:
@@ -162,7 +163,7 @@ class HeadTrainer:
                 self.options.strengths,
                 progress=progress,
             )
-            self.epochs_ = 0
+            self.epochs_, self.l2_ = 0, solved.l2
             self.validation_loss_ = solved.validation_loss
             self.tensors_ = {"weight": solved.weight, "bias": solved.bias}
             return self
@@ -170,6 +171,7 @@ class HeadTrainer:
         where = where.clamp(max=MAX_OFFSET)
         mean, scale = standardisation(states, shares)
         data = _Data(states, labels, where, mean, scale)
+        self.l2_ = torch.empty(0)
         self._descend(data, train, counts, validation, balanced, class_weights, progress)
         return self
 

@@ -14,6 +14,7 @@ import torch
 
 from emowatch.bank import load_bank
 from emowatch.bank.card import Readout
+from emowatch.bank.heads import HEAD_KINDS, HeadKind
 from emowatch.bank.probe_bank import ProbeBank
 from emowatch.errors import (
     CorpusError,
@@ -29,6 +30,9 @@ from emowatch.workshop.locking import alone
 from emowatch.workshop.options import TrainOptions, options_of
 from emowatch.workshop.outputs import layers_at_once
 from emowatch.workshop.pipeline import evaluate_bank, save_evaluation, train_bank
+from emowatch.workshop.preparation import prepare
+from emowatch.workshop.readouts import prompt_ids
+from emowatch.workshop.training import FitOptions
 from tests.workshop.synthetic import WORDS, read_texts, write_texts
 
 if TYPE_CHECKING:
@@ -396,6 +400,38 @@ def test_a_second_training_into_a_folder_is_refused_before_any_work(
     assert not ran
     train_bank(corpus, loaded, tmp_path / "mood", MEAN, work=work)
     assert not list(tmp_path.rglob(".emowatch-lock"))
+
+
+def test_texts_of_a_known_tone_may_answer_many_openings(
+    loaded: LoadedModel, tmp_path: Path
+) -> None:
+    """Heads that met one opening only know no other context."""
+    corpus = read_texts(tmp_path / "train.tsv", 15)
+    options = replace(READOUTS["reply"], target="reply", openings=("red", "green blue", "sun"))
+    prepared = prepare(corpus, loaded, options, tmp_path, lambda *_: None)
+    starts = {tuple(passage.ids[: passage.places[0] + 1]) for passage in prepared.passages}
+    assert starts == {
+        tuple(prompt_ids(loaded.tokenizer, said, template=True)) for said in options.openings
+    }
+    bank = train_bank(corpus, loaded, tmp_path / "tone", options)
+    assert bank.card.training["openings"] == 3
+
+
+@pytest.mark.parametrize("head", HEAD_KINDS)
+def test_the_record_of_the_training_holds_what_applied(
+    head: HeadKind, loaded: LoadedModel, tmp_path: Path
+) -> None:
+    """A setting that stands on a card and was not used would be believed."""
+    options = replace(MEAN, head=head, hidden=None if head == "linear" else 8)
+    bank = train_bank(read_texts(tmp_path / "train.tsv", 15), loaded, tmp_path / "mood", options)
+    record = bank.card.training
+    if head == "linear":
+        assert record["l2_of_primary_layer"] in FitOptions().strengths
+        assert not {"epochs", "dropout", "hidden", "learning_rate"} & set(record)
+    else:
+        assert (record["optimiser"], record["hidden"]) == ("AdamW", 8)
+        assert int(record["epochs"]) > 0
+        assert "l2_of_primary_layer" not in record
 
 
 @pytest.mark.parametrize(

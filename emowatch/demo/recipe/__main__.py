@@ -16,8 +16,8 @@ PARTS = ("model", *BANKS)
 @click.command()
 @click.option("--data", type=click.Path(exists=True, path_type=Path), required=True)
 @click.option("--work", type=click.Path(path_type=Path), default="demo-work", show_default=True)
-@click.option("--pretrain-tokens", type=int, default=30_000_000, show_default=True)
-@click.option("--finetune-tokens", type=int, default=6_000_000, show_default=True)
+@click.option("--pretrain-tokens", type=int, default=3_600_000, show_default=True)
+@click.option("--finetune-tokens", type=int, default=1_597_440, show_default=True)
 @click.option("--tone-tokens", type=int, default=6_000_000, show_default=True)
 @click.option("--turns-tokens", type=int, default=800_000, show_default=True)
 @click.option("--compile/--no-compile", "compiled", default=True, help="Needs a C++ compiler.")
@@ -25,6 +25,8 @@ PARTS = ("model", *BANKS)
 @click.option("--only", type=click.Choice(PARTS), multiple=True, help="Make these parts only.")
 def main(data: Path, work: Path, only: tuple[str, ...], **given: int) -> None:
     """Make the demo model and the shipped banks from the public data in DATA.
+
+    As it stands it makes what is shipped; more tokens make a better model.
 
     Checkpoints are kept in WORK; a run that was stopped goes on from there.
     """

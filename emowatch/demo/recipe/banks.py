@@ -28,6 +28,8 @@ from emowatch.workshop.preparation import Report, quiet
 
 MOST_PER_CLASS = {"demo-ekman7": 600, "demo-ekman7-prompt": 1500}
 """Fewer where the model has to answer every text first."""
+OPENINGS = 200
+"""Messages of each emotion that come before texts of known tone."""
 SEV_EMOTIONS = {"happiness": "joy"}
 BANKS: dict[str, TrainOptions] = {
     "demo-ekman7": TrainOptions(
@@ -62,7 +64,9 @@ BANKS: dict[str, TrainOptions] = {
             "one writer only, so it is easier to tell apart than it would be in two voices.",
             "The demo model was tuned on the project's replies: heads read states of sentences "
             "that it knows by heart, and it speaks such sentences only.",
-            "The demo model did not write these texts; it reads them as if it had.",
+            "The demo model did not write these texts; it reads them as if it had, each after a "
+            "message of GoEmotions that has nothing to do with it. So nothing is known of the tone "
+            "at offset 0, before the first word.",
         ),
     ),
 }
@@ -74,6 +78,7 @@ def make_bank(name: str, plan: stages.Plan, report: Report = quiet) -> ProbeBank
     loaded = load_model()
     if name == "demo-tone7":
         training, test, note = _tone_corpora(plan)
+        options = replace(options, openings=_openings(plan))
     else:
         training, test, note = _user_corpora(plan, MOST_PER_CLASS[name])
     out = shipped_folder() / name
@@ -111,6 +116,14 @@ def _user_corpora(plan: stages.Plan, most: int) -> tuple[Corpus, Corpus, str]:
     test = read_corpus(folder / "test.tsv", labels=EKMAN7, min_per_class=0)
     test = replace(test, source="GoEmotions test (Ekman)")
     return training, test, "Messages with one label; the official test split."
+
+
+def _openings(plan: stages.Plan) -> tuple[str, ...]:
+    """Choose messages for texts of known tone to answer: their emotion and that tone are
+    unrelated, so that heads must read the reply."""
+    messages = stages.user_messages(plan.data / "goemotions/ekman/train.tsv", "bank")
+    texts = [text for some in messages.values() for text in some[:OPENINGS]]
+    return tuple(sorted(texts, key=lambda text: hashlib.sha256(text.encode()).digest()))
 
 
 def _tone_corpora(plan: stages.Plan) -> tuple[Corpus, Corpus, str]:

@@ -62,8 +62,8 @@ class Plan:
 
     data: Path
     work: Path
-    pretrain_tokens: int = 30_000_000
-    finetune_tokens: int = 6_000_000
+    pretrain_tokens: int = 3_600_000
+    finetune_tokens: int = 1_597_440
     tone_tokens: int = 6_000_000
     turns_tokens: int = 800_000
     rows_per_step: int = 24
