@@ -11,6 +11,7 @@ from pathlib import Path
 
 from emowatch.bank import list_banks, load_bank
 from emowatch.bank.card import BankCard
+from emowatch.bank.readme import with_interval
 
 README = Path(__file__).parent.parent / "README.md"
 START, END = "<!-- results -->\n", "<!-- end -->"
@@ -33,21 +34,17 @@ def _row(card: BankCard) -> str:
     if found is None:
         raise SystemExit(f"The bank {card.name} has not been evaluated.")
     best = next(row for row in found.layers if row.layer == card.primary)
-    reached = _with_ends(best.balanced_accuracy, best.balanced_accuracy_interval)
-    shuffled = _with_ends(best.shuffled_balanced_accuracy, best.shuffled_balanced_accuracy_interval)
-    floor = _with_ends(found.tfidf_balanced_accuracy, found.tfidf_balanced_accuracy_interval)
+    reached = with_interval(best.balanced_accuracy, best.balanced_accuracy_interval)
+    shuffled = with_interval(
+        best.shuffled_balanced_accuracy, best.shuffled_balanced_accuracy_interval
+    )
+    floor = with_interval(found.tfidf_balanced_accuracy, found.tfidf_balanced_accuracy_interval)
     reads = {"user": "user's message", "reply": "tone of the reply"}.get(card.target, card.target)
     when = "at every offset" if card.readout == "reply" else "last prompt token"
     return (
         f"| `{card.name}` | {reads}, {when} (layer {card.primary} of {card.n_layers}) | {found.n} "
         f"| {reached} | {found.chance:.3f} | {shuffled} | {floor} | {best.ece:.3f} |"
     )
-
-
-def _with_ends(value: float | None, ends: tuple[float, float] | None) -> str:
-    if value is None or ends is None:
-        return "not measured"
-    return f"{value:.3f} [{ends[0]:.3f}, {ends[1]:.3f}]"
 
 
 def with_table(readme: str) -> str:
