@@ -88,7 +88,7 @@ def batched(states: Tensor, labels: Tensor, train: Tensor, test: Tensor) -> np.n
     cut = len(train) // 10
     trainer = HeadTrainer("linear").fit(states, labels, train[cut:], train[:cut])
     heads = Heads("linear", trainer.tensors_, torch.ones(len(states), 1), (0,))
-    predicted = heads.logits(states[:, test], 0).argmax(-1)
+    predicted = heads.head_logits(states[:, test], 0).argmax(-1)
     return (predicted == labels[test]).float().mean(1).numpy()
 
 

@@ -105,7 +105,7 @@ class Heads:
         }
         return chosen
 
-    def logits(self, states: Tensor, offset: int | Tensor) -> Tensor:
+    def head_logits(self, states: Tensor, offset: int | Tensor) -> Tensor:
         """Return head logits ``[layers, rows, labels]``, uncalibrated.
 
         Args:
@@ -123,7 +123,7 @@ class Heads:
     def scores(self, states: Tensor, offset: int | Tensor) -> Tensor:
         """Return calibrated probabilities ``[layers, rows, labels]`` in float32."""
         inverse = self._rows_of(self._inverse_temperature, offset)  # [layers, 1|rows, 1]
-        return torch.softmax(self.logits(states, offset).mul_(inverse), dim=-1)
+        return torch.softmax(self.head_logits(states, offset).mul_(inverse), dim=-1)
 
     @staticmethod
     def _rows_of(table: Tensor, offset: int | Tensor) -> Tensor:

@@ -63,7 +63,7 @@ def _figures(card: BankCard) -> list[str]:
     ev = card.evaluation
     if ev is None:
         return ["It has not been evaluated.", ""]
-    floor = _with_interval(ev.tfidf_balanced_accuracy, ev.tfidf_balanced_accuracy_interval)
+    floor = with_interval(ev.tfidf_balanced_accuracy, ev.tfidf_balanced_accuracy_interval)
     lines = [
         f"## Figures on {ev.data} (n = {ev.n}, balanced over classes)",
         "",
@@ -78,22 +78,22 @@ def _figures(card: BankCard) -> list[str]:
         null = m.shuffled_balanced_accuracy, m.shuffled_balanced_accuracy_interval
         lines.append(
             f"| {m.layer}{star} "
-            f"| {_with_interval(m.balanced_accuracy, m.balanced_accuracy_interval)} "
-            f"| {_with_interval(*null)} "
-            f"| {_with_interval(m.macro_f1, m.macro_f1_interval)} "
-            f"| {_with_interval(m.ece, m.ece_interval)} |"
+            f"| {with_interval(m.balanced_accuracy, m.balanced_accuracy_interval)} "
+            f"| {with_interval(*null)} "
+            f"| {with_interval(m.macro_f1, m.macro_f1_interval)} "
+            f"| {with_interval(m.ece, m.ece_interval)} |"
         )
     lines += ["", "| | precision | recall |", "|---|---|---|"]
     for label in card.labels:
         precision = ev.precision.get(label), ev.precision_interval.get(label)
         recall = ev.recall.get(label), ev.recall_interval.get(label)
-        lines.append(f"| {label} | {_with_interval(*precision)} | {_with_interval(*recall)} |")
+        lines.append(f"| {label} | {with_interval(*precision)} | {with_interval(*recall)} |")
     if ev.by_offset:
         lines += ["", "| offsets | replies | balanced accuracy | ECE |", "|---|---:|---|---|"]
         lines += [
             f"| {o.first}-{o.last} | {o.n} "
-            f"| {_with_interval(o.balanced_accuracy, o.balanced_accuracy_interval)} "
-            f"| {_with_interval(o.ece, o.ece_interval)} |"
+            f"| {with_interval(o.balanced_accuracy, o.balanced_accuracy_interval)} "
+            f"| {with_interval(o.ece, o.ece_interval)} |"
             for o in ev.by_offset
         ]
     lines += ["", *([ev.note, ""] if ev.note else [])]
@@ -112,7 +112,8 @@ def _limits(card: BankCard) -> list[str]:
     ]
 
 
-def _with_interval(value: float | None, interval: Interval | None) -> str:
+def with_interval(value: float | None, interval: Interval | None) -> str:
+    """Write a figure with its interval, in three digits."""
     if value is None:
         return "not measured"
     if interval is None:

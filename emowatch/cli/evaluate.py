@@ -11,7 +11,14 @@ from typing import Any
 
 import click
 
-from emowatch.cli.options import PLACING, data_options, model_options, open_model, progress
+from emowatch.cli.options import (
+    PLACING,
+    data_options,
+    model_options,
+    open_model,
+    progress,
+    stoppable,
+)
 from emowatch.errors import UsageError
 from emowatch.text import clean
 
@@ -26,14 +33,16 @@ from emowatch.text import clean
 @click.option("--plot", type=click.Path(path_type=Path), help="Write figures to this folder.")
 @click.option("--work", type=click.Path(path_type=Path), help="Keep states and replies here.")
 @click.option("--save", is_flag=True, help="Write the figures into the bank's card.")
-def command(bank: str, data: str, as_json: bool, save: bool, **given: Any) -> None:
+@click.option("--strict", is_flag=True, help="Refuse a model of other weights or text.")
+def command(bank: str, data: str, as_json: bool, save: bool, strict: bool, **given: Any) -> None:
     """Measure a bank on labelled text.
 
     Beside each figure stand chance, TF-IDF with logistic regression, and heads fitted to
     shuffled labels; intervals are 95 %, by bootstrap.
     """
     from emowatch.bank import list_banks, load_bank
-    from emowatch.workshop.corpora import read_corpus
+    from emowatch.model.blocks import find_blocks
+    from emowatch.workshop.corpora import read_corpus, split_of
     from emowatch.workshop.figures import draw_figures, require_matplotlib
     from emowatch.workshop.outputs import check_output
     from emowatch.workshop.pipeline import evaluate_bank, save_evaluation
@@ -54,16 +63,21 @@ def command(bank: str, data: str, as_json: bool, save: bool, **given: Any) -> No
             "and name that."
         )
     where = {key: given.pop(key) for key in PLACING}
+    given["split"] = split_of(data, given["split"], "test")
     corpus = read_corpus(data, labels=found.card.labels, min_per_class=0, **given)
     for reason, n in corpus.quarantine_counts().items():
         click.echo(f"{n} rows put aside: {reason}", err=True)
     training = None
     if train_data is not None:
-        training = read_corpus(
-            train_data, labels=found.card.labels, min_per_class=0, **given | {"limit": None}
-        )
+        whole = given | {"limit": None, "split": None}
+        training = read_corpus(train_data, labels=found.card.labels, min_per_class=0, **whole)
     loaded = open_model(**where)
-    with tempfile.TemporaryDirectory() as temporary:
+    if strict:  # without it, what differs is said in the note below the figures
+        blocks = find_blocks(loaded.model, loaded.blocks)
+        found.check_fits(
+            loaded.model, blocks, loaded.tokenizer, model_name=loaded.name, strict=True
+        )
+    with tempfile.TemporaryDirectory() as temporary, stoppable(kept=work is not None):
         evaluation = evaluate_bank(
             found,
             corpus,

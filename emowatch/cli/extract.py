@@ -9,11 +9,13 @@ import click
 
 from emowatch.cli.options import (
     PLACING,
+    READING,
     data_options,
     folder_option,
     model_options,
     open_model,
     progress,
+    stoppable,
 )
 from emowatch.text import clean
 
@@ -49,8 +51,7 @@ def command(data: str, out: Path, layers: str, **given: Any) -> None:
     from emowatch.workshop.preparation import prepare, write_rows
 
     check_output(out)
-    keys = ("text_column", "label_column", "group_column", "several", "encoding", "limit")
-    corpus = read_corpus(data, min_per_class=0, **{key: given.pop(key) for key in keys})
+    corpus = read_corpus(data, min_per_class=0, **{key: given.pop(key) for key in READING})
     for reason, n in corpus.quarantine_counts().items():
         click.echo(f"{n} rows put aside: {reason}", err=True)
     loaded = open_model(**{key: given.pop(key) for key in PLACING})
@@ -58,18 +59,19 @@ def command(data: str, out: Path, layers: str, **given: Any) -> None:
     chosen = resolve_layers(layers, blocks.n_layers)
     positions = (-5, -4, -3, -2, -1) if given["readout"] == "positions" else (-1,)
     options = TrainOptions(positions=positions, **given)
-    prepared = prepare(corpus, loaded, options, out, progress)
-    for left_out, n in prepared.left_out.items():
-        click.echo(f"{n} texts put aside: {left_out}", err=True)
-    activations = extract(
-        loaded.model,
-        blocks,
-        prepared.passages,
-        chosen,
-        out,
-        batch_tokens=options.batch_tokens,
-        progress=lambda done, total: progress("reading states", done, total),
-    )
+    with stoppable():
+        prepared = prepare(corpus, loaded, options, out, progress)
+        for left_out, n in prepared.left_out.items():
+            click.echo(f"{n} texts put aside: {left_out}", err=True)
+        activations = extract(
+            loaded.model,
+            blocks,
+            prepared.passages,
+            chosen,
+            out,
+            batch_tokens=options.batch_tokens,
+            progress=lambda done, total: progress("reading states", done, total),
+        )
     write_rows(out / "rows.jsonl", corpus, prepared)  # now that the folder is known to be ours
     click.echo(
         clean(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,6 +18,16 @@ from emowatch.text import clean_line
 if TYPE_CHECKING:
     from emowatch.model.loading import LoadedModel
 
+READING = (
+    "text_column",
+    "label_column",
+    "group_column",
+    "several",
+    "encoding",
+    "split",
+    "limit",
+)
+"""The arguments of `read_corpus`, as `data_options` names them."""
 PLACING = ("model", "revision", "dtype", "device", "trust_remote_code", "blocks")
 """The arguments of `open_model`, as `model_options` names them."""
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -106,7 +117,12 @@ def data_options(function: Function) -> Function:
                 help="What to do with rows of several labels.",
             ),
             click.option("--encoding", default="utf-8", show_default=True),
-            click.option("--limit", type=click.IntRange(1), help="At most so many rows."),
+            click.option(
+                "--split", help="Of a hub data set. Default: train; where a bank is measured, test."
+            ),
+            click.option(
+                "--limit", type=click.IntRange(1), help="At most so many usable examples."
+            ),
         )
     ):
         function = option(function)
@@ -205,12 +221,17 @@ def sampling(sample: bool, temperature: float) -> dict[str, Any]:
 
 
 def progress(step: str, done: int, total: int) -> None:
-    """Draw progress with rate and time left, on stderr."""
+    """Draw progress with rate and time left, on stderr.
+
+    What was done before the first call is no work of this run: it counts for neither.
+    """
     from tqdm import tqdm  # comes with transformers
 
     bar = _BARS.get(step)
     if bar is None:
-        bar = _BARS[step] = tqdm(total=total, desc=step, file=sys.stderr, unit_scale=True)
+        bar = _BARS[step] = tqdm(
+            total=total, initial=done, desc=step, file=sys.stderr, unit_scale=True
+        )
     bar.update(done - bar.n)
     if done >= total:
         bar.close()
@@ -218,6 +239,20 @@ def progress(step: str, done: int, total: int) -> None:
 
 
 _BARS: dict[str, Any] = {}
+
+
+@contextmanager
+def stoppable(*, kept: bool = True) -> Iterator[None]:
+    """End the bars at Ctrl+C and say that work which is `kept` is not lost."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        while _BARS:
+            _BARS.popitem()[1].close()  # else drawn once more at the very end
+        if kept:
+            said = "\nWhat is finished is kept: the same command goes on from there."
+            click.echo(said, err=True, nl=False)  # click ends the line
+        raise
 
 
 def folder_option(default: str | None = None, **extra: Any) -> Callable[[Function], Function]:

@@ -9,11 +9,13 @@ import click
 
 from emowatch.cli.options import (
     PLACING,
+    READING,
     data_options,
     folder_option,
     model_options,
     open_model,
     progress,
+    stoppable,
 )
 from emowatch.text import clean, clean_line
 
@@ -66,16 +68,14 @@ def command(data: str, out: Path, **given: Any) -> None:
 
     DATA is a CSV, TSV, JSONL or Parquet file (also .gz), or a hub data set.
     """
-    from emowatch.workshop.corpora import read_corpus
+    from emowatch.workshop.corpora import read_corpus, split_of
     from emowatch.workshop.options import TrainOptions
     from emowatch.workshop.outputs import check_output
     from emowatch.workshop.pipeline import train_bank
 
     check_output(out)
-    reading = {
-        key: given.pop(key)
-        for key in ("text_column", "label_column", "group_column", "several", "encoding", "limit")
-    }
+    reading = {key: given.pop(key) for key in READING}
+    reading["split"] = split_of(data, reading["split"])
     corpus = read_corpus(data, **reading)
     counts = ", ".join(f"{label} {n}" for label, n in corpus.counts().items())
     click.echo(clean_line(f"{len(corpus)} examples: {counts}"), err=True)
@@ -86,9 +86,10 @@ def command(data: str, out: Path, **given: Any) -> None:
     options = TrainOptions(
         positions=(-5, -4, -3, -2, -1) if given["readout"] == "positions" else (-1,), **given
     )
-    bank = train_bank(
-        corpus, loaded, out, options, name=name, work=work, reading=reading, report=progress
-    )
+    with stoppable():
+        bank = train_bank(
+            corpus, loaded, out, options, name=name, work=work, reading=reading, report=progress
+        )
     found = float(bank.card.training["validation_balanced_accuracy"])
     click.echo(
         clean(

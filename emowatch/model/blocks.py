@@ -1,7 +1,8 @@
 """Find the residual stream of any decoder: its blocks, its final norm, its width.
 
-Structural, not by name: works on any Hugging Face causal LM whose decoder holds one
-``ModuleList`` of ``num_hidden_layers`` blocks.
+By structure: the blocks are a ``ModuleList`` of ``num_hidden_layers`` modules, the final norm is
+the module beside it that holds nothing but vectors of the residual stream's width. Names decide
+only where several fit.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def find_blocks(model: nn.Module, override: str | None = None) -> Blocks:
             f"Could not read the shape of {type(model).__name__}: its config has no "
             "num_hidden_layers or hidden_size."
         )
-    path = override or _search(model, count)
+    path = override or _search(model, count, width)
     try:
         found = model.get_submodule(path)
     except AttributeError as error:
@@ -78,7 +79,7 @@ def find_blocks(model: nn.Module, override: str | None = None) -> Blocks:
     return Blocks(
         decoder=parent,
         blocks=found,
-        final_norm=_final_norm(parent, path),
+        final_norm=_final_norm(parent, path, width),
         path=path,
         d_model=width,
     )
@@ -133,36 +134,61 @@ def _resolve_layer(part: str | int, n_layers: int) -> int:
     return layer
 
 
-def _search(model: nn.Module, count: int) -> str:
-    for name, module in model.named_modules():
-        if isinstance(module, nn.ModuleList) and len(module) == count:
-            kinds = {type(item).__name__ for item in module}
-            if all(kind.endswith(("Layer", "Block")) for kind in kinds):
-                return str(name)
-    lists = [
-        f"{name} ({len(module)} × {type(module[0]).__name__})"
+def _search(model: nn.Module, count: int, width: int) -> str:
+    """Give the path of the list that holds the blocks.
+
+    Where several lists have as many modules, those called layers or blocks come first, then
+    those with a norm beside them, then those that the model lists first.
+    """
+    lists: dict[str, nn.ModuleList] = {
+        name: module
         for name, module in model.named_modules()
         if isinstance(module, nn.ModuleList) and len(module)
-    ]
+    }
+    fitting = [name for name, module in lists.items() if len(module) == count]
+    if fitting:
+        return max(
+            fitting,
+            key=lambda name: (
+                all(type(item).__name__.endswith(("Layer", "Block")) for item in lists[name]),
+                bool(_norms(model.get_submodule(name.rpartition(".")[0]), name, width)),
+            ),
+        )
+    listed = [f"{name} ({len(m)} × {type(m[0]).__name__})" for name, m in lists.items()]
     raise UnsupportedError(
         f"Could not find the {count} blocks of {type(model).__name__}. Name the list that holds "
-        f'them, as in blocks="model.layers". Lists in this model: {", ".join(lists) or "none"}.'
+        'them with --blocks, as in --blocks model.layers; in Python, blocks="model.layers". '
+        f"Lists in this model: {', '.join(listed) or 'none'}."
     )
 
 
-def _final_norm(parent: nn.Module, path: str) -> nn.Module:
-    """Take the norm that stands after the block list among the parent's children."""
-    after = False
-    own_name = path.rpartition(".")[2]
-    norms = []
-    for name, child in parent.named_children():
-        if name == own_name:
-            after = True
-        elif "norm" in type(child).__name__.lower():
-            norms.append((after, child))
+def _final_norm(parent: nn.Module, path: str, width: int) -> nn.Module:
+    """Take the norm beside the block list; where there are several, one that comes after it."""
+    norms = _norms(parent, path, width)
     if not norms:
         raise UnsupportedError(
             f"Could not find the final norm beside {path!r}: none of "
             f"{', '.join(name for name, _ in parent.named_children())} is a norm."
         )
-    return max(norms, key=lambda pair: pair[0])[1]
+    return max(norms, key=lambda found: found[0])[1]
+
+
+def _norms(
+    parent: nn.Module, path: str, width: int
+) -> list[tuple[tuple[bool, bool, bool], nn.Module]]:
+    """Find what may be a norm among the children of `parent`.
+
+    With each: whether it comes after the blocks, has a norm's parameters, and a norm's name. A
+    norm without parameters is known by its name only.
+    """
+    own_name = path.rpartition(".")[2]
+    after = False
+    found = []
+    for name, child in parent.named_children():
+        after = after or name == own_name
+        shapes = [tuple(parameter.shape) for parameter in child.parameters()]
+        structure = bool(shapes) and all(shape == (width,) for shape in shapes)
+        called = "norm" in type(child).__name__.lower()
+        if name != own_name and (structure or called):
+            found.append(((after, structure, called), child))
+    return found

@@ -16,35 +16,35 @@ MIN_ROWS = 50
 
 
 def fit_temperatures(
-    logits: Tensor, labels: Tensor, offsets: Tensor, bins: Sequence[int] = OFFSET_BINS
+    head_logits: Tensor, labels: Tensor, offsets: Tensor, bins: Sequence[int] = OFFSET_BINS
 ) -> Tensor:
     """Find ``[layers, bins]`` temperatures that minimise the loss, classes counting equally.
 
     Args:
-        logits: ``[layers, rows, labels]`` of rows that were not fitted on.
+        head_logits: ``[layers, rows, labels]`` of rows that were not fitted on.
         labels: ``[rows]``.
         offsets: ``[rows]``.
         bins: first offset of each bin.
     """
     of_bin = torch.bucketize(offsets, torch.tensor(bins[1:]), right=True)
-    counts = torch.bincount(labels, minlength=logits.shape[-1]).clamp(min=1)
+    counts = torch.bincount(labels, minlength=head_logits.shape[-1]).clamp(min=1)
     weights = (1.0 / counts.float())[labels]
-    temperatures = np.ones((logits.shape[0], len(bins)))
-    for layer in range(logits.shape[0]):
+    temperatures = np.ones((head_logits.shape[0], len(bins)))
+    for layer in range(head_logits.shape[0]):
         known: float | None = None
         for number in range(len(bins)):
             rows = of_bin == number
             if int(rows.sum()) >= MIN_ROWS:
-                known = _temperature(logits[layer, rows], labels[rows], weights[rows])
+                known = _temperature(head_logits[layer, rows], labels[rows], weights[rows])
             elif known is None:
-                known = _temperature(logits[layer], labels, weights)
+                known = _temperature(head_logits[layer], labels, weights)
             temperatures[layer, number] = known
     return torch.tensor(temperatures, dtype=torch.float32)
 
 
-def _temperature(logits: Tensor, labels: Tensor, weights: Tensor) -> float:
+def _temperature(head_logits: Tensor, labels: Tensor, weights: Tensor) -> float:
     def loss(log_temperature: float) -> float:
-        scaled = logits * float(np.exp(-log_temperature))
+        scaled = head_logits * float(np.exp(-log_temperature))
         losses = torch.nn.functional.cross_entropy(scaled, labels, reduction="none")
         return float((losses * weights).sum() / weights.sum())
 

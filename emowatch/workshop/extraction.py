@@ -29,6 +29,8 @@ from emowatch.workshop.readouts import Passage
 
 BATCH_TOKENS = 2048
 SHARD_BYTES = 64 * 2**20
+SHARD_TOKENS = 50_000
+"""A shard ends at whichever is reached first; a run that is stopped loses at most one."""
 MANIFEST = "manifest.json"
 KEY = "key"
 SHARDS = "[0-9]*.safetensors"
@@ -43,6 +45,7 @@ class _Shard:
     name: str
     batches: tuple[tuple[int, ...], ...]
     """Passages by number, batch by batch."""
+    tokens: int
 
 
 class Activations:
@@ -131,7 +134,8 @@ def extract(
         layers: layers to read, ascending.
         folder: made if it is not there.
         batch_tokens: most tokens in a batch, padding included; one passage may have more.
-        progress: called after each batch, and for shards that are there already.
+        progress: called once at the start, with the tokens of shards that are there already,
+            and after each batch.
 
     Raises:
         RetryableError: if another run is writing to the folder.
@@ -147,9 +151,9 @@ def extract(
     total = sum(len(passage.ids) for passage in passages)
     done = kept = 0
 
-    def advance(batches: Sequence[Sequence[int]]) -> None:
+    def advance(tokens: int) -> None:
         nonlocal done
-        done += sum(len(passages[i].ids) for batch in batches for i in batch)
+        done += tokens
         if progress is not None:
             progress(done, total)
 
@@ -162,12 +166,12 @@ def extract(
     with alone(folder):
         _claim(folder, key)
         try:
-            for shard in shards:
-                path = folder / shard.name
-                if path.exists():
-                    advance(shard.batches)
-                else:
-                    _write(path, _read_shard(model, blocks, passages, layers, shard, advance))
+            missing = [shard for shard in shards if not (folder / shard.name).exists()]
+            kept = total - sum(shard.tokens for shard in missing)
+            advance(kept)
+            for shard in missing:
+                data = _read_shard(model, blocks, passages, layers, shard, advance)
+                _write(folder / shard.name, data)
                 kept = done
             _write(folder / MANIFEST, json.dumps(manifest, sort_keys=True).encode())
         except OSError as error:
@@ -187,22 +191,26 @@ def discard(folder: Path) -> None:
 
 
 def _plan(passages: Sequence[Passage], row_bytes: int, batch_tokens: int) -> Iterator[_Shard]:
-    """Cut passages, longest first, into batches, and batches into shards of bounded size."""
+    """Cut passages, longest first, into batches, and batches into shards of bounded size.
+
+    A shard ends where it has enough bytes, or has cost enough tokens.
+    """
     order = sorted(range(len(passages)), key=lambda i: (-len(passages[i].ids), i))
     batches: list[tuple[int, ...]] = []
     batch: list[int] = []
-    size = number = 0
+    size = tokens = number = 0
     for i in order:
         longest = len(passages[batch[0]].ids) if batch else 0
         if batch and longest * (len(batch) + 1) > batch_tokens:
             batches.append(tuple(batch))
             batch = []
-        if size >= SHARD_BYTES and not batch:
-            yield _Shard(f"{number:05d}.safetensors", tuple(batches))
-            batches, size, number = [], 0, number + 1
+        if (size >= SHARD_BYTES or tokens >= SHARD_TOKENS) and not batch:
+            yield _Shard(f"{number:05d}.safetensors", tuple(batches), tokens)
+            batches, size, tokens, number = [], 0, 0, number + 1
         batch.append(i)
         size += passages[i].rows * row_bytes
-    yield _Shard(f"{number:05d}.safetensors", (*batches, tuple(batch)))
+        tokens += len(passages[i].ids)
+    yield _Shard(f"{number:05d}.safetensors", (*batches, tuple(batch)), tokens)
 
 
 def _read_shard(
@@ -211,7 +219,7 @@ def _read_shard(
     passages: Sequence[Passage],
     layers: Sequence[int],
     shard: _Shard,
-    advance: Callable[[Sequence[Sequence[int]]], None],
+    advance: Callable[[int], None],
 ) -> bytes:
     """Run the passages of one shard and give the bytes of its file."""
     states: list[Tensor] = []
@@ -223,7 +231,7 @@ def _read_shard(
             passage += [i] * one.rows
             offset += list(one.offsets[: one.rows])
             place += list(range(one.rows))
-        advance([batch])
+        advance(sum(len(passage.ids) for passage in chosen))
     tensors = {
         "states": torch.cat(states, dim=1),
         "passage": torch.tensor(passage, dtype=torch.int32),
@@ -278,7 +286,8 @@ def _fingerprint(
     model: nn.Module,
     blocks: Blocks,
 ) -> str:
-    head = [list(layers), str(dtype), batch_tokens, SHARD_BYTES, blocks.path, model_key(model)]
+    plan = [batch_tokens, SHARD_BYTES, SHARD_TOKENS]
+    head = [list(layers), str(dtype), plan, blocks.path, model_key(model)]
     digest = hashlib.sha256(json.dumps(head).encode())
     for passage in passages:
         row = passage.ids, passage.places, passage.offsets, passage.pooled

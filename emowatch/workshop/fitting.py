@@ -106,8 +106,8 @@ def _choose(
     last = int(rows.offsets.max())
     heads = Heads(options.head, trainer.tensors_, ones, (0,), last)
     offsets = rows.offsets[validation]
-    logits = heads.logits(rows.states[:, validation], offsets)  # [stacks, rows, labels]
-    accuracy = _balanced_accuracy(logits.argmax(-1), labels[validation], n_labels)
+    head_logits = heads.head_logits(rows.states[:, validation], offsets)  # [stacks, rows, labels]
+    accuracy = _balanced_accuracy(head_logits.argmax(-1), labels[validation], n_labels)
     n_layers = len(layers)
     by_position = accuracy.reshape(-1, n_layers)  # [positions, layers]
     if position is None:
@@ -115,7 +115,7 @@ def _choose(
     mine = slice(position * n_layers, (position + 1) * n_layers)
     bins = tuple(b for b in OFFSET_BINS if b <= last)
     tensors = {name: tensor[mine].contiguous() for name, tensor in trainer.tensors_.items()}
-    tensors["temperature"] = fit_temperatures(logits[mine], labels[validation], offsets, bins)
+    tensors["temperature"] = fit_temperatures(head_logits[mine], labels[validation], offsets, bins)
     tensors["direction"] = directions(rows.states[mine], labels, train, n_labels)
     return Fitted(
         tensors=tensors,

@@ -102,7 +102,7 @@ def _path(
     for l2 in sorted(strengths, reverse=True):
         problem.minimise(l2, going)
         losses = nn.functional.cross_entropy(
-            problem.logits[:, :, validation], wanted, validation_weights, reduction="none"
+            problem.head_logits[:, :, validation], wanted, validation_weights, reduction="none"
         ).mean(1)
         going = going & (losses < best_loss - 1e-4)
         best_weight[going], best_bias[going] = problem.weight[going], problem.bias[going]
@@ -140,7 +140,7 @@ class _Problem:
             torch.mm(centred.T, centred, out=gram)
         self.weight = torch.zeros(stacks, len(targets), width)
         self.bias = torch.zeros(stacks, len(targets), 1)
-        self.logits = torch.zeros(stacks, len(targets), rows)
+        self.head_logits = torch.zeros(stacks, len(targets), rows)
 
     def minimise(self, l2: float, going: Tensor) -> None:
         """Go on from the present weights to the minimum at one strength, where `going`."""
@@ -150,7 +150,7 @@ class _Problem:
         weight_step, bias_step = torch.zeros_like(self.weight), torch.zeros_like(self.bias)
         old: tuple[Tensor, Tensor, Tensor] | None = None
         for _ in range(ITERATIONS):
-            errors = self.logits.softmax(1) * self.row_weights - self.weighted_targets
+            errors = self.head_logits.softmax(1) * self.row_weights - self.weighted_targets
             bias_slope = errors.sum(2, keepdim=True)
             slope = (errors @ self.states - bias_slope * self.mean) * self.scale
             slope += l2 * self.weight
@@ -182,7 +182,9 @@ class _Problem:
         bend = l2 * _dot(weight_step, weight_step)
 
         def slope_at(length: Tensor) -> tuple[Tensor, Tensor]:
-            chances = (self.logits + length[:, None, None] * rise).softmax(1) * self.row_weights
+            chances = (self.head_logits + length[:, None, None] * rise).softmax(
+                1
+            ) * self.row_weights
             pulled = chances * rise
             means = pulled.sum(1)
             spread = means.square() / self.row_weights.clamp(min=1e-30)
@@ -200,7 +202,7 @@ class _Problem:
         length = torch.where(going, length, 0.0)[:, None, None]
         self.weight = self.weight + length * weight_step
         self.bias = self.bias + length * bias_step
-        self.logits = self.logits + length * rise
+        self.head_logits = self.head_logits + length * rise
 
 
 def _dot(left: Tensor, right: Tensor) -> Tensor:

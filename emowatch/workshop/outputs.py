@@ -78,7 +78,8 @@ def layers_at_once(
 ) -> int:
     """Say at how many layers the states fit this machine's memory at once, in float32.
 
-    Before any work is done: `fewest` layers must fit.
+    Before any work is done: `fewest` layers must fit. Where the memory cannot be told, as on
+    Windows, nothing is checked and all layers are taken.
 
     Raises:
         UsageError: with what they would take and how to take less.
@@ -88,7 +89,9 @@ def layers_at_once(
         "positions": 2 * len(options.positions),  # they are put in order, by a copy
     }.get(options.readout, 1)
     one = 4 * examples * per_example * width
-    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    there = _memory()
+    if there is None:
+        return n_layers
     fitting = int(there * 0.6 / one)
     if fitting < fewest:
         raise UsageError(
@@ -99,10 +102,20 @@ def layers_at_once(
     return min(n_layers, fitting)
 
 
+def _memory() -> int | None:
+    """Say how many bytes of memory this machine has; `None` where Python cannot tell."""
+    try:
+        pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # Windows has no sysconf at all
+        return None
+    return pages * size if pages > 0 and size > 0 else None
+
+
 def write_run(out: Path, corpus: Corpus, reading: Mapping[str, Any]) -> None:
     """Note where the training data lies, for the text baseline of a later evaluation."""
-    local = Path(corpus.source)
-    source = str(local.resolve()) if local.exists() else corpus.source
+    address = corpus.address or corpus.source
+    local = Path(address)
+    source = str(local.resolve()) if local.exists() else address
     record = {"corpus": dict(reading) | {"source": source}}
     try:
         (out / RUN_FILE).write_text(json.dumps(record, indent=1), encoding="utf-8")

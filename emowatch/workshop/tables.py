@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from emowatch.bank.card import BankCard, Evaluation, Interval
+from emowatch.bank.card import BankCard, Evaluation
+from emowatch.bank.readme import with_interval
 from emowatch.text import clean_line
 
 FLOORS = ("n", "chance", "tfidf_balanced_accuracy", "tfidf_balanced_accuracy_interval")
@@ -35,7 +36,7 @@ def render_evaluation(card: BankCard, evaluation: Evaluation) -> str:
         f"  n {ev.n} examples, {ev.rows} states, classes of equal size; [95 % interval]",
         f"  chance                      {ev.chance:.3f}",
         "  TF-IDF + logistic regr.     "
-        + _figure(ev.tfidf_balanced_accuracy, ev.tfidf_balanced_accuracy_interval),
+        + with_interval(ev.tfidf_balanced_accuracy, ev.tfidf_balanced_accuracy_interval),
         "",
         "  layer  balanced accuracy     shuffled labels",
     ]
@@ -43,31 +44,31 @@ def render_evaluation(card: BankCard, evaluation: Evaluation) -> str:
     for start, row in zip(starts, ev.layers, strict=True):
         null = row.shuffled_balanced_accuracy, row.shuffled_balanced_accuracy_interval
         lines.append(
-            f"{start}  {_figure(row.balanced_accuracy, row.balanced_accuracy_interval):<20}  "
-            f"{_figure(*null)}"
+            f"{start}  {with_interval(row.balanced_accuracy, row.balanced_accuracy_interval):<20}  "
+            f"{with_interval(*null)}"
         )
     lines += ["", "  layer  macro-F1              ECE"]
     for start, row in zip(starts, ev.layers, strict=True):
         lines.append(
-            f"{start}  {_figure(row.macro_f1, row.macro_f1_interval):<20}  "
-            f"{_figure(row.ece, row.ece_interval)}"
+            f"{start}  {with_interval(row.macro_f1, row.macro_f1_interval):<20}  "
+            f"{with_interval(row.ece, row.ece_interval)}"
         )
     lines += ["  * primary layer, chosen on validation data", ""]
     names = [clean_line(label, LABEL_WIDTH) for label in card.labels]
     width = max(map(len, names))
     lines.append(f"  {'':<{width}}  {'precision':<20}  recall")
     for name, label in zip(names, card.labels, strict=True):
-        precision = _figure(ev.precision.get(label), ev.precision_interval.get(label))
-        recall = _figure(ev.recall.get(label), ev.recall_interval.get(label))
+        precision = with_interval(ev.precision.get(label), ev.precision_interval.get(label))
+        recall = with_interval(ev.recall.get(label), ev.recall_interval.get(label))
         lines.append(f"  {name:<{width}}  {precision:<20}  {recall}")
     lines += ["", *(_matrix(names, ev.confusion) or _mistakes(names, ev.confusion))]
     if ev.by_offset:
         lines += ["", "  offsets    replies  balanced accuracy     ECE"]
         for o in ev.by_offset:
-            accuracy = _figure(o.balanced_accuracy, o.balanced_accuracy_interval)
+            accuracy = with_interval(o.balanced_accuracy, o.balanced_accuracy_interval)
             lines.append(
                 f"  {f'{o.first}-{o.last}':<9}  {o.n:>7}  {accuracy:<20}  "
-                f"{_figure(o.ece, o.ece_interval)}"
+                f"{with_interval(o.ece, o.ece_interval)}"
             )
     if ev.tfidf_balanced_accuracy is None:
         lines += ["", "  No text baseline: name the training data with --train-data."]
@@ -113,11 +114,3 @@ def _mistakes(names: Sequence[str], confusion: Sequence[Sequence[int]]) -> list[
             line, left, between = line + more, left + n, ", "
         lines.append(line + (f"{between}others {left}" if left else ""))
     return lines
-
-
-def _figure(value: float | None, interval: Interval | None) -> str:
-    if value is None:
-        return "not measured"
-    if interval is None:
-        return f"{value:.3f}"
-    return f"{value:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]"

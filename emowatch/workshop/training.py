@@ -209,10 +209,10 @@ class HeadTrainer:
                     group["lr"] = self._rate(epoch * steps + number, options.epochs * steps)
                 # Folded at every step: weights are smaller than a batch of states.
                 folded = fold(weights, data.mean, data.scale, self.kind)
-                logits = self._forward(
+                head_logits = self._forward(
                     folded, data.states[:, batch], data.offsets[batch], generator
                 )
-                loss = _losses(logits, data.labels[batch], class_weights).sum()
+                loss = _losses(head_logits, data.labels[batch], class_weights).sum()
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()
                 optimiser.step()
@@ -286,8 +286,8 @@ class HeadTrainer:
         total = torch.zeros(data.states.shape[0])
         folded = fold(weights, data.mean, data.scale, self.kind)
         for batch in rows.split(4096):
-            logits = self._forward(folded, data.states[:, batch], data.offsets[batch])
-            total += _losses(logits, data.labels[batch], class_weights) * len(batch)
+            head_logits = self._forward(folded, data.states[:, batch], data.offsets[batch])
+            total += _losses(head_logits, data.labels[batch], class_weights) * len(batch)
         return total / len(rows)
 
     def _rate(self, step: int, steps: int) -> float:
@@ -319,11 +319,11 @@ def _row_weights(rows: int, train: Tensor, counts: Tensor) -> Tensor:
     return torch.zeros(rows).index_add_(0, first + place, share) / len(train)
 
 
-def _losses(logits: Tensor, labels: Tensor, class_weights: Tensor | None) -> Tensor:
+def _losses(head_logits: Tensor, labels: Tensor, class_weights: Tensor | None) -> Tensor:
     """Mean cross entropy per stack."""
-    stacks, rows, classes = logits.shape
+    stacks, rows, classes = head_logits.shape
     losses = nn.functional.cross_entropy(
-        logits.reshape(-1, classes), labels.repeat(stacks), class_weights, reduction="none"
+        head_logits.reshape(-1, classes), labels.repeat(stacks), class_weights, reduction="none"
     )
     return losses.reshape(stacks, rows).mean(1)
 

@@ -44,22 +44,22 @@ def test_all_layers_at_once_equal_each_head_by_itself(kind: HeadKind, offset: in
     """Folding the offset's embedding into biases is a shortcut that must not be seen."""
     heads, tensors = make_heads(kind)
     states = make_states()
-    logits = heads.logits(states, offset)
-    assert logits.shape == (2, 3, 2)
+    head_logits = heads.head_logits(states, offset)
+    assert head_logits.shape == (2, 3, 2)
     for layer in range(2):
         for row in range(3):
             wanted = slowly(kind, tensors, states[layer, row], layer, offset)
-            assert torch.allclose(logits[layer, row], wanted, atol=1e-5)
+            assert torch.allclose(head_logits[layer, row], wanted, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", HEAD_KINDS)
-def test_scores_are_probabilities_of_logits_over_the_bins_temperature(kind: HeadKind) -> None:
+def test_scores_are_probabilities_of_head_logits_over_the_bins_temperature(kind: HeadKind) -> None:
     """A bin reaches from its first offset to just before the next one's."""
     heads, tensors = make_heads(kind)
     states = make_states()
     for offset, place in [(0, 0), (1, 1), (63, 1), (64, 2), (512, 2), (9999, 2)]:
         temperature = tensors["temperature"][:, place, None, None]
-        wanted = torch.softmax(heads.logits(states, offset) / temperature, dim=-1)
+        wanted = torch.softmax(heads.head_logits(states, offset) / temperature, dim=-1)
         scores = heads.scores(states, offset)
         assert torch.allclose(scores, wanted, atol=1e-6), f"offset {offset}"
         assert torch.allclose(scores.sum(-1), torch.ones(2, 3))
@@ -71,7 +71,7 @@ def test_one_bin_holds_for_all_offsets(kind: HeadKind) -> None:
     tensors = make_tensors(make_card(head=kind, bins=(0,)))
     own = {k: v for k, v in tensors.items() if k not in ("temperature", "direction")}
     heads = Heads(kind, own, tensors["temperature"], (0,))
-    flat = heads.logits(make_states(), 700) / tensors["temperature"][:, :, None]
+    flat = heads.head_logits(make_states(), 700) / tensors["temperature"][:, :, None]
     assert torch.allclose(heads.scores(make_states(), 700), flat.softmax(-1), atol=1e-6)
 
 
@@ -124,10 +124,10 @@ def test_weights_of_half_precision_are_widened_once(dtype: Any) -> None:
     tensors = make_tensors(make_card(head="offset-mlp", bins=BINS), dtype=dtype)
     own = {k: v for k, v in tensors.items() if k not in ("temperature", "direction")}
     heads = Heads("offset-mlp", own, tensors["temperature"], BINS)
-    logits = heads.logits(make_states(), 5)
-    assert logits.dtype == torch.float32
+    head_logits = heads.head_logits(make_states(), 5)
+    assert head_logits.dtype == torch.float32
     wanted = slowly("offset-mlp", tensors, make_states()[1, 2], 1, 5)
-    assert torch.allclose(logits[1, 2], wanted, atol=1e-5)
+    assert torch.allclose(head_logits[1, 2], wanted, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", HEAD_KINDS)
@@ -147,7 +147,7 @@ def test_heads_that_are_in_place_already_are_not_copied() -> None:
     assert heads.to(torch.device("cpu")) is heads
     moved = heads.to(torch.device("meta"))
     assert moved is not heads
-    assert moved.logits(torch.zeros(2, 1, 4, device="meta"), 0).shape == (2, 1, 2)
+    assert moved.head_logits(torch.zeros(2, 1, 4, device="meta"), 0).shape == (2, 1, 2)
 
 
 def test_offsets_past_those_of_the_training_count_as_the_last_one() -> None:
@@ -156,7 +156,7 @@ def test_offsets_past_those_of_the_training_count_as_the_last_one() -> None:
     own = {k: v for k, v in tensors.items() if k not in ("temperature", "direction")}
     heads = Heads("offset-mlp", own, tensors["temperature"], BINS, last_offset=70)
     states = make_states()
-    last = heads.logits(states, 70)
-    assert torch.equal(heads.logits(states, 71), last)
-    assert torch.equal(heads.logits(states, MAX_OFFSET), last)
-    assert not torch.equal(heads.logits(states, 69), last)
+    last = heads.head_logits(states, 70)
+    assert torch.equal(heads.head_logits(states, 71), last)
+    assert torch.equal(heads.head_logits(states, MAX_OFFSET), last)
+    assert not torch.equal(heads.head_logits(states, 69), last)

@@ -6,11 +6,14 @@ pipes need a process of their own: see `test_pipes`.
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
+import sys
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import ModuleType, SimpleNamespace
+from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 
@@ -20,7 +23,41 @@ from tests.cli.commands import FLAGS, PROMPT, Cli, objects, refused
 from tests.workshop.synthetic import WORDS, write_texts
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
+    from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+    from emowatch.tui.source import ModelSource
+    from tests.conftest import Site
+
+
+class FakeDataset(list[dict[str, str]]):
+    """The part of a data set of the hub that is used."""
+
+    column_names = ("text", "label")
+    features: ClassVar[dict[str, None]] = {"text": None, "label": None}
+    info = SimpleNamespace(license=None)
+
+    def __init__(self, path: Path) -> None:
+        with path.open(encoding="utf-8", newline="") as file:
+            super().__init__(csv.DictReader(file, delimiter="\t"))
+        self._fingerprint = path.stem
+
+    def select_columns(self, names: list[str]) -> FakeDataset:
+        return self
+
+
+def fake_hub(monkeypatch: pytest.MonkeyPatch, data: Path) -> list[str]:
+    """Put a hub without a network in the place of ``datasets``; return the splits it is asked."""
+    asked: list[str] = []
+
+    def load_dataset(name: str, split: str, **options: object) -> FakeDataset:
+        asked.append(split)
+        return FakeDataset(data / ("test.tsv" if split == "test" else "train.tsv"))
+
+    module = ModuleType("datasets")
+    monkeypatch.setattr(module, "load_dataset", load_dataset, raising=False)
+    monkeypatch.setitem(sys.modules, "datasets", module)
+    return asked
+
 
 ALARM = "threshold-alarm:threshold=0.01,consecutive=1"
 
@@ -60,6 +97,33 @@ def test_evaluate_gives_every_figure_with_its_floors_and_intervals(
         assert 0 <= place["shuffled_balanced_accuracy"] <= 1
     primary = next(row for row in found["layers"] if row["layer"] == found["primary"])
     assert found["balanced_accuracy"] == primary["balanced_accuracy"] > 0.7
+
+
+def test_splits_of_the_hub_are_chosen_and_noted(
+    cli: Cli,
+    model: Path,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A bank learns from `train` and is measured on `test`, unless another is named."""
+    asked = fake_hub(monkeypatch, data)
+    out = tmp_path / "new"
+    flags = "--model", model
+    for given, split in (((), "train"), (("--split", "validation"), "validation")):
+        done = cli("train", "somebody/moods", "--out", out, *flags, *FLAGS, *given)
+        assert done.code == 0, done.err
+        assert asked.pop() == split
+        card = json.loads(cli("probes", "show", out, "--json").out)
+        assert card["data"]["source"] == f"somebody/moods (split {split})"
+        record = json.loads((out / "run.json").read_text(encoding="utf-8"))["corpus"]
+        assert (record["source"], record["split"]) == ("somebody/moods", split)
+    done = cli("evaluate", out, "somebody/moods", *flags, "--json")
+    assert done.code == 0, done.err
+    assert asked == ["test", "validation"]  # the second for the text baseline
+    (found,) = objects(done)
+    assert found["data"] == "somebody/moods (split test)"
+    assert found["tfidf_balanced_accuracy"] is not None
 
 
 def test_evaluate_can_save_and_draw_its_figures(
@@ -173,6 +237,78 @@ def test_a_record_can_be_opened_again(cli: Cli, model: Path, bank: Path, tmp_pat
     assert PROMPT not in bare.read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("command", ["run", "chat"])
+def test_the_seed_asked_for_is_on_record(
+    command: str, cli: Cli, model: Path, bank: Path, tmp_path: Path
+) -> None:
+    """Each turn of a chat has a seed of its own, and is sampled with it."""
+    path = tmp_path / "t.jsonl"
+    flags = "--model", model, "--probe", bank, "--max-new-tokens", 3, "--no-doctor"
+    arguments = [PROMPT] if command == "run" else []
+    sampled = *flags, "--sample", "--seed", 5, "--record", path
+    done = cli(command, *arguments, *sampled, stdin=b"hello\nagain\n")
+    assert done.code == 0, done.err
+    trace = Trace.load(path)
+    assert trace.session.seed == 5
+    wanted = [5] if command == "run" else [5, 6]
+    assert [turn.settings["seed"] for turn in trace.turns] == wanted
+
+
+BROKEN = """
+from emowatch import hookimpl
+
+class Broken:
+    @hookimpl
+    def {hook}(self):
+        raise RuntimeError("broken")
+"""
+
+
+@pytest.mark.parametrize("hook", ["token_scored", "session_finished"])
+@pytest.mark.parametrize("command", ["run", "chat", "screen"])
+def test_a_plugin_that_failed_makes_the_command_fail(
+    command: str,
+    hook: str,
+    cli: Cli,
+    model: Path,
+    bank: Path,
+    site: Site,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The reply is given all the same; a script must know that the monitor was off."""
+    site.install("broken", BROKEN.format(hook=hook), attribute="Broken")
+    monkeypatch.setenv("EMOWATCH_LOAD_PLUGINS", "broken")
+    if command == "screen":
+        terminal = SimpleNamespace(isatty=lambda: True)
+        streams = SimpleNamespace(stdin=terminal, stdout=terminal, stderr=terminal)
+        monkeypatch.setattr("emowatch.cli.chat.sys", streams)
+        monkeypatch.setattr("emowatch.tui.run_chat", say_hello)
+    flags = "--model", model, "--probe", bank, "--max-new-tokens", 2, "--plugin", "broken"
+    arguments = ["run", PROMPT] if command == "run" else ["chat"]
+    done = cli(*arguments, *flags, stdin=b"hello\n")
+    assert done.code == 1
+    assert done.err.count(f"it failed in {hook}: RuntimeError: broken") == 1
+
+
+def say_hello(source: ModelSource, notes: object) -> int:
+    """Do what a short chat on the screen does."""
+    list(source.reply([{"role": "user", "content": "hello"}]))
+    return 0
+
+
+def test_default_banks_are_read_where_they_were_trained(cli: Cli) -> None:
+    """Nothing is said on stderr of the shipped banks, but for the one of prompts alone."""
+    flags = "--max-new-tokens", 2
+    for done in (cli("run", PROMPT, *flags), cli("chat", *flags, stdin=b"hello")):
+        assert done.code == 0, done.err
+        assert "emowatch:" not in done.err
+    done = cli("run", PROMPT, *flags, "--probe", "demo-ekman7-prompt")
+    assert done.err.splitlines()[0] == (
+        "emowatch: the bank demo-ekman7-prompt was trained at the last prompt token only; its "
+        "scores at later tokens are extrapolated."
+    )
+
+
 def test_extract_writes_shards_with_what_each_row_is(
     cli: Cli, model: Path, data: Path, tmp_path: Path
 ) -> None:
@@ -274,6 +410,41 @@ def test_a_layer_that_the_model_has_not_is_refused_with_those_it_has(
             *("--model", model, "--layers", "0,4", "--out", tmp_path / command),
         )
         refused(done, "There is no layer 4", "0 (the embedding) to 3")
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "extract"])
+def test_a_split_of_a_file_is_refused(
+    command: str, cli: Cli, model: Path, data: Path, bank: Path, tmp_path: Path
+) -> None:
+    """Only data sets of the hub have splits."""
+    before = (bank,) if command == "evaluate" else ()
+    after = () if command == "evaluate" else ("--out", tmp_path / "out")
+    done = cli(command, *before, data / "test.tsv", *after, "--split", "test", "--model", model)
+    refused(done, "'test'", "--split")
+
+
+def test_strict_evaluation_refuses_other_weights(
+    cli: Cli,
+    model: Path,
+    data: Path,
+    bank: Path,
+    tiny_model: LlamaForCausalLM,
+    tmp_path: Path,
+) -> None:
+    """Without the flag the figures are given, with a note of what differs."""
+    import torch
+
+    other = shutil.copytree(model, tmp_path / "tiny")
+    with torch.no_grad():
+        for weight in tiny_model.parameters():
+            weight.mul_(1.01)
+    tiny_model.save_pretrained(other)
+    arguments = "evaluate", bank, data / "test.tsv", "--model", other
+    done = cli(*arguments)
+    assert done.code == 0, done.err
+    assert "Measured on a model with other weights than in training." in done.out
+    refused(cli(*arguments, "--strict"), "weights differ", "--strict")
+    assert cli(*arguments[:-1], model, "--strict").code == 0
 
 
 def test_one_class_alone_is_refused(cli: Cli, model: Path, tmp_path: Path) -> None:

@@ -32,8 +32,49 @@ def test_ctrl_c_while_training_leaves_no_half_of_a_bank(model: Path, tmp_path: P
     assert process.returncode == 130, told
     assert said == ""
     assert "Traceback" not in told
-    assert told.rstrip().endswith("emowatch: interrupted")
+    assert told.endswith("the same command goes on from there.\n\nemowatch: interrupted\n")
     assert [path.name for path in out.iterdir()] == ["work"]
+
+
+@pytest.mark.parametrize("command", ["extract", "evaluate"])
+def test_ctrl_c_while_states_are_read_is_told_in_words(
+    command: str, model: Path, bank: Path, tmp_path: Path
+) -> None:
+    """Exit code 130, and how to go on, as the last lines there are."""
+    texts, out = write_texts(tmp_path / "many.tsv", 3000), tmp_path / "states"
+    arguments: dict[str, tuple[object, ...]] = {
+        "extract": (texts, "--out", out),
+        "evaluate": (bank, texts, "--work", out),
+    }
+    begun = out / "key" if command == "extract" else out / "states" / "key"
+    process = start(command, *arguments[command], "--model", model, home=tmp_path)
+    deadline = time.monotonic() + PATIENCE_S
+    while not begun.exists() and time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    said, told = process.communicate(timeout=PATIENCE_S)
+    assert (process.returncode, said) == (130, ""), told
+    assert "Traceback" not in told
+    assert told.endswith("the same command goes on from there.\n\nemowatch: interrupted\n")
+
+
+def test_ctrl_c_in_a_piped_chat_ends_it(model: Path, bank: Path, tmp_path: Path) -> None:
+    """Exit code 130; the record is closed as it is for `run`."""
+    record = tmp_path / "trace.jsonl"
+    flags = "--model", model, "--probe", bank, "--max-new-tokens", 480, "--record", record
+    process = start("chat", *flags, "--no-doctor", home=tmp_path, stdin=subprocess.PIPE)
+    assert process.stdin is not None and process.stdout is not None
+    process.stdin.write(PROMPT + "\n" * 2)
+    process.stdin.close()
+    process.stdin = None
+    assert process.stdout.read(1)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 130, told
+    assert "Traceback" not in told
+    assert told.endswith("\nemowatch: interrupted\n")
+    assert Trace.load(record).complete
 
 
 def test_ctrl_c_while_the_model_speaks_ends_the_reply(

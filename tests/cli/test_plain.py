@@ -23,7 +23,7 @@ def test_each_line_is_answered_with_its_scores() -> None:
     assert lines[0].startswith("Oh no, I am so sorry to hear that.")
     assert lines[1].startswith("tone (demo-tone7): sadness 0.36 · neutral 0.21 · joy")
     assert lines[1].count("·") == 6
-    assert lines[2].startswith("user's message, as read by the model (demo-ekman7): sadness 0.70")
+    assert lines[2].startswith("user's message, as the model reads it (demo-ekman7): sadness 0.70")
     assert lines[3] == (
         "alarm · warning: sadness 0.71 in demo-tone7 · sadness above 0.60 for 3 tokens"
     )

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 import transformers
 from torch import nn
 
 from emowatch.errors import ModelError, UnsupportedError, UsageError
 from emowatch.model.blocks import find_blocks, resolve_layers
-from tests.model.zoo import BLOCKS, FAMILIES, PATHS, WIDTH, make_model
+from tests.model.zoo import BLOCKS, FAMILIES, PATHS, VOCABULARY, WIDTH, make_model
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -23,6 +25,64 @@ def test_the_blocks_of_every_family_are_found(family: str) -> None:
     assert blocks.d_model == WIDTH
     assert blocks.blocks is model.get_submodule(PATHS[family])
     assert "norm" in type(blocks.final_norm).__name__.lower()
+
+
+class Stage(nn.Module):
+    """A block under a name that says nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = Scale()
+        self.mix = nn.Linear(WIDTH, WIDTH)
+
+
+class Scale(nn.Module):
+    """A norm under a name that says nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(WIDTH))
+
+
+class Stranger(nn.Module):
+    """A model none of whose names are known; with as many adapters as it has blocks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.config = SimpleNamespace(num_hidden_layers=BLOCKS, hidden_size=WIDTH)
+        self.extra = nn.Module()
+        self.extra.adapters = nn.ModuleList(nn.Linear(WIDTH, 2) for _ in range(BLOCKS))
+        self.body = nn.Module()
+        self.body.enter = nn.Embedding(VOCABULARY, WIDTH)
+        self.body.first = Scale()
+        self.body.stages = nn.ModuleList(Stage() for _ in range(BLOCKS))
+        self.body.project = nn.Linear(WIDTH, WIDTH)
+        self.body.last = Scale()
+        self.head = nn.Linear(WIDTH, VOCABULARY)
+
+
+def test_blocks_and_norm_of_unknown_names_are_found_by_their_shape() -> None:
+    """Whoever writes a model calls its parts as he likes."""
+    model = Stranger()
+    blocks = find_blocks(model)
+    assert blocks.path == "body.stages"
+    assert blocks.final_norm is model.body.last
+
+
+def test_names_decide_between_lists_of_one_length() -> None:
+    """A list that stands first is not therefore the blocks."""
+    model = make_model("llama")
+    adapters = nn.ModuleList(nn.Linear(2, 2) for _ in range(BLOCKS))
+    model.model._modules = {"adapters": adapters, **model.model._modules}
+    assert find_blocks(model).path == "model.layers"
+
+
+def test_names_decide_between_modules_shaped_like_a_norm() -> None:
+    """Something that scales each channel after the blocks has the weights of a norm too."""
+    model = make_model("llama")
+    norm = model.model._modules.pop("norm")
+    model.model._modules |= {"gain": Scale(), "norm": norm}
+    assert find_blocks(model).final_norm is norm
 
 
 @pytest.mark.parametrize("family", ["gpt2", "bloom", "opt"])

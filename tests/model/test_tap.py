@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -163,7 +165,7 @@ def test_the_hooks_are_gone_after_a_normal_end() -> None:
     before = hook_count(model)
     with tapped(model) as (tap, _):
         tap.steer({0: torch.zeros(1, WIDTH)})
-        assert hook_count(model) == before + len(LAYERS) + 2 + 1
+        assert hook_count(model) == before + len(LAYERS) + 3 + 1
     assert hook_count(model) == before
     assert not tap.steered
 
@@ -292,6 +294,44 @@ def test_a_mask_of_another_shape_is_refused() -> None:
     model, ids = make_model("llama"), random_ids(1, 3)
     with tapped(model), pytest.raises(UnsupportedError, match=r"not \[rows, columns\]"):
         model(input_ids=ids, attention_mask=torch.zeros(1, 1, 3, 3))
+
+
+def call(thread: ThreadPoolExecutor, model: Any, ids: Tensor) -> Any:
+    """Run a forward in a thread that stays alive."""
+    return thread.submit(model, input_ids=ids).result(60)
+
+
+def test_a_forward_that_failed_keeps_no_other_thread_out() -> None:
+    """A server's worker lives on after an error; the model is free again all the same."""
+    model, ids = make_model("llama"), random_ids(1, 3)
+    with ThreadPoolExecutor(1) as thread, tapped(model) as (_, seen):
+        with pytest.raises(IndexError):
+            call(thread, model, torch.full((1, 3), 10**6))
+        model(input_ids=ids)
+    assert [forward.input_ids.tolist() for forward in seen] == [ids.tolist()]
+
+
+def test_a_forward_that_is_refused_leaves_the_one_it_met_alone() -> None:
+    """The second of two threads is told no; the first goes on and is read."""
+    model, ids = make_model("llama"), random_ids(1, 3)
+    inside, go_on = threading.Event(), threading.Event()
+
+    def wait(*_: Any) -> None:
+        if not inside.is_set():
+            inside.set()
+            assert go_on.wait(60)
+
+    with ThreadPoolExecutor(1) as thread, tapped(model) as (_, seen):
+        handle = model.model.layers[1].register_forward_pre_hook(wait)
+        first = thread.submit(model, input_ids=ids)
+        assert inside.wait(60)
+        for _attempt in range(2):
+            with pytest.raises(UnsupportedError, match="another thread is inside"):
+                model(input_ids=ids)
+        go_on.set()
+        first.result(60)
+        handle.remove()
+    assert len(seen) == 1
 
 
 # Steering

@@ -300,6 +300,7 @@ def test_a_data_set_of_the_hub_is_read_with_its_names_and_licence(
     assert corpus.labels == ("sadness", "joy")
     assert (corpus.sha256, corpus.licence) == ("f1n9e2", "cc-by-4.0")
     assert calls == [("somebody/letters", {"split": "test", "revision": None})]
+    assert (corpus.source, corpus.address) == ("somebody/letters (split test)", "somebody/letters")
 
 
 def test_a_hub_address_may_name_a_revision_and_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -308,6 +309,15 @@ def test_a_hub_address_may_name_a_revision_and_a_file(monkeypatch: pytest.Monkey
     read_corpus("hf://datasets/some/letters@v2/more/a.csv", min_per_class=0)
     options = {"split": "train", "revision": "v2", "data_files": {"train": "more/a.csv"}}
     assert calls == [("some/letters", options)]
+
+
+def test_a_split_of_a_file_is_refused(tmp_path: Path) -> None:
+    """Whoever names one believes that only a part of the file is read."""
+    path = tmp_path / "all.csv"
+    path.write_text("text,label\na,joy\nb,sadness\n", encoding="utf-8")
+    with pytest.raises(CorpusError, match=r"split 'test' .*only data sets of the Hub have splits"):
+        read_corpus(path, split="test", min_per_class=0)
+    assert len(read_corpus(path, min_per_class=0)) == 2
 
 
 def test_what_the_hub_answers_is_passed_on_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -720,7 +730,7 @@ def test_no_usable_row_is_refused_with_the_counts(tmp_path: Path) -> None:
     latin = csv_text([("é", "joy"), ("è", "fear")]).encode("latin-1")
     assert "such as --encoding latin-1" in refusal(write(tmp_path / "b.csv", latin))
     both = write(tmp_path / "c.jsonl", jsonl({"text": "a", "label": ["joy", "fear"]}))
-    assert "several='each'" in refusal(both)
+    assert "Keep them with --several each or --several first." in refusal(both)
     assert "Check --text-column" in refusal(write(tmp_path / "d.csv", "text,label\n,x\n"))
 
 
@@ -738,7 +748,7 @@ def test_small_classes_are_refused_with_their_counts(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", csv_text(rows))
     message = refusal(path)
     assert "1 of its 3 classes have fewer than 10 usable examples: fear 9." in message
-    for way in ("Add rows", "merge classes", "--labels", "min_per_class=0"):
+    for way in ("Add rows", "merge classes", "min_per_class=0"):
         assert way in message
     assert len(read_corpus(path, min_per_class=0)) == 49
     assert len(read_corpus(path, labels=["joy", "anger"])) == 40

@@ -48,7 +48,7 @@ def test_the_solution_is_that_of_scikit_learn(l2: float) -> None:
         reference.fit(((stack[:160] - mean) / scale).double().numpy(), labels[:160].numpy())
         wanted = torch.from_numpy(reference.decision_function(((stack - mean) / scale).numpy()))
         got = stack @ weight + bias
-        got = got - got.mean(-1, keepdim=True)  # a shift of all logits changes no score
+        got = got - got.mean(-1, keepdim=True)  # a shift of all head logits changes no score
         torch.testing.assert_close(got, wanted.float(), rtol=2e-3, atol=2e-3)
 
 
@@ -101,8 +101,8 @@ def test_no_data_lead_it_astray(seed: int, l2: float, size: float, rows: int) ->
     found = solved(states, labels, l2, tolerance=1e-4)
     assert bool(torch.isfinite(found.weight).all())
     train = slice(0, 2 * rows)
-    logits = states[0, train] @ found.weight[0] + found.bias[0]
-    loss = torch.nn.functional.cross_entropy(logits, labels[train])
+    head_logits = states[0, train] @ found.weight[0] + found.bias[0]
+    loss = torch.nn.functional.cross_entropy(head_logits, labels[train])
     assert float(loss) <= torch.tensor(3.0).log() + 1e-3
 
 

@@ -530,6 +530,16 @@ def test_a_class_with_few_texts_makes_the_figures_doubtful(
     assert "smallest class has 3 texts" in found.note
 
 
+def test_a_machine_that_does_not_tell_its_memory_takes_all_layers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Windows has no sysconf, and elsewhere it may not know."""
+    monkeypatch.setattr(os, "sysconf", lambda name: -1)
+    assert layers_at_once(MEAN, 40_000_000, 29, 1024) == 29
+    monkeypatch.delattr(os, "sysconf")
+    assert layers_at_once(MEAN, 40_000_000, 29, 1024) == 29
+
+
 def test_states_past_this_machines_memory_are_refused_before_any_work(
     loaded: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -53,10 +53,10 @@ def fitted(
     return HeadTrainer(kind, options).fit(states, labels, train, validation, **more)
 
 
-def logits(trainer: HeadTrainer, states: Tensor, offsets: int | Tensor = 0) -> Tensor:
+def head_logits(trainer: HeadTrainer, states: Tensor, offsets: int | Tensor = 0) -> Tensor:
     """Run the fitted tensors as a bank would, on raw states."""
     heads = Heads(trainer.kind, trainer.tensors_, torch.ones(states.shape[0], 1), (0,))
-    return heads.logits(states, offsets)
+    return heads.head_logits(states, offsets)
 
 
 def test_linear_heads_are_as_accurate_as_logistic_regression() -> None:
@@ -64,7 +64,7 @@ def test_linear_heads_are_as_accurate_as_logistic_regression() -> None:
     states, labels = clusters(stacks=3, rows=3000)
     train, _, test = split(3000)
     trainer = fitted(states, labels, options=FitOptions())
-    found = (logits(trainer, states[:, test]).argmax(-1) == labels[test]).float().mean(1)
+    found = (head_logits(trainer, states[:, test]).argmax(-1) == labels[test]).float().mean(1)
     for stack, accuracy in zip(states, found.tolist(), strict=True):
         centred = (stack - stack[train].mean(0)) / stack[train].std(0)
         reference = LogisticRegression(max_iter=500).fit(centred[train], labels[train])
@@ -126,13 +126,13 @@ def test_fitting_leaves_torchs_own_random_numbers_alone() -> None:
 
 @pytest.mark.parametrize("kind", HEAD_KINDS)
 def test_heads_read_raw_states_as_they_were_fitted_to_standardised_ones(kind: HeadKind) -> None:
-    """Standardisation is folded in: states of another scale and origin give the same logits."""
+    """Standardisation is folded in: states of another scale and origin give equal head logits."""
     states, labels = clusters()
     _, _, test = split(900)
     stretched = states * torch.linspace(0.5, 4, WIDTH) - torch.linspace(-2, 9, WIDTH)
     torch.testing.assert_close(
-        logits(fitted(states, labels, kind), states[:, test]),
-        logits(fitted(stretched, labels, kind), stretched[:, test]),
+        head_logits(fitted(states, labels, kind), states[:, test]),
+        head_logits(fitted(stretched, labels, kind), stretched[:, test]),
         rtol=1e-2,
         atol=1e-2,
     )
@@ -146,7 +146,7 @@ def test_a_dimension_that_never_varies_weighs_nothing() -> None:
     trainer = fitted(states, labels)
     elsewhere = states.clone()
     elsewhere[..., 5] = -2.0
-    assert torch.equal(logits(trainer, states), logits(trainer, elsewhere))
+    assert torch.equal(head_logits(trainer, states), head_logits(trainer, elsewhere))
 
 
 def test_offset_heads_learn_a_label_that_hangs_on_the_offset_and_linear_heads_cannot() -> None:
@@ -159,7 +159,7 @@ def test_offset_heads_learn_a_label_that_hangs_on_the_offset_and_linear_heads_ca
     accuracy = {}
     for kind in ("linear", "offset-mlp"):
         trainer = fitted(states, labels, kind, FitOptions(), offsets=offsets)
-        found = logits(trainer, states[:, test], offsets[test]).argmax(-1)[0]
+        found = head_logits(trainer, states[:, test], offsets[test]).argmax(-1)[0]
         accuracy[kind] = float((found == labels[test]).float().mean())
     assert accuracy["offset-mlp"] > 0.9
     assert accuracy["linear"] < 0.6
@@ -187,7 +187,7 @@ def test_early_stopping_keeps_the_best_weights() -> None:
         losses.append(float(cut.validation_loss_))
     assert float(stopped.validation_loss_) == pytest.approx(min(losses), abs=2e-4)
     assert losses[-1] > min(losses) + 0.01
-    found = logits(stopped, states[:, validation])[0]
+    found = head_logits(stopped, states[:, validation])[0]
     measured = torch.nn.functional.cross_entropy(found, labels[validation])
     assert float(measured) == pytest.approx(float(stopped.validation_loss_), abs=1e-4)
 
@@ -203,7 +203,7 @@ def test_class_weights_stand_in_for_balanced_rows() -> None:
     recall = {}
     for name, weights in {"none": None, "inverse": torch.tensor([0.55, 5.0])}.items():
         trainer = fitted(states, labels, options=FitOptions(), class_weights=weights)
-        recall[name] = float(logits(trainer, states[:, rare]).argmax(-1).float().mean())
+        recall[name] = float(head_logits(trainer, states[:, rare]).argmax(-1).float().mean())
     assert recall["inverse"] > recall["none"] + 0.2
 
 
@@ -220,10 +220,10 @@ def test_all_states_of_an_example_are_learned_from_and_weigh_as_one(kind: HeadKi
     trainer = HeadTrainer(kind, options).fit(
         last, labels, starts, validation, counts=torch.full((100,), 3)
     )
-    found = logits(trainer, states[:, 450:]).argmax(-1)[0]
+    found = head_logits(trainer, states[:, 450:]).argmax(-1)[0]
     assert float((found == labels[450:]).float().mean()) > 0.6
     firsts = HeadTrainer(kind, options).fit(last, labels, starts, validation)
-    found = logits(firsts, states[:, 450:]).argmax(-1)[0]
+    found = head_logits(firsts, states[:, 450:]).argmax(-1)[0]
     assert float((found == labels[450:]).float().mean()) < 0.45
 
 

@@ -5,7 +5,7 @@ A bad row is put aside with its reason and never stops the reading; a bad file i
 """
 
 from emowatch.workshop.corpora.examples import REASONS, Corpus, Example, Quarantined, Reason
-from emowatch.workshop.corpora.reading import Several, read_corpus
+from emowatch.workshop.corpora.reading import Several, read_corpus, split_of
 from emowatch.workshop.corpora.sampling import (
     balance,
     class_weights,
@@ -24,5 +24,6 @@ __all__ = [
     "class_weights",
     "read_corpus",
     "split_by_group",
+    "split_of",
     "undersample",
 ]

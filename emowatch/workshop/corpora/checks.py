@@ -25,7 +25,7 @@ def check_usable(corpus: Corpus, *, rows: int) -> None:
     advice = {
         "undecodable bytes": "Name the file's encoding, such as --encoding latin-1.",
         "unknown label": f"The labels known here are: {_listed(corpus.labels)}.",
-        "several labels": "Keep them with several='each' or several='first'.",
+        "several labels": "Keep them with --several each or --several first.",
     }
     commonest = next(iter(corpus.quarantine_counts()))
     raise CorpusError(

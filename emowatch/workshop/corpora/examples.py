@@ -65,7 +65,7 @@ class Corpus:
     """All class names, those without an example included."""
     quarantined: tuple[Quarantined, ...]
     source: str
-    """The path or data-set id as it was given."""
+    """The path as it was given, or the data-set id with its split."""
     sha256: str
     """Of the file's bytes as stored (compressed, if they are); for a Hub data set, the
     fingerprint that ``datasets`` gives it."""
@@ -73,6 +73,8 @@ class Corpus:
     label_column: str
     licence: str | None
     """As the Hub states it; ``None`` where nothing is stated, as in any file."""
+    address: str = ""
+    """The path or data-set id alone, where it differs from ``source``."""
 
     def __len__(self) -> int:
         """Return the number of usable examples."""

@@ -39,7 +39,7 @@ def read_corpus(
     several: Several = "quarantine",
     limit: int | None = None,
     encoding: str = "utf-8",
-    split: str = "train",
+    split: str | None = None,
     min_per_class: int = 10,
 ) -> Corpus:
     """Read labelled texts from a file or a Hub data set.
@@ -47,7 +47,8 @@ def read_corpus(
     Files are ``.csv``, ``.tsv``, ``.jsonl``, ``.json`` (each also as ``.gz``) and ``.parquet``;
     the headerless TSV of GoEmotions is recognised. Anything that is no local path but looks like
     ``namespace/name`` or ``hf://datasets/namespace/name@revision`` is read from the Hub, where
-    ``split`` applies. Rows that cannot be used are in ``Corpus.quarantined`` with a reason.
+    ``split`` applies (``train`` where it is left out). Rows that cannot be used are in
+    ``Corpus.quarantined`` with a reason.
 
     ``labels`` fixes the classes and their order, and rows with another label are put aside.
     Without it the order is that of ``labels.txt`` beside the file or of the table's own class
@@ -61,10 +62,12 @@ def read_corpus(
 
     Raises CorpusError, with what to do, when the source cannot be read, when a column is missing
     or could be any of several, when no row is usable, when fewer than two classes have examples,
-    and when a class has fewer than ``min_per_class`` of them (0 turns only this check off).
+    and when a class has fewer than ``min_per_class`` of them (0 turns only this check off),
+    and for a ``split`` of a file.
     """
     if limit is not None and limit < 1:
         raise CorpusError(f"--limit must be at least 1, or left out. Got {limit} instead.")
+    split = split_of(source, split)
     asked = None if labels is None else checked_labels(labels, "the labels asked for")
     progress = Progress()
     with _open_table(source, encoding=encoding, split=split, progress=progress) as opened:
@@ -81,20 +84,37 @@ def read_corpus(
         for row in table.rows(columns.names()):
             progress.rows += 1
             collector.take(row)
-        corpus = collector.corpus(source=str(source), sha256=table.fingerprint(), table=table)
+        corpus = collector.corpus(
+            address=str(source), split=split, sha256=table.fingerprint(), table=table
+        )
     check_usable(corpus, rows=progress.rows)
     check_classes(corpus, min_per_class=min_per_class, limit=limit)
     return corpus
 
 
+def split_of(source: str | Path, split: str | None, default: str = "train") -> str | None:
+    """Say which split of ``source`` is read; a file has none.
+
+    Raises CorpusError when one is named for a file.
+    """
+    if _is_on_hub(source):
+        return split or default
+    if split is not None:
+        raise CorpusError(
+            f"Could not read the split {split!r} of {str(source)!r}: only data sets of the Hub "
+            "have splits, and this names a file. Leave --split out, or name the file of that split."
+        )
+    return None
+
+
 @contextmanager
 def _open_table(
-    source: str | Path, *, encoding: str, split: str, progress: Progress
+    source: str | Path, *, encoding: str, split: str | None, progress: Progress
 ) -> Iterator[tuple[Table, tuple[str, ...] | None]]:
     """Open the source; yield its table and the label names beside it."""
     path = Path(source)
     with file_errors(path, progress):
-        if _is_on_hub(source):
+        if split is not None:
             yield open_hub_table(str(source), split=split), None
             return
         suffix = check_file(path)
@@ -161,7 +181,7 @@ class _Collector:
             self._names.add(candidate.label)
             self._keep(candidate)
 
-    def corpus(self, *, source: str, sha256: str, table: Table) -> Corpus:
+    def corpus(self, *, address: str, split: str | None, sha256: str, table: Table) -> Corpus:
         """Return what was kept, in the order of the file."""
         kept = self._kept or [entry[-1] for entry in self._largest_first]
         labels = self._decoder.order(self._names)
@@ -173,7 +193,8 @@ class _Collector:
             ),
             labels=labels,
             quarantined=tuple(self._quarantined),
-            source=source,
+            source=address if split is None else f"{address} (split {split})",
+            address="" if split is None else address,
             sha256=sha256,
             text_column=self._columns.text,
             label_column=self._columns.label,
