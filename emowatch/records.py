@@ -186,7 +186,7 @@ class Turn:
     that ran without `Watch.streamer` is not known: it is never fed back to the model."""
     token_ids: tuple[int, ...]
     settings: Mapping[str, Any]
-    """How tokens were chosen: sampling, temperature, limits."""
+    """How tokens were chosen: sampling, temperature, limits, the seed where one was asked for."""
     mean_scores: Mapping[str, Scores]
     """Mean score over the reply by bank name."""
 
@@ -201,6 +201,10 @@ class BankInfo:
     primary: int
     target: str
     sha256: str
+    readout: str = ""
+    """Which states it was trained on; empty in traces that do not say."""
+    offsets: tuple[int, int] | None = None
+    """First and last offset seen in training; `None` in traces that do not say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,6 +217,7 @@ class Session:
     n_layers: int
     d_model: int
     seed: int
-    """torch's seed when the session began."""
+    """The seed asked for, else torch's when the session began. A turn that was seeded for itself
+    has its own among its settings."""
     certificate: Mapping[str, Any] = field(default_factory=dict)
     """The doctor's findings, where it was run."""

@@ -236,6 +236,7 @@ def stream(
         strict: as for `watch`.
         on_plugin_error: as for `watch`.
         seed: torch's seed for this reply, so that sampling can be repeated; `None` leaves it.
+            It is kept with the session and among the turn's settings.
         **generate: handed to ``model.generate`` unchanged, such as ``do_sample=True``; your
             own ``streamer`` and ``stopping_criteria`` are called beside ours.
 
@@ -253,6 +254,7 @@ def stream(
         certificate=certificate,
         strict=strict,
         on_plugin_error=on_plugin_error,
+        seed=seed,
     )
     return Stream(watcher, *prepared, session=watcher)
 
@@ -304,8 +306,7 @@ def _prepare(
 
     def run(running: Watch, stop: StopOnEvent, streamer: WatchStreamer) -> None:
         device = speaker.get_input_embeddings().weight.device
-        if seed is not None:
-            torch.manual_seed(seed)
+        running.seed_turn(seed)
         speaker.generate(
             **{name: tensor.to(device) for name, tensor in inputs.items()},
             max_new_tokens=limit,

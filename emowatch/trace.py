@@ -208,10 +208,7 @@ def _read(lines: Iterator[str], shown: str) -> Trace:
 def _start(row: Mapping[str, Any]) -> Trace:
     if row["type"] != "session" or row["schema"] != SCHEMA:
         raise ValueError(f"the first line must be a session of schema {SCHEMA}")
-    banks = tuple(
-        BankInfo(**bank | {"labels": check_labels(bank["labels"]), "layers": tuple(bank["layers"])})
-        for bank in row["banks"]
-    )
+    banks = tuple(_bank(bank) for bank in row["banks"])
     if not banks:
         raise ValueError("a session has one bank or more")
     session = Session(
@@ -224,6 +221,14 @@ def _start(row: Mapping[str, Any]) -> Trace:
         certificate=row["certificate"],
     )
     return Trace(session)
+
+
+def _bank(row: Mapping[str, Any]) -> BankInfo:
+    known = {**row, "labels": check_labels(row["labels"]), "layers": tuple(row["layers"])}
+    if row.get("offsets") is not None:
+        first, last = row["offsets"]
+        known["offsets"] = int(first), int(last)
+    return BankInfo(**known)
 
 
 def _take(trace: Trace, row: dict[str, Any]) -> None:

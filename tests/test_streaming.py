@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -493,3 +495,22 @@ def test_a_cancelled_answer_leaves_the_session_open(
         assert hook_count(model) > hooks
     assert [turn.finish_reason for turn in watch.trace.turns] == ["cancelled", "length"]
     assert hook_count(model) == hooks
+
+
+def test_a_sampled_reply_can_be_repeated_from_its_trace(begin: Any, tmp_path: Path) -> None:
+    """The seed asked for is the one on file, and it makes the same words again."""
+
+    def sampled(name: str, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
+        path = tmp_path / name
+        log = "jsonl-log", {"path": path, "content": "full"}
+        list(begin(do_sample=True, seed=seed, plugins=[log]))
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        (turn,) = [line for line in lines if line["type"] == "turn"]
+        return lines[0], turn
+
+    session, turn = sampled("one.jsonl", 5)
+    assert session["seed"] == turn["settings"]["seed"] == 5
+    torch.manual_seed(1)
+    _, again = sampled("two.jsonl", session["seed"])
+    assert again["token_ids"] == turn["token_ids"]
+    assert sampled("three.jsonl", 6)[1]["token_ids"] != turn["token_ids"]

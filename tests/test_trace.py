@@ -137,6 +137,26 @@ def test_a_trace_is_read_as_it_was_written(tmp_path: Path) -> None:
             assert_same(one, other)
 
 
+def test_what_a_bank_was_trained_on_survives(tmp_path: Path) -> None:
+    """Whoever reads a trace can tell which scores are extrapolated."""
+    bank = replace(MOOD, readout="reply", offsets=(0, 95))
+    write(tmp_path / "t.jsonl", make_session(bank), [make_score()], [])
+    assert Trace.load(tmp_path / "t.jsonl").session.banks == (bank,)
+
+
+def test_a_trace_that_does_not_say_what_its_banks_were_trained_on_is_read(
+    trace_file: Path,
+) -> None:
+    """Such traces are about."""
+    first, *rest = trace_file.read_text(encoding="utf-8").splitlines()
+    session = json.loads(first)
+    for bank in session["banks"]:
+        del bank["readout"], bank["offsets"]
+    trace_file.write_text("\n".join([json.dumps(session), *rest]) + "\n", encoding="utf-8")
+    (bank,) = Trace.load(trace_file).session.banks
+    assert (bank.name, bank.readout, bank.offsets) == ("mood", "", None)
+
+
 def test_scores_of_all_layers_survive(tmp_path: Path) -> None:
     """A layer-by-time picture is drawn from a trace alone."""
     layer_scores = np.random.default_rng(1).random((4, 2), dtype=np.float32)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +19,7 @@ from transformers.generation.streamers import BaseStreamer
 import emowatch
 from emowatch import hookimpl
 from emowatch.bank import ProbeBank
+from emowatch.bank.card import Readout
 from emowatch.errors import ProbeMismatchError, TapError, UnsupportedError, UsageError
 from emowatch.labels import EKMAN7
 from emowatch.records import Alarm, ReplyToken, Session, Steering, TokenScore
@@ -985,3 +990,107 @@ def test_a_wish_that_cannot_be_steered_switches_its_plugin_off(
         assert torch.equal(speak(model, ids), expected)
     assert w.plugins.errors["Slip"] == 1
     assert "layer 99" in capsys.readouterr().err
+
+
+def test_a_generation_that_failed_in_another_thread_is_over(model: Any, bank: ProbeBank) -> None:
+    """Its thread lives on, as a server's worker does, and the next one is scored."""
+    ids = random_ids(1, PROMPT)
+
+    class Broken(BaseStreamer):
+        """Breaks a block once the prompt has been read."""
+
+        def put(self, value: Tensor) -> None:
+            def fail(*_: Any) -> None:
+                handle.remove()
+                raise RuntimeError("out of memory")
+
+            handle = model.model.layers[1].register_forward_pre_hook(fail)
+
+        def end(self) -> None:
+            pass
+
+    with ThreadPoolExecutor(1) as thread, emowatch.watch(model, None, probes=bank) as watch:
+        with pytest.raises(RuntimeError, match="out of memory"):
+            thread.submit(speak, model, ids, streamer=Broken()).result(60)
+        speak(model, ids)
+    assert len(watch.trace.reply()) == NEW
+
+
+@pytest.mark.parametrize(
+    ("told", "name"),
+    [
+        ("/home/ann/secret/tiny", "tiny"),
+        ("~/secret/tiny", "tiny"),
+        ("../secret/tiny/", "tiny"),
+        ("owner/tiny", "owner/tiny"),
+        ("", "model"),
+    ],
+)
+def test_a_session_names_a_folder_by_its_last_part(
+    told: str, name: str, model: Any, bank: ProbeBank, tmp_path: Path
+) -> None:
+    """The rest of a path says who the user is, also in a trace without text."""
+    model.config.name_or_path = told
+    path = tmp_path / "t.jsonl"
+    with emowatch.watch(model, None, probes=bank, plugins=[("jsonl-log", {"path": path})]):
+        pass
+    assert json.loads(path.read_text().splitlines()[0])["model"] == name
+
+
+def test_a_folder_that_is_there_is_named_by_its_last_part(
+    model: Any, bank: ProbeBank, tmp_path: Path
+) -> None:
+    """As the command line names it."""
+    folder = tmp_path / "a tiny model"
+    folder.mkdir()
+    model.config.name_or_path = str(folder)
+    assert emowatch.watch(model, None, probes=bank).session.model == "a tiny model"
+
+
+# Seeds
+
+
+def test_the_seed_that_is_told_stands_in_the_session(model: Any, bank: ProbeBank) -> None:
+    """Whoever seeds torch later knows the number; without one torch's own is taken."""
+    torch.manual_seed(11)
+    assert emowatch.watch(model, None, probes=bank, seed=5).session.seed == 5
+    assert emowatch.watch(model, None, probes=bank).session.seed == 11
+    assert torch.initial_seed() == 11
+
+
+def test_the_seed_of_a_turn_is_that_turns_alone(model: Any, bank: ProbeBank) -> None:
+    """A number that belongs to another reply would be worse than none."""
+    ids = random_ids(1, PROMPT)
+    with emowatch.watch(model, None, probes=bank) as watch:
+        watch.seed_turn(3)
+        speak(model, ids)
+        speak(model, ids)
+        watch.end_turn()
+    assert [turn.settings.get("seed") for turn in watch.trace.turns] == [3, None]
+
+
+# Outside of what a bank was trained on
+
+
+@pytest.mark.parametrize(
+    ("readout", "offsets", "said"),
+    [
+        ("last_prompt_token", (0, 0), "at the last prompt token only; its scores at later tokens"),
+        ("positions", (0, 0), "at chosen tokens of prompts only; its scores at other tokens"),
+        ("mean", (0, 0), "on means over prompts; its scores of single tokens"),
+        ("reply", (0, 95), ""),
+        ("reply", (0, 0), ""),
+    ],
+)
+def test_a_bank_that_is_read_where_it_was_not_trained_is_told_of_once(
+    readout: Readout, offsets: tuple[int, int], said: str, model: Any, bank: ProbeBank, capsys: Any
+) -> None:
+    """Its scores of replies look like any others; a bank of replies makes no noise."""
+    card = replace(bank.card, readout=readout, offsets=offsets)
+    with emowatch.watch(model, None, probes=ProbeBank(card, bank.tensors)) as watch:
+        speak(model, random_ids(1, PROMPT))
+    (info,) = watch.session.banks
+    assert (info.readout, info.offsets) == (readout, offsets)
+    lines = capsys.readouterr().err.splitlines()
+    wanted = [f"emowatch: the bank mood was trained {said} are extrapolated."] if said else []
+    assert lines == wanted

@@ -30,7 +30,7 @@ class Fingerprints:
     tokenizer: str = ""
     template: str = ""
     weights: str = ""
-    """A fixed slice of the weights of the primary layer's neighbours."""
+    """A fixed slice of the weights of the middle block."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import sys
+from functools import cache
 from pathlib import Path
 
 from emowatch.bank.files import FILE_NAME
@@ -15,10 +16,10 @@ from emowatch.text import clean_line
 
 
 def shipped_folder() -> Path:
-    """Return the folder of shipped banks: of a checkout, or of an installed wheel."""
+    """Return the folder of shipped banks: of an installed wheel, or of a checkout."""
     package = Path(__file__).parent.parent
-    checkout = package.parent / "probes"
-    return checkout if checkout.is_dir() else package / "_probes"
+    installed = package / "_probes"  # beside an installed package, "probes" is somebody else's
+    return installed if installed.is_dir() else package.parent / "probes"
 
 
 def list_banks() -> dict[str, Path]:
@@ -29,10 +30,20 @@ def list_banks() -> dict[str, Path]:
     def register(name: str, path: Path) -> None:
         found.setdefault(name, Path(path))
 
-    manager, _ = installed_plugin_manager()
-    for plugin, error in collect(manager, "register_probes", register=register).items():
-        sys.stderr.write(f"emowatch: the plugin {plugin!r} could not register its banks: {error}\n")
+    manager, failures = installed_plugin_manager()
+    failures |= collect(manager, "register_probes", register=register)
+    for plugin, error in failures.items():
+        _tell_once(plugin, error)
     return found
+
+
+@cache
+def _tell_once(plugin: str, error: str) -> None:
+    """Say what is wrong with a package; banks are listed again for each that is opened."""
+    sys.stderr.write(
+        f"emowatch: the plugin {clean_line(plugin)!r} could not register its banks: "
+        f"{clean_line(error)}\n"
+    )
 
 
 def load_bank(source: str | Path) -> ProbeBank:

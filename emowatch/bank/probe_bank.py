@@ -124,6 +124,8 @@ class ProbeBank:
             primary=card.primary,
             target=card.target,
             sha256=self.sha256,
+            readout=card.readout,
+            offsets=card.offsets,
         )
 
     def save(self, folder: Path | str) -> Path:

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from emowatch.cli.certifying import certify, failures, plain
+from emowatch.cli.exits import Exit
 from emowatch.cli.options import (
     PLACING,
     chosen_plugins,
@@ -57,5 +58,7 @@ def command(**given: Any) -> None:
             from emowatch.cli.plain import answer_plain
 
             code = answer_plain(source, sys.stdin, sys.stdout)
+    if source.plugin_failures:
+        code = code or Exit.FAILED
     if code:
         raise click.exceptions.Exit(code)

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, TextIO
 
 from emowatch.errors import UsageError
-from emowatch.records import BankInfo, ReplyToken
+from emowatch.records import ReplyToken
 from emowatch.text import clean, clean_line
-from emowatch.tui.summary import alarm_line, listed, mean_scores, title
+from emowatch.tui.summary import alarm_line, listed, mean_scores, short_title
 
 if TYPE_CHECKING:
     from emowatch.tui.source import ReplySource
@@ -58,12 +58,8 @@ def _answer(source: ReplySource, messages: Sequence[dict[str, str]], out: TextIO
     for number, bank in enumerate(source.banks):
         mean = mean_scores(tokens, number)
         scores = "no tokens" if mean is None else listed(mean)
-        out.write(f"{_heading(bank)} ({clean_line(bank.name)}): {scores}\n")
+        out.write(f"{short_title(bank)} ({clean_line(bank.name)}): {scores}\n")
     for alarm in reply.alarms:
         out.write(f"alarm · {alarm_line(alarm)}\n")
     out.flush()
     return "".join(token.text for token in tokens)
-
-
-def _heading(bank: BankInfo) -> str:
-    return "tone" if bank.target == "reply" else title(bank)

@@ -10,13 +10,10 @@ import click
 from emowatch.records import Alarm, ReplyToken, Scores, Turn
 from emowatch.text import clean_line
 from emowatch.trace import Trace
-from emowatch.tui.summary import counted
+from emowatch.tui.summary import counted, listed, title
 
-TARGETS = {
-    "reply": "tone of the reply",
-    "user": "user's message, as the model reads it",
-    "vector": "vectors",
-}
+MOST = 4
+"""Labels shown of each bank."""
 
 
 def token_object(token: ReplyToken) -> dict[str, Any]:
@@ -47,17 +44,11 @@ def turn_object(turn: Turn, trace: Trace) -> dict[str, Any]:
     }
 
 
-def score_line(name: str, target: str, scores: Scores, top: int = 4) -> str:
-    """Give the highest mean scores of a bank in one line."""
-    ranked = sorted(scores.items(), key=lambda pair: -pair[1])[:top]
-    shown = " · ".join(f"{label} {score:.2f}" for label, score in ranked)
-    return clean_line(f"{TARGETS[target]} ({name}): {shown}")
-
-
 def print_plain(turn: Turn, trace: Trace) -> None:
     """Print the mean scores of a turn, a line per bank."""
     for bank in trace.session.banks:
-        click.echo(score_line(bank.name, bank.target, turn.mean_scores[bank.name]))
+        scores = listed(turn.mean_scores[bank.name], MOST)
+        click.echo(f"{title(bank)} ({clean_line(bank.name)}): {scores}")
     click.echo(f"{counted(turn.reply_tokens, 'token')} · {turn.finish_reason}", err=True)
 
 

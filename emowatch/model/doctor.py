@@ -16,6 +16,7 @@ from torch import nn
 from emowatch import __version__
 from emowatch.model.certificate import Certificate, Check, render_table
 from emowatch.model.checks import CHECKS, Patient
+from emowatch.model.loading import name_of_model
 
 __all__ = ["Certificate", "Check", "examine", "render_table"]
 
@@ -40,9 +41,8 @@ def examine(
     with _left_as_found(model):
         patient = Patient(model, tokenizer, blocks)
         checks = tuple(patient.checked(check) for check in CHECKS)
-    config_name = getattr(getattr(model, "config", None), "name_or_path", "")
     return Certificate(
-        model=str(name or config_name or "model"),
+        model=name or name_of_model(model),
         model_class=type(model).__name__,
         emowatch=__version__,
         transformers=transformers.__version__,

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import constants
+from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging
 
@@ -115,11 +116,22 @@ def quiet_libraries() -> None:
 
 
 def name_of(name: str | Path) -> str:
-    """Give the name a model goes by: a hub id as it is, a folder by its last part."""
+    """Give the name a model goes by: a hub id as it is, a folder by its last part.
+
+    The rest of a path tells of its user, and names go into traces.
+    """
     if Path(name) == demo.path():
         return demo.NAME
     local = os.path.expanduser(name)
-    return Path(local).resolve().name if os.path.exists(local) else str(name)
+    if os.path.exists(local):
+        return Path(local).resolve().name
+    return str(name) if _HUB_ID.fullmatch(str(name)) else Path(local).name
+
+
+def name_of_model(model: nn.Module) -> str:
+    """Give the name of a model that somebody else loaded; ``model`` where it tells none."""
+    told = getattr(getattr(model, "config", None), "name_or_path", None)
+    return (name_of(str(told)) if told else "") or "model"
 
 
 def _dtype(name: str | Path | None, dtype: str) -> Any:

@@ -94,6 +94,7 @@ class Tap:
                 else:
                     register(self.blocks.final_norm.register_forward_hook(self._norm_reader(slot)))
             register(self.model.register_forward_hook(self._end))
+            register(self.model.register_forward_hook(self._forget, always_call=True))
         except BaseException:
             self.close()
             raise
@@ -192,6 +193,16 @@ class Tap:
         self._inputs = None
         self._states = [None] * len(self.layers)
         self._on_forward(Forward(input_ids, mask, past, found))
+
+    def _forget(self, module: nn.Module, args: Any, output: Any) -> None:
+        """Note that a forward is over, also one that failed; torch then gives no output.
+
+        A forward that was refused because another thread is inside one ends here too, and
+        must leave the other's alone.
+        """
+        if self._thread == threading.get_ident():
+            self._inputs = None
+            self._states = [None] * len(self.layers)
 
 
 @torch.no_grad()

@@ -84,6 +84,7 @@ class ModelSource:
         self._seed = seed
         self._generate = generate
         self._watch: Watch | None = None
+        self._failures: Mapping[str, int] = {}
         self._running: Stream | None = None
 
     @property
@@ -96,8 +97,13 @@ class ModelSource:
         """What is known of the banks."""
         return tuple(bank.info for bank in self._banks)
 
+    @property
+    def plugin_failures(self) -> Mapping[str, int]:
+        """How often each plugin failed, also while the session was closed."""
+        return self._failures
+
     def reply(self, messages: Sequence[Message]) -> Reply:
-        """Start the model on a dialogue."""
+        """Start the model on a dialogue; each turn is seeded with a number of its own."""
         from emowatch.streaming import answer  # brings torch, which takes seconds
 
         watch = self._open()
@@ -125,7 +131,7 @@ class ModelSource:
         if self._watch is None:
             from emowatch.watching import watch  # brings torch, which takes seconds
 
-            self._watch = watch(
+            opened = watch(
                 self._loaded.model,
                 self._loaded.tokenizer,
                 probes=self._banks,
@@ -134,7 +140,10 @@ class ModelSource:
                 certificate=self._certificate,
                 strict=self._strict,
                 blocks=self._loaded.blocks,
-            ).__enter__()
+                seed=self._seed,
+            )
+            self._failures = opened.plugins.errors
+            self._watch = opened.__enter__()
         return self._watch
 
 

@@ -11,7 +11,7 @@ from emowatch.text import clean_line
 
 TITLES = {
     "reply": "tone of the reply",
-    "user": "user's message, as read by the model",
+    "user": "user's message, as the model reads it",
     "vector": "named direction",
 }
 """What the scores of a bank speak of, by its target."""
@@ -20,6 +20,11 @@ TITLES = {
 def title(bank: BankInfo) -> str:
     """Say what a bank's scores speak of."""
     return TITLES.get(bank.target) or clean_line(bank.target, 36)
+
+
+def short_title(bank: BankInfo) -> str:
+    """Say the same below a reply, where it is plain whose tone is meant."""
+    return "tone" if bank.target == "reply" else title(bank)
 
 
 def mean_scores(tokens: Sequence[ReplyToken], bank: int) -> Scores | None:

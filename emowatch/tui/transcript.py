@@ -15,7 +15,7 @@ from emowatch.labels import signs
 from emowatch.records import BankInfo, FinishReason, ReplyToken
 from emowatch.text import clean, clean_line
 from emowatch.tui.palette import Palette
-from emowatch.tui.summary import counted, listed, mean_scores, title
+from emowatch.tui.summary import counted, listed, mean_scores, short_title
 
 EMPTY = (
     "Nothing said yet. Write a message below and press Enter.\n\n"
@@ -115,8 +115,7 @@ class ReplyView(Widget):
             return Content.styled(f"✗ failed: {self.error}", "$text-error")
         facts = [counted(len(self.tokens), "token"), f"{self.elapsed_s:.1f} s", ENDINGS[ending]]
         if (mean := mean_scores(self.tokens, 0)) is not None:
-            what = "tone" if self._bank.target == "reply" else title(self._bank)
-            facts.insert(0, f"{what}: {listed(mean, 1)}")
+            facts.insert(0, f"{short_title(self._bank)}: {listed(mean, 1)}")
         sign = "■ " if ending == "cancelled" else ""
         return Content.styled(sign + " · ".join(facts), "$foreground-muted")
 

@@ -19,6 +19,7 @@ from emowatch.bank import ProbeBank, load_bank
 from emowatch.decoding import Decoding, current_decoding
 from emowatch.errors import UnsupportedError, UsageError
 from emowatch.model.blocks import Blocks, find_blocks
+from emowatch.model.loading import name_of_model
 from emowatch.model.segments import SegmentParser
 from emowatch.model.tap import Forward, Tap
 from emowatch.plugins import Dispatcher, OnPluginError, PluginSpec, make_plugin_manager
@@ -26,7 +27,7 @@ from emowatch.records import FinishReason, ReplyToken, Session, TokenScore
 from emowatch.steering import Mixer, Wish
 from emowatch.text import clean_line
 from emowatch.trace import TokenTable, Trace
-from emowatch.watching.reading import fetch, make_readers
+from emowatch.watching.reading import beyond_training, fetch, make_readers
 from emowatch.watching.telling import Teller
 from emowatch.watching.turns import RunningTurn, begin_turn
 
@@ -45,6 +46,7 @@ def watch(
     certificate: Mapping[str, Any] | None = None,
     strict: bool = False,
     on_plugin_error: OnPluginError = "disable",
+    seed: int | None = None,
 ) -> Watch:
     """Score every token that `model` generates inside the ``with`` block.
 
@@ -59,10 +61,12 @@ def watch(
         plugins: names, ``(name, options)`` pairs, ``"name:key=value"`` strings or objects.
         layers: score at each bank's primary layer, or at all of its layers.
         blocks: dotted path of the block list where it is not found by itself.
-        model_name: what the session calls the model.
+        model_name: what the session calls the model; by default its hub id or folder name.
         certificate: the doctor's findings, kept with the session.
         strict: refuse banks trained with another tokenizer, template or weights.
         on_plugin_error: switch a failing plugin off, or raise.
+        seed: the seed that you sample with, kept with the session; torch's own where it is not
+            given. It sets nothing.
 
     Raises:
         UsageError: for an unknown bank.
@@ -83,7 +87,7 @@ def watch(
     if len(set(names)) < len(names):
         raise UsageError(f"Two banks go by the same name: {', '.join(names)}.")
     structure = find_blocks(model, blocks)
-    name = model_name or getattr(getattr(model, "config", None), "name_or_path", "") or "model"
+    name = model_name or name_of_model(model)
     for bank in found:
         differing = bank.check_fits(model, structure, tokenizer, model_name=name, strict=strict)
         if differing:
@@ -91,13 +95,15 @@ def watch(
                 f"emowatch: the bank {clean_line(bank.card.name)} was trained with other "
                 f"{' and '.join(differing)} than this model's; its scores may be off.\n"
             )
+        if beyond := beyond_training(bank.card):
+            sys.stderr.write(f"emowatch: the bank {clean_line(bank.card.name)} {beyond}\n")
     session = Session(
         id=uuid.uuid4().hex,
-        model=str(name),
+        model=name,
         banks=tuple(bank.info for bank in found),
         n_layers=structure.n_layers,
         d_model=structure.d_model,
-        seed=torch.initial_seed(),
+        seed=torch.initial_seed() if seed is None else seed,
         certificate=dict(certificate or {}),
     )
     dispatcher = Dispatcher(make_plugin_manager(plugins), on_error=on_plugin_error)
@@ -134,6 +140,8 @@ class Watch:
         self._mixer = Mixer()
         self._turn: RunningTurn | None = None
         self._turns = 0
+        self._seed: int | None = None
+        """Of the turn that is to begin, where `seed_turn` was told."""
         self._ended: Any = None
         """Config of the turn that ended last."""
 
@@ -188,10 +196,20 @@ class Watch:
         """
         turn, self._turn = self._turn, None
         self._tap.steer({})
+        self._seed = None
         if turn is not None:
             self._ended = turn.config
             self._mix(turn, [])
             self._teller.tell_turn(turn.finish(reason, self._teller.tables))
+
+    def seed_turn(self, seed: int | None) -> None:
+        """Seed torch for the turn that begins next, which keeps the seed among its settings.
+
+        `None` leaves torch as it is.
+        """
+        self._seed = seed
+        if seed is not None:
+            torch.manual_seed(seed)
 
     def note_tokens(self, ids: Sequence[int]) -> ReplyToken | None:
         """Take the tokens just sampled, one per row, before they are read again.
@@ -230,6 +248,7 @@ class Watch:
             self._continue_turn(self._turn, decoding, forward)
 
     def _begin_turn(self, decoding: Decoding, forward: Forward) -> None:
+        seed, self._seed = self._seed, None
         self.end_turn()
         mask = forward.attention_mask
         extra = [forward.input_ids] if mask is None else [forward.input_ids, mask]
@@ -237,6 +256,7 @@ class Watch:
         turn, tokens = begin_turn(
             self._turns,
             decoding,
+            seed,
             forward,
             fetched[0],
             None if mask is None else fetched[1],

@@ -152,6 +152,7 @@ class PromptToken:
 def begin_turn(
     index: int,
     decoding: Decoding,
+    seed: int | None,
     forward: Forward,
     ids: NDArray[np.integer],
     mask: NDArray[np.integer] | None,
@@ -164,6 +165,7 @@ def begin_turn(
     Args:
         index: number of the turn.
         decoding: the loop that runs the forward.
+        seed: torch's, where it was set for this turn.
         forward: its shape and the columns before it.
         ids: ``[rows · slice]``, the tokens read.
         mask: ``[rows · (past + slice)]``, or `None` where every token counts.
@@ -201,7 +203,7 @@ def begin_turn(
     turn = RunningTurn(
         index=index,
         config=decoding.config,
-        settings=decoding.settings(),
+        settings=decoding.settings() | ({} if seed is None else {"seed": seed}),
         rows=made,
         limit=decoding.left,
         starts=[len(table) for table in tables],

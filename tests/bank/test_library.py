@@ -17,6 +17,7 @@ from huggingface_hub.errors import (
 
 from emowatch.bank import ProbeBank, library, list_banks, load_bank
 from emowatch.errors import ProbeFormatError, RetryableError, UsageError
+from emowatch.plugins import make_plugin_manager
 from tests.bank.makers import make_card, make_tensors
 
 
@@ -107,6 +108,61 @@ def test_banks_of_plugins_are_listed_after_the_shipped_ones(
     assert list(list_banks()) == ["calm-mood", "stormy-mood", "windy-mood"]
     assert load_bank("windy-mood").card.name == "calm-mood"
     assert load_bank("calm-mood").card.name == "calm-mood"
+
+
+@pytest.mark.parametrize(
+    ("code", "why"),
+    [
+        ("raise RuntimeError('no \x1b[2Jrain')", "RuntimeError: no \ufffd[2Jrain"),
+        (
+            "from emowatch import hookimpl\n"
+            "@hookimpl\n"
+            "def register_probes(register):\n"
+            "    raise OSError('no sun')\n",
+            "OSError: no sun",
+        ),
+    ],
+)
+def test_a_package_that_cannot_give_its_banks_is_named(
+    shelf: Path, monkeypatch: pytest.MonkeyPatch, site: Any, capsys: Any, code: str, why: str
+) -> None:
+    """Its banks are missing, and somebody will look for them; once is enough."""
+    library._tell_once.cache_clear()
+    site.install("dull-weather", code)
+    monkeypatch.setenv("EMOWATCH_LOAD_PLUGINS", "dull-weather")
+    assert list(list_banks()) == ["calm-mood", "stormy-mood"]
+    list_banks()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("emowatch: the plugin 'dull-weather' could not register its banks: ")
+    assert line.endswith(why)
+
+
+def test_the_name_of_a_package_is_shown_clean(
+    shelf: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """Anybody can call a package anything."""
+    monkeypatch.setattr(
+        library, "installed_plugin_manager", lambda: (make_plugin_manager(), {"a\x1b[2Jb": "no"})
+    )
+    list_banks()
+    told = capsys.readouterr().err
+    assert "could not register its banks: no" in told
+    assert "\x1b" not in told and "\\x1b" not in told
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_the_banks_inside_the_package_come_before_a_folder_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inside: bool
+) -> None:
+    """In site-packages a folder named probes is somebody else's; in a checkout it is ours."""
+    package = tmp_path / "emowatch"
+    (package / "bank").mkdir(parents=True)
+    (tmp_path / "probes").mkdir()
+    if inside:
+        (package / "_probes").mkdir()
+    monkeypatch.setattr(library, "__file__", str(package / "bank" / "library.py"))
+    wanted = package / "_probes" if inside else tmp_path / "probes"
+    assert library.shipped_folder() == wanted
 
 
 def test_banks_of_a_checkout_are_found_beside_the_package() -> None:

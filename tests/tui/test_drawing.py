@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import io
+from contextlib import redirect_stdout
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from textual.color import Color
 
+from emowatch.cli.printing import print_plain
 from emowatch.labels import EKMAN7
 from emowatch.records import Scores
+from emowatch.trace import Trace
 from emowatch.tui.palette import DARK, LIGHT, Palette
 from emowatch.tui.styles import NIGHT
-from emowatch.tui.summary import listed, mean_scores
+from emowatch.tui.summary import listed, mean_scores, short_title, title
 from emowatch.tui.traces import BETWEEN_REPLIES, bar, sparkline
+from tests.conftest import make_bank_info, make_session, make_turn
 from tests.tui.scripted import moods
 
 
@@ -82,3 +89,15 @@ def test_scores_are_listed_from_high_to_low_and_clean() -> None:
     scores = Scores(("a\x1b", "b", "c"), np.array([0.2, 0.5, 0.3], dtype=np.float32))
     assert listed(scores) == "b 0.50 · c 0.30 · a� 0.20"
     assert listed(scores, 1) == "b 0.50"
+
+
+@pytest.mark.parametrize("target", ["reply", "user", "vector"])
+def test_each_target_has_one_title(target: str) -> None:
+    """Below a reply the tone is plainly that of the reply, and any other is named in full."""
+    bank = replace(make_bank_info(), target=target)
+    turn = make_turn()
+    printed = io.StringIO()
+    with redirect_stdout(printed):
+        print_plain(turn, Trace(make_session(bank)))
+    assert printed.getvalue() == f"{title(bank)} (mood): joy 0.75 · anger 0.25\n"
+    assert short_title(bank) == ("tone" if target == "reply" else title(bank))

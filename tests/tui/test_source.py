@@ -25,6 +25,7 @@ class FakeWatch:
         """Start closed."""
         self.entered = self.left = 0
         self.trace = SimpleNamespace(turns=[])
+        self.plugins = SimpleNamespace(errors={"broken": 1})
 
     def __enter__(self) -> Self:
         """Open."""
@@ -96,6 +97,7 @@ def test_a_model_source_holds_one_session_for_the_whole_chat(
     assert [options["seed"] for options in asked] == [7, 8]
     assert (asked[0]["max_new_tokens"], asked[0]["temperature"]) == (9, 0.5)
     assert (watch.entered, watch.left) == (1, 1)
+    assert source.plugin_failures == {"broken": 1}
 
 
 def test_a_reply_that_is_stopped_before_it_began_is_stopped_all_the_same() -> None:
