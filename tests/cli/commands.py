@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -47,6 +48,11 @@ def refused(done: Done, *words: str, code: int = 2) -> None:
         assert word in told[0], told[0]
 
 
+def _hear_ctrl_c() -> None:
+    """Undo what a shell does to background jobs, whose children would ignore SIGINT too."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start(*arguments: object, home: Path, **streams: Any) -> subprocess.Popen[str]:
     """Start the command in a process of its own."""
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("EMOWATCH_")}
@@ -57,6 +63,7 @@ def start(*arguments: object, home: Path, **streams: Any) -> subprocess.Popen[st
         cwd=ROOT,
         env=inherited | own,
         text=True,
+        preexec_fn=_hear_ctrl_c,
         **{
             "stdin": subprocess.DEVNULL,
             "stdout": subprocess.PIPE,
