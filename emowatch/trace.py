@@ -148,6 +148,11 @@ class Trace:
         self.complete = False
         """Whether the session was closed; a trace cut off by a crash is not."""
 
+    def __repr__(self) -> str:
+        """Tell what it holds, without any of it."""
+        tokens = ", ".join(f"{name}: {len(table)}" for name, table in self.by_bank.items())
+        return f"Trace({self.session.model}; tokens {tokens}; turns {len(self.turns)})"
+
     @property
     def tokens(self) -> TokenTable:
         """The token scores of the first bank."""

@@ -28,6 +28,7 @@ from emowatch.text import clean_line
 
 FILE_NAME = "probe.safetensors"
 FORMAT = "emowatch-bank"
+TENSORS_HASH = "emowatch.tensors"
 MAX_FILE = 64 * 2**20
 MAX_HEADER = 2**20
 MAX_CARD = 64 * 2**10
@@ -62,6 +63,7 @@ def write_bank(folder: Path, card: BankCard, tensors: Mapping[str, Tensor]) -> P
         "format": FORMAT,
         "emowatch.schema": str(card.schema),
         "emowatch.card": card.to_json(),
+        TENSORS_HASH: _tensors_hash(safetensors.torch.save(stored)),
     }
     data = safetensors.torch.save(stored, metadata)
     parse_bank(data, str(folder))
@@ -125,7 +127,15 @@ def parse_bank(data: bytes, shown: str) -> BankFile:
     temperature = tensors["temperature"].float()
     if not bool(((temperature > 0) & torch.isfinite(1 / temperature)).all()):
         raise _broken(shown, "a temperature is not above 0")
+    told = _metadata(data, shown).get(TENSORS_HASH)
+    if told is not None and told != _tensors_hash(data):
+        raise _broken(shown, "its tensors are not those that were written, so it is damaged")
     return BankFile(card, tensors, hashlib.sha256(data).hexdigest())
+
+
+def _tensors_hash(data: bytes) -> str:
+    """SHA-256 of what follows the header; it does not hang on the metadata."""
+    return hashlib.sha256(data[8 + int.from_bytes(data[:8], "little") :]).hexdigest()
 
 
 def _broken(shown: str, why: str) -> ProbeFormatError:
@@ -169,11 +179,15 @@ def _check_depth(text: str) -> None:
             depth -= 1
 
 
-def _card_text(data: bytes, shown: str) -> str:
+def _metadata(data: bytes, shown: str) -> dict[str, object]:
     metadata = _header(data, shown).get("__metadata__")
     if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
         raise _broken(shown, f"it is a safetensors file without the format mark {FORMAT!r}")
-    text = metadata.get("emowatch.card")
+    return metadata
+
+
+def _card_text(data: bytes, shown: str) -> str:
+    text = _metadata(data, shown).get("emowatch.card")
     if not isinstance(text, str) or len(text) > MAX_CARD:
         raise _broken(shown, f"its card is missing or longer than {MAX_CARD} characters")
     try:

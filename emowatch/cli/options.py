@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -197,6 +198,11 @@ def chosen_probes(probes: tuple[str, ...], model: str | None) -> tuple[str, ...]
     if probes:
         return probes
     if model is not None:
+        if not os.path.exists(os.path.expanduser(model)) and model.count("/") != 1:
+            raise click.UsageError(
+                f"Could not find the model {clean_line(model)!r}: there is no such folder, and a "
+                "model on the hub is named like owner/name."
+            )
         raise click.UsageError(
             "No bank was named for this model. Train one with `emowatch train DATA --model "
             f"{model} --out DIR`, then pass --probe DIR."

@@ -77,6 +77,8 @@ def command(data: str, out: Path, **given: Any) -> None:
     reading = {key: given.pop(key) for key in READING}
     reading["split"] = split_of(data, reading["split"])
     corpus = read_corpus(data, **reading)
+    if (out / "probe.safetensors").exists():
+        click.echo(clean_line(f"{out} holds a bank, which this one will replace"), err=True)
     counts = ", ".join(f"{label} {n}" for label, n in corpus.counts().items())
     click.echo(clean_line(f"{len(corpus)} examples: {counts}"), err=True)
     for reason, n in corpus.quarantine_counts().items():

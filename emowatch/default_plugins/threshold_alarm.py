@@ -63,15 +63,15 @@ class ThresholdAlarm:
         names = [bank.name for bank in session.banks]
         if self.bank is not None and self.bank not in names:
             raise ValueError(
-                f"there is no bank {clean_line(self.bank)!r} in this session; "
-                f"there are: {', '.join(map(clean_line, names))}"
+                f"There is no bank {clean_line(self.bank)!r} in this session; "
+                f"there are: {', '.join(map(clean_line, names))}."
             )
         banks = [bank for bank in session.banks if self.bank in (None, bank.name)]
         labels = dict.fromkeys(label for bank in banks for label in bank.labels)
         if self.label is not None and self.label not in labels:
             raise ValueError(
-                f"no bank here has the label {clean_line(self.label)!r}; "
-                f"the labels are: {', '.join(map(clean_line, labels))}"
+                f"No bank here has the label {clean_line(self.label)!r}; "
+                f"the labels are: {', '.join(map(clean_line, labels))}."
             )
 
     @hookimpl

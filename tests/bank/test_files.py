@@ -611,6 +611,17 @@ def run_fuzz(folder: Path, count: int, seed: int) -> int:
     return sum(survives(mutate(chance.choice(sources), chance)) for _ in range(count))
 
 
+def test_one_flipped_bit_of_a_weight_is_noticed(base: bytes) -> None:
+    """It would still be a finite number, and every score a little off without a word."""
+    start = 8 + int.from_bytes(base[:8], "little")
+    for place in (start, (start + len(base)) // 2, len(base) - 1):
+        damaged = bytearray(base)
+        damaged[place] ^= 1
+        with pytest.raises(ProbeFormatError, match="its tensors are not those that were written"):
+            parse_bank(bytes(damaged), "mood")
+    assert parse_bank(base, "mood").tensors
+
+
 def test_damaged_files_are_refused_or_work(tmp_path: Path) -> None:
     """Two kinds of outcome and no third, whatever the bytes."""
     working = run_fuzz(tmp_path, 2_000, seed=1)

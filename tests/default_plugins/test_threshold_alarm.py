@@ -153,8 +153,8 @@ def test_a_bank_without_the_label_is_passed_over() -> None:
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ({"label": "Joy"}, "no bank here has the label 'Joy'; the labels are: anger, joy"),
-        ({"bank": "mud"}, "there is no bank 'mud' in this session; there are: mood"),
+        ({"label": "Joy"}, "No bank here has the label 'Joy'; the labels are: anger, joy"),
+        ({"bank": "mud"}, "There is no bank 'mud' in this session; there are: mood"),
     ],
 )
 def test_an_unknown_label_or_bank_is_said_at_once(
