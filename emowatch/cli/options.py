@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -198,7 +199,8 @@ def chosen_probes(probes: tuple[str, ...], model: str | None) -> tuple[str, ...]
     if probes:
         return probes
     if model is not None:
-        if not os.path.exists(os.path.expanduser(model)) and model.count("/") != 1:
+        on_hub = re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?", model)
+        if not on_hub and not os.path.exists(os.path.expanduser(model)):
             raise click.UsageError(
                 f"Could not find the model {clean_line(model)!r}: there is no such folder, and a "
                 "model on the hub is named like owner/name."

@@ -381,6 +381,11 @@ def test_a_model_without_a_bank_says_how_to_train_one(cli: Cli, model: Path) -> 
     refused(cli("run", PROMPT, "--model", model), "No bank was named", "emowatch train DATA")
 
 
+def test_a_folder_that_is_not_there_needs_no_bank(cli: Cli) -> None:
+    """Advice to train a bank for a model that does not exist would send a user astray."""
+    refused(cli("run", PROMPT, "--model", "./nosuch"), "model './nosuch'", "no such folder")
+
+
 @pytest.mark.parametrize("command", ["train", "evaluate", "extract"])
 def test_data_that_is_not_there_is_named(
     command: str, cli: Cli, model: Path, bank: Path, tmp_path: Path
