@@ -4,8 +4,9 @@ Minimises, for each stack, the weighted mean cross entropy plus half `l2` times 
 weights (the bias is free), which is scikit-learn's objective with ``C = 1 / (l2 * rows)``.
 Conjugate gradients (Polak-Ribiere) are preconditioned by Boehning's bound on the curvature,
 ``(X' diag(r) X) / 2 + l2`` (Boehning 1992, section 3): one Cholesky factor per stack and
-strength, which takes the correlations of a residual stream out of the problem. Measured on
-states of the demo model, that needs a tenth of the iterations of plain L-BFGS.
+strength, which takes much of the correlation of a residual stream out of the problem. To
+scikit-learn's loss at ``C = 1``, five stacks of the demo model took 18 to 50 iterations here
+and 43 to 113 of its L-BFGS. `TOLERANCE` stops well before that, where validation gains nothing.
 """
 
 from __future__ import annotations
