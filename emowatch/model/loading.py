@@ -209,7 +209,8 @@ def _explain(source: str, is_local: bool, error: Exception) -> Exception:
     if "trust_remote_code" in text:
         return ModelError(
             f"Could not load {shown!r}: it needs Python code of its own, and emowatch runs none "
-            "that it was not told to. Read that code, then pass trust_remote_code=True."
+            "that it was not told to. Read that code, then pass --trust-remote-code, or in Python "
+            "trust_remote_code=True."
         )
     if "ignore_mismatched_sizes" in text or "size mismatch" in text:
         return ModelError(
