@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from emowatch import demo
-from emowatch.demo.recipe import language, optimisation
+from emowatch.demo.recipe import language, optimisation, stages
 from emowatch.demo.recipe.corpus import Document, alternate, goemotions, half, tidy
 from emowatch.demo.recipe.exchanges import (
     EMOTIONS,
@@ -27,6 +27,7 @@ from emowatch.demo.recipe.exchanges import (
     exchanges,
     ordinary_exchanges,
     reply_book,
+    thinned,
     topic_of,
     write_reply,
 )
@@ -228,6 +229,76 @@ def test_only_what_is_said_is_learned(tokenizer: PreTrainedTokenizerFast) -> Non
     assert said[1.0] == "Oh no! I am so sorry.<|end|>Always.<|end|>"
     assert said[0.2] == "I lost my dog today.<|end|>thanks<|end|>"
     assert "<|bos|>" in said[0.0] and "very emotional" in said[0.0]
+
+
+def exchange_source(seed: int = 0) -> Iterator[tuple[str, Document]]:
+    """Draw exchanges for ever, without the data sets."""
+    messages = {e: [f"this is {e} message {n} of mine" for n in range(9)] for e in EMOTIONS}
+    dialogue = alternate(["hello there", "hello you", "nice day", "it is"])
+    return exchanges(messages, [("hi", "hello")], [dialogue], seed, emotional_share=0.85)
+
+
+def drawn(
+    tokenizer: PreTrainedTokenizerFast, count: int = 12, **options: Any
+) -> list[tuple[list[int], list[float]]]:
+    """Take the rows of some batches as lists."""
+    found = stages.opening_batches(tokenizer, exchange_source(), 1536, 0, **options)
+    return [
+        (ids.tolist(), weights.tolist())
+        for batch in itertools.islice(found, count)
+        for ids, weights in zip(*batch, strict=True)
+    ]
+
+
+def test_batches_of_openings_hold_their_tokens_in_rows_of_few_lengths(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    """Each length is compiled for once; a batch is as large as another."""
+    found = stages.opening_batches(tokenizer, exchange_source(), 1536, 0)
+    for ids, weights in itertools.islice(found, 12):
+        assert ids.shape == weights.shape
+        assert ids.shape[1] - 1 in stages.LENGTHS
+        assert ids.shape[0] == 1536 // (ids.shape[1] - 1)
+        assert bool((weights[ids == 0] == 0).all())  # padding teaches nothing
+
+
+def test_most_replies_are_cut_after_the_opening_and_some_are_whole(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    """The opening settles the tone; a model that met no ends would never stop."""
+    (end,) = tokenizer.convert_tokens_to_ids([language.END])
+    cut = whole = 0
+    for ids, weights in drawn(tokenizer):
+        said = [i for i, token in zip(ids, weights, strict=True) if token]
+        openings = weights.count(stages.OPENING_WEIGHT)
+        assert openings > 0
+        if said[-1] == end:
+            whole += 1
+        else:
+            cut += 1
+            assert openings % language.OPENING == 0 or len(ids) - 1 == stages.LENGTHS[-1]
+    assert cut > 1.5 * whole > 0
+
+
+def test_a_share_of_exchanges_follows_an_earlier_one(tokenizer: PreTrainedTokenizerFast) -> None:
+    """In a chat the second message counts as much as the first."""
+    (user,) = tokenizer.convert_tokens_to_ids([language.ROLE_TOKENS["user"]])
+
+    def several(**options: Any) -> float:
+        rows = drawn(tokenizer, **options)
+        return sum(ids.count(user) > 1 for ids, _ in rows) / len(rows)
+
+    assert several(earlier_share=0.6) > several() + 0.15
+
+
+def test_a_message_loses_a_tenth_of_its_words_and_never_all() -> None:
+    """Seen thirty times, a message would be learned by heart."""
+    rng = random.Random(0)
+    words = [f"word{n}" for n in range(1000)]
+    kept = thinned(" ".join(words), rng).split()
+    assert 850 < len(kept) < 950
+    assert kept == sorted(kept, key=words.index)
+    assert {thinned("one", rng) for _ in range(200)} == {"one"}
 
 
 def test_the_template_marks_the_assistants_part(tokenizer: PreTrainedTokenizerFast) -> None:

@@ -133,7 +133,8 @@ def tune_tone(plan: Plan, model: LlamaForCausalLM, tokenizer: PreTrainedTokenize
     """
     course = _Course("tone", plan.tone_tokens, 2e-3)
     messages = user_messages(plan.data / "goemotions/ekman/train.tsv", "model")
-    batches = _opening_batches(plan, tokenizer, messages, plan.rows_per_step // 2 * ROW)
+    source = _emotional_exchanges(plan, messages)
+    batches = opening_batches(tokenizer, source, plan.rows_per_step // 2 * ROW, plan.seed)
     _teach(plan, model, tokenizer, course, messages, batches)
 
 
@@ -142,7 +143,8 @@ def continue_talks(plan: Plan, model: LlamaForCausalLM, tokenizer: PreTrainedTok
     course = _Course("turns", plan.turns_tokens, 5e-4)
     messages = user_messages(plan.data / "goemotions/ekman/train.tsv", "model")
     tokens = plan.rows_per_step // 2 * ROW
-    batches = _opening_batches(plan, tokenizer, messages, tokens, earlier_share=0.6)
+    source = _emotional_exchanges(plan, messages)
+    batches = opening_batches(tokenizer, source, tokens, plan.seed, earlier_share=0.6)
     _teach(plan, model, tokenizer, course, messages, batches)
 
 
@@ -266,11 +268,11 @@ def _exchange_rows(
         yield torch.tensor(ids[: ROW + 1]), torch.tensor(weights[: ROW + 1])
 
 
-def _opening_batches(
-    plan: Plan,
+def opening_batches(
     tokenizer: PreTrainedTokenizerFast,
-    messages: dict[str, list[str]],
+    source: Iterator[tuple[str, Document]],
     tokens: int,
+    seed: int,
     earlier_share: float = 0.0,
 ) -> Iterator[Batch]:
     """Yield batches of about `tokens` tokens, each of exchanges of much the same length.
@@ -279,10 +281,7 @@ def _opening_batches(
     there; a share of `WHOLE` is left whole, so that the model goes on knowing how a reply ends.
     A share of `earlier_share` follows an earlier exchange, where the row has room for both.
     """
-    rng = random.Random(plan.seed)
-    source = exchanges(
-        messages, list(small_talk(plan.data)), _dialogues(plan), plan.seed, emotional_share=0.85
-    )
+    rng = random.Random(seed)
     waiting: dict[int, list[tuple[list[int], list[float]]]] = {length: [] for length in LENGTHS}
 
     def encoded(document: Document, cut: bool) -> tuple[list[int], list[float]]:
@@ -312,6 +311,13 @@ def _opening_batches(
         if len(waiting[length]) == tokens // length:
             yield _padded(waiting[length], length)
             waiting[length] = []
+
+
+def _emotional_exchanges(
+    plan: Plan, messages: dict[str, list[str]]
+) -> Iterator[tuple[str, Document]]:
+    talk = list(small_talk(plan.data))
+    return exchanges(messages, talk, _dialogues(plan), plan.seed, emotional_share=0.85)
 
 
 def _padded(pairs: list[tuple[list[int], list[float]]], length: int) -> Batch:
