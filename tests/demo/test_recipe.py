@@ -266,7 +266,7 @@ def test_most_replies_are_cut_after_the_opening_and_some_are_whole(
     tokenizer: PreTrainedTokenizerFast,
 ) -> None:
     """The opening settles the tone; a model that met no ends would never stop."""
-    (end,) = tokenizer.convert_tokens_to_ids([language.END])
+    end = int(tokenizer.get_vocab()[language.END])
     cut = whole = 0
     for ids, weights in drawn(tokenizer):
         said = [i for i, token in zip(ids, weights, strict=True) if token]
@@ -282,7 +282,7 @@ def test_most_replies_are_cut_after_the_opening_and_some_are_whole(
 
 def test_a_share_of_exchanges_follows_an_earlier_one(tokenizer: PreTrainedTokenizerFast) -> None:
     """In a chat the second message counts as much as the first."""
-    (user,) = tokenizer.convert_tokens_to_ids([language.ROLE_TOKENS["user"]])
+    user = int(tokenizer.get_vocab()[language.ROLE_TOKENS["user"]])
 
     def several(**options: Any) -> float:
         rows = drawn(tokenizer, **options)
