@@ -1,30 +1,21 @@
-"""Find plugins, load them by name, and call them so that one cannot hurt another.
-
-pluggy finds and checks implementations; the calling is done here, because pluggy stops at the
-first exception and a monitor must not (pluggy #419).
-"""
+"""Find plugins, load them by name or refuse them, and report what is installed."""
 
 from __future__ import annotations
 
 import importlib
 import inspect
 import os
-import sys
-from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
-from time import perf_counter
 from typing import Any, Literal, TypeAlias
 
 import pluggy
 
 from emowatch import hookspecs
 from emowatch.errors import PluginError
-from emowatch.records import Alarm, Session, Steering
 from emowatch.text import clean_line
 
-OnPluginError: TypeAlias = Literal["disable", "raise"]
 PluginSpec: TypeAlias = str | tuple[str, Mapping[str, Any]] | object
 """A name, a name with options, a ``name:key=value,…`` string, or a plugin object."""
 
@@ -32,11 +23,6 @@ DEFAULT_PLUGINS: Mapping[str, str] = {
     "jsonl-log": "emowatch.default_plugins.jsonl_log:JsonlLog",
     "threshold-alarm": "emowatch.default_plugins.threshold_alarm:ThresholdAlarm",
 }
-TOKEN_HOOKS = ("token_scored", "judge", "alarm_raised", "steer", "steering_changed")
-BUDGET_S = 0.005
-"""Mean time per call that a plugin may take in the per-token hooks."""
-BUDGET_WINDOW = 64
-"""Calls over which the mean is taken."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,19 +36,6 @@ class PluginReport:
     hooks: tuple[str, ...]
     status: Literal["ok", "failed"]
     error: str
-
-
-@dataclass(slots=True)
-class Meter:
-    """How long a plugin takes per call, over its last 64 calls of a session."""
-
-    last: deque[float]
-    calls: int = 0
-
-    def percentiles(self) -> tuple[float, float]:
-        """Give the 50th and 99th percentile in seconds; zeros before the first call."""
-        times = sorted(self.last) or [0.0]
-        return times[len(times) // 2], times[min(len(times) - 1, int(len(times) * 0.99))]
 
 
 def installed_plugins() -> dict[str, str | EntryPoint]:
@@ -133,7 +106,7 @@ def load_plugin(spec: PluginSpec) -> tuple[str, object]:
         raise
     except (Exception, SystemExit) as error:
         raise PluginError(
-            f"Could not start the plugin {name!r}: {_describe(error).rstrip('.')}. "
+            f"Could not start the plugin {name!r}: {describe(error).rstrip('.')}. "
             "Check its options, or leave it out."
         ) from error
     if options:
@@ -230,7 +203,7 @@ def installed_plugin_manager() -> tuple[pluggy.PluginManager, dict[str, str]]:
             if not isinstance(plugin, type):
                 _register(manager, name, plugin)
         except (Exception, SystemExit) as error:
-            failures[name] = _describe(error)
+            failures[name] = describe(error)
     return manager, failures
 
 
@@ -241,7 +214,7 @@ def collect(manager: pluggy.PluginManager, hook: str, **arguments: Any) -> dict[
         try:
             impl.function(*[arguments[name] for name in impl.argnames])
         except (Exception, SystemExit) as error:
-            failures[impl.plugin_name] = _describe(error)
+            failures[impl.plugin_name] = describe(error)
     return failures
 
 
@@ -264,7 +237,7 @@ def report_plugins() -> list[PluginReport]:
                 hook for hook in hooks if hasattr(getattr(plugin, hook, None), "emowatch_impl")
             )
         except (Exception, SystemExit) as caught:
-            error = _describe(caught)
+            error = describe(caught)
         reports.append(
             PluginReport(
                 name=name,
@@ -278,102 +251,6 @@ def report_plugins() -> list[PluginReport]:
     return reports
 
 
-class Dispatcher:
-    """Call the plugins of one session, each on its own.
-
-    A plugin that raises, or takes longer than its budget, is off for the rest of the session:
-    one line on stderr, a counter, and `plugin_failed` for the others.
-    """
-
-    def __init__(
-        self, manager: pluggy.PluginManager, *, on_error: OnPluginError = "disable"
-    ) -> None:
-        """Take the plugins registered with `manager`, in pluggy's order."""
-        self.on_error = on_error
-        self.errors: Counter[str] = Counter()
-        self.meters: dict[str, Meter] = {}
-        self._impls = {
-            hook: [(i.plugin_name, i.function, i.argnames) for i in reversed(impls)]
-            for hook in vars(manager.hook)
-            if not hook.startswith("_") and (impls := getattr(manager.hook, hook).get_hookimpls())
-        }
-
-    def has(self, hook: str) -> bool:
-        """Tell whether any plugin that is still on implements `hook`."""
-        return bool(self._impls.get(hook))
-
-    @property
-    def failed(self) -> bool:
-        """Whether any plugin was switched off."""
-        return bool(self.errors)
-
-    def call(self, hook: str, session: Session, /, **arguments: Any) -> Iterator[tuple[str, Any]]:
-        """Call each implementation and yield plugin name and answer where it is not `None`.
-
-        It is a generator: `tell` runs it for hooks that answer nothing.
-        """
-        arguments["session"] = session
-        for name, function, argnames in tuple(self._impls.get(hook, ())):
-            if name in self.errors:  # switched off while this hook was being called
-                continue
-            started = perf_counter()
-            try:
-                answer = function(*[arguments[argument] for argument in argnames])
-                if answer is not None:
-                    _check_answer(hook, answer)
-            except (Exception, SystemExit) as error:
-                self.switch_off(name, hook, error, session)
-                continue
-            if hook in TOKEN_HOOKS:
-                self._measure(name, hook, perf_counter() - started, session)
-            if answer is not None:
-                yield name, answer
-
-    def tell(self, hook: str, session: Session, /, **arguments: Any) -> None:
-        """Call each implementation of a hook that states a fact."""
-        if hook in self._impls:
-            for _ in self.call(hook, session, **arguments):
-                pass
-
-    def _measure(self, name: str, hook: str, elapsed_s: float, session: Session) -> None:
-        meter = self.meters.get(name)
-        if meter is None:
-            meter = self.meters[name] = Meter(deque(maxlen=BUDGET_WINDOW))
-        meter.last.append(elapsed_s)
-        meter.calls += 1
-        if meter.calls % BUDGET_WINDOW == 0:
-            mean = sum(meter.last) / len(meter.last)
-            if mean > BUDGET_S:
-                slow = TimeoutError(
-                    f"it took {1000 * mean:.1f} ms a call over {BUDGET_WINDOW} calls, "
-                    f"and its budget is {1000 * BUDGET_S:.0f} ms"
-                )
-                self.switch_off(name, hook, slow, session)
-
-    def switch_off(self, name: str, hook: str, error: BaseException, session: Session) -> None:
-        """Call a plugin no more in this session, and say so once.
-
-        Raises:
-            PluginError: instead, under ``on_error="raise"``.
-        """
-        if self.on_error == "raise" and not isinstance(error, TimeoutError):
-            raise PluginError(
-                f"The plugin {name!r} failed in {hook}: {_describe(error)}"
-            ) from error
-        self.errors[name] += 1
-        for which, impls in list(self._impls.items()):
-            left = [impl for impl in impls if impl[0] != name]
-            if left:
-                self._impls[which] = left
-            else:
-                del self._impls[which]
-        sys.stderr.write(
-            f"emowatch: the plugin {clean_line(name)!r} is off for this session: "
-            f"it failed in {hook}: {_describe(error)}\n"
-        )
-        self.tell("plugin_failed", session, name=name, hook=hook, error=error)
-
-
 def _import(target: str | EntryPoint) -> object:
     if isinstance(target, str):
         module, _, attribute = target.partition(":")
@@ -382,19 +259,8 @@ def _import(target: str | EntryPoint) -> object:
     return target.load()
 
 
-def _check_answer(hook: str, answer: object) -> None:
-    """Refuse an answer that the core could not use, while it is known whose it is."""
-    if hook == "judge":
-        alarms = answer if isinstance(answer, Sequence) else (answer,)
-        if not all(isinstance(alarm, Alarm) for alarm in alarms):
-            raise TypeError(
-                f"it must answer an Alarm, several or None, got {clean_line(repr(answer), 60)}"
-            )
-    elif hook == "steer" and not isinstance(answer, Steering):
-        raise TypeError(f"it must answer a Steering or None, got {clean_line(repr(answer), 60)}")
-
-
-def _describe(error: BaseException) -> str:
+def describe(error: BaseException) -> str:
+    """Say on one clean line what went wrong in somebody else's code."""
     kind = type(error).__name__
     try:
         said = str(error)

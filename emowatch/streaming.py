@@ -16,9 +16,10 @@ from transformers import StoppingCriteria, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 
 from emowatch.bank import ProbeBank
+from emowatch.dispatch import OnPluginError
 from emowatch.errors import UsageError
 from emowatch.model.blocks import text_config
-from emowatch.plugins import OnPluginError, PluginSpec
+from emowatch.plugins import PluginSpec
 from emowatch.records import Alarm, ReplyToken, Turn
 from emowatch.trace import Trace
 from emowatch.watching import Watch, watch

@@ -12,17 +12,9 @@ from pathlib import Path
 import pytest
 
 from emowatch import hookspecs
+from emowatch.dispatch import BUDGET_S, BUDGET_WINDOW, TOKEN_HOOKS, Dispatcher
 from emowatch.errors import PluginError
-from emowatch.plugins import (
-    BUDGET_S,
-    BUDGET_WINDOW,
-    DEFAULT_PLUGINS,
-    TOKEN_HOOKS,
-    Dispatcher,
-    load_plugin,
-    make_plugin_manager,
-    report_plugins,
-)
+from emowatch.plugins import DEFAULT_PLUGINS, load_plugin, make_plugin_manager, report_plugins
 from emowatch.records import Alarm
 from tests.conftest import Site, make_score, make_session, make_turn
 

@@ -17,12 +17,13 @@ from torch import Tensor, nn
 
 from emowatch.bank import ProbeBank, load_bank
 from emowatch.decoding import Decoding, current_decoding
+from emowatch.dispatch import Dispatcher, OnPluginError
 from emowatch.errors import UnsupportedError, UsageError
 from emowatch.model.blocks import Blocks, find_blocks
 from emowatch.model.loading import name_of_model
 from emowatch.model.segments import SegmentParser
 from emowatch.model.tap import Forward, Tap
-from emowatch.plugins import Dispatcher, OnPluginError, PluginSpec, make_plugin_manager
+from emowatch.plugins import PluginSpec, make_plugin_manager
 from emowatch.records import FinishReason, ReplyToken, Session, TokenScore
 from emowatch.steering import Mixer, Wish
 from emowatch.text import clean_line

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from emowatch.bank import ProbeBank
+from emowatch.dispatch import Dispatcher
 from emowatch.errors import UsageError
-from emowatch.plugins import Dispatcher
 from emowatch.records import Floats, Scores, Segment, Session, SteeringChange, TokenScore, Turn
 from emowatch.steering import Wish, resolve
 from emowatch.trace import TokenTable, Trace

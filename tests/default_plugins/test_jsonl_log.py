@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from emowatch.default_plugins.jsonl_log import JsonlLog
+from emowatch.dispatch import Dispatcher
 from emowatch.errors import PluginError
-from emowatch.plugins import Dispatcher, load_plugin, make_plugin_manager
+from emowatch.plugins import load_plugin, make_plugin_manager
 from tests.conftest import make_score, make_session, make_turn
 
 SECRET = "canary-4711 whistles nocturnes"

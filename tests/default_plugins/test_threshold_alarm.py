@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emowatch.default_plugins.threshold_alarm import ThresholdAlarm
-from emowatch.plugins import Dispatcher, make_plugin_manager
+from emowatch.dispatch import Dispatcher
+from emowatch.plugins import make_plugin_manager
 from emowatch.records import Alarm
 from tests.conftest import make_bank_info, make_score, make_session, make_turn
 
