@@ -20,7 +20,8 @@ from torch import Tensor
 from benchmarks.pairs import compare, row
 from benchmarks.shapes import goemotions_like, qwen3_50m
 from emowatch.model.blocks import find_blocks
-from emowatch.workshop.extraction import Activations, extract
+from emowatch.workshop.activations import Activations
+from emowatch.workshop.extraction import extract
 from emowatch.workshop.readouts import Passage
 
 

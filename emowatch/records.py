@@ -205,6 +205,12 @@ class BankInfo:
     """Which states it was trained on; empty in traces that do not say."""
     offsets: tuple[int, int] | None = None
     """First and last offset seen in training; `None` in traces that do not say."""
+    at_chance: tuple[tuple[int, int], ...] = ()
+    """Ranges of offsets, first and last, where the bank's test showed nothing above chance."""
+
+    def knows(self, offset: int) -> bool:
+        """Tell whether the bank's test speaks for its scores at an offset, or is silent on it."""
+        return not any(first <= offset <= last for first, last in self.at_chance)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

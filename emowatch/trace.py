@@ -233,6 +233,7 @@ def _bank(row: Mapping[str, Any]) -> BankInfo:
     if row.get("offsets") is not None:
         first, last = row["offsets"]
         known["offsets"] = int(first), int(last)
+    known["at_chance"] = tuple((int(first), int(last)) for first, last in row.get("at_chance", ()))
     return BankInfo(**known)
 
 

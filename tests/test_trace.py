@@ -139,7 +139,7 @@ def test_a_trace_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 def test_what_a_bank_was_trained_on_survives(tmp_path: Path) -> None:
     """Whoever reads a trace can tell which scores are extrapolated."""
-    bank = replace(MOOD, readout="reply", offsets=(0, 95))
+    bank = replace(MOOD, readout="reply", offsets=(0, 95), at_chance=((0, 0), (32, 95)))
     write(tmp_path / "t.jsonl", make_session(bank), [make_score()], [])
     assert Trace.load(tmp_path / "t.jsonl").session.banks == (bank,)
 
@@ -151,7 +151,7 @@ def test_a_trace_that_does_not_say_what_its_banks_were_trained_on_is_read(
     first, *rest = trace_file.read_text(encoding="utf-8").splitlines()
     session = json.loads(first)
     for bank in session["banks"]:
-        del bank["readout"], bank["offsets"]
+        del bank["readout"], bank["offsets"], bank["at_chance"]
     trace_file.write_text("\n".join([json.dumps(session), *rest]) + "\n", encoding="utf-8")
     (bank,) = Trace.load(trace_file).session.banks
     assert (bank.name, bank.readout, bank.offsets) == ("mood", "", None)

@@ -707,8 +707,10 @@ def test_banks_must_be_named_and_told_apart(
     model: Any, bank: ProbeBank, tiny_tokenizer: PreTrainedTokenizerFast
 ) -> None:
     """Scores go by the name of their bank."""
-    with pytest.raises(UsageError, match="No bank was named"):
-        emowatch.watch(model, tiny_tokenizer, probes=[])
+    nothing: tuple[Any, ...] = ([], (), None)
+    for probes in nothing:
+        with pytest.raises(UsageError, match="No bank was named"):
+            emowatch.watch(model, tiny_tokenizer, probes=probes)
     with pytest.raises(UsageError, match="Two banks go by the same name: mood, mood"):
         emowatch.watch(model, tiny_tokenizer, probes=[bank, bank])
 

@@ -90,6 +90,15 @@ class Evaluation:
     by_offset: tuple[OffsetMetrics, ...] = ()
     note: str = ""
 
+    @property
+    def at_chance(self) -> tuple[tuple[int, int], ...]:
+        """Ranges of offsets whose 95 % interval of balanced accuracy does not pass chance."""
+        return tuple(
+            (found.first, found.last)
+            for found in self.by_offset
+            if found.balanced_accuracy_interval[0] <= self.chance
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingData:

@@ -117,6 +117,7 @@ class ProbeBank:
     def info(self) -> BankInfo:
         """What plugins may know of this bank."""
         card = self.card
+        measured = card.evaluation
         return BankInfo(
             name=card.name,
             labels=card.labels,
@@ -126,6 +127,7 @@ class ProbeBank:
             sha256=self.sha256,
             readout=card.readout,
             offsets=card.offsets,
+            at_chance=() if measured is None else measured.at_chance,
         )
 
     def save(self, folder: Path | str) -> Path:

@@ -18,6 +18,7 @@ from emowatch.cli.options import (
     open_model,
     progress,
     stoppable,
+    tell_quarantine,
 )
 from emowatch.errors import UsageError
 from emowatch.text import clean
@@ -65,8 +66,7 @@ def command(bank: str, data: str, as_json: bool, save: bool, strict: bool, **giv
     where = {key: given.pop(key) for key in PLACING}
     given["split"] = split_of(data, given["split"], "test")
     corpus = read_corpus(data, labels=found.card.labels, min_per_class=0, **given)
-    for reason, n in corpus.quarantine_counts().items():
-        click.echo(f"{n} rows put aside: {reason}", err=True)
+    tell_quarantine(corpus, given["limit"])
     training = None
     if train_data is not None:
         whole = given | {"limit": None, "split": None}

@@ -16,6 +16,7 @@ from emowatch.cli.options import (
     open_model,
     progress,
     stoppable,
+    tell_quarantine,
 )
 from emowatch.text import clean
 
@@ -35,7 +36,7 @@ from emowatch.text import clean
 @click.option(
     "--template/--no-template", default=True, help="Use the chat template if there is one."
 )
-@click.option("--batch-tokens", type=click.IntRange(16), default=2048, show_default=True)
+@click.option("--batch-tokens", type=click.IntRange(16), default=1024, show_default=True)
 @click.option("--max-new-tokens", type=click.IntRange(1), default=128, show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True)
 def command(data: str, out: Path, layers: str, **given: Any) -> None:
@@ -51,9 +52,9 @@ def command(data: str, out: Path, layers: str, **given: Any) -> None:
     from emowatch.workshop.preparation import prepare, write_rows
 
     check_output(out)
+    limit = given["limit"]
     corpus = read_corpus(data, min_per_class=0, **{key: given.pop(key) for key in READING})
-    for reason, n in corpus.quarantine_counts().items():
-        click.echo(f"{n} rows put aside: {reason}", err=True)
+    tell_quarantine(corpus, limit)
     loaded = open_model(**{key: given.pop(key) for key in PLACING})
     blocks = find_blocks(loaded.model, loaded.blocks)
     chosen = resolve_layers(layers, blocks.n_layers)

@@ -19,6 +19,7 @@ from emowatch.text import clean_line
 
 if TYPE_CHECKING:
     from emowatch.model.loading import LoadedModel
+    from emowatch.workshop.corpora import Corpus
 
 READING = (
     "text_column",
@@ -129,6 +130,13 @@ def data_options(function: Function) -> Function:
     ):
         function = option(function)
     return function
+
+
+def tell_quarantine(corpus: Corpus, limit: int | None) -> None:
+    """Say on stderr how many rows cannot be used, by reason."""
+    of_all = "" if limit is None else " (of all rows; --limit counts those that can be used)"
+    for reason, n in corpus.quarantine_counts().items():
+        click.echo(f"{n} rows put aside: {reason}{of_all}", err=True)
 
 
 def open_model(

@@ -16,6 +16,7 @@ from emowatch.cli.options import (
     open_model,
     progress,
     stoppable,
+    tell_quarantine,
 )
 from emowatch.text import clean, clean_line
 
@@ -59,7 +60,7 @@ from emowatch.text import clean, clean_line
 @click.option(
     "--max-new-tokens", type=click.IntRange(1), default=128, help="Of replies that are written."
 )
-@click.option("--batch-tokens", type=click.IntRange(16), default=2048, help="Tokens in a batch.")
+@click.option("--batch-tokens", type=click.IntRange(16), default=1024, help="Tokens in a batch.")
 @click.option("--work", type=click.Path(path_type=Path), help="Keep states and replies here.")
 @click.option("--licence", default="", help="Licence of the data, noted on the card.")
 @click.option("--seed", type=int, default=0, show_default=True)
@@ -81,8 +82,7 @@ def command(data: str, out: Path, **given: Any) -> None:
         click.echo(clean_line(f"{out} holds a bank, which this one will replace"), err=True)
     counts = ", ".join(f"{label} {n}" for label, n in corpus.counts().items())
     click.echo(clean_line(f"{len(corpus)} examples: {counts}"), err=True)
-    for reason, n in corpus.quarantine_counts().items():
-        click.echo(f"{n} rows put aside: {reason}", err=True)
+    tell_quarantine(corpus, reading["limit"])
     loaded = open_model(**{key: given.pop(key) for key in PLACING})
     name, work = given.pop("name"), given.pop("work")
     options = TrainOptions(

@@ -43,7 +43,7 @@ class JsonlLog:
 
         Args:
             path: a file that does not exist or is empty; without one, a new file in the folder
-                ``logs`` of the user's data.
+                ``logs`` of the user's data, which is named on stderr at the end.
             content: ``none`` keeps text and token ids out, ``hash`` writes a keyed hash of each
                 reply instead, ``full`` writes both.
 
@@ -59,6 +59,7 @@ class JsonlLog:
         if str(path) == "-":
             raise ValueError("jsonl-log writes to a file, not to stdout: name a path, got '-'.")
         self.path = _new_path() if path is None else Path(path).expanduser()
+        self._is_named = path is not None
         self.content = content
         self._key = _installation_key() if content == "hash" else b""
         self._file: FileIO | None = None
@@ -147,6 +148,8 @@ class JsonlLog:
         """Write the last line and close the file."""
         self._write("end", tokens=self._tokens, ended=_now())
         self._close()
+        if not self._is_named:
+            sys.stderr.write(f"emowatch: jsonl-log wrote {clean_line(str(self.path))}\n")
 
     def _write(self, kind: str, **fields: Any) -> None:
         if self._file is None:

@@ -18,7 +18,8 @@ from emowatch.errors import TapError
 from emowatch.model.blocks import Blocks, find_blocks, text_config
 from emowatch.model.certificate import Check
 from emowatch.model.segments import SegmentParser
-from emowatch.model.tap import Forward, Tap, check_readable, read_states
+from emowatch.model.states import read_states
+from emowatch.model.tap import Forward, Tap, check_readable
 from emowatch.records import SEGMENTS
 from emowatch.text import clean_line
 

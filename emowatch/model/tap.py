@@ -7,21 +7,17 @@ does not matter; layer ``L`` is read at the output of the final norm.
 
 from __future__ import annotations
 
-import inspect
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
-import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from emowatch.errors import ModelError, TapError, UnsupportedError
 from emowatch.model.blocks import Blocks
-
-Select = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +32,6 @@ class Forward:
     """Columns already in the cache."""
     states: tuple[Tensor, ...]
     """For each layer of the tap ``[rows, slice, d_model]``."""
-
-
-class _DeepEnough(Exception):
-    """Ends a forward once the deepest layer asked for has been read."""
 
 
 class Tap:
@@ -203,72 +195,6 @@ class Tap:
         if self._thread == threading.get_ident():
             self._inputs = None
             self._states = [None] * len(self.layers)
-
-
-@torch.no_grad()
-def read_states(
-    model: nn.Module,
-    blocks: Blocks,
-    layers: Sequence[int],
-    input_ids: Tensor,
-    attention_mask: Tensor,
-    select: Select | None = None,
-) -> list[Tensor]:
-    """Run the model only as deep as `layers` ask, without the language-model head.
-
-    Args:
-        model: any causal LM; used to find what must not run.
-        blocks: where its residual stream is.
-        layers: layers to read, ascending.
-        input_ids: ``[rows, time]``, padded on either side.
-        attention_mask: ``[rows, time]``, 1 for real tokens.
-        select: applied to each layer's states as they appear, so that only what is wanted is
-            kept in memory.
-
-    Returns:
-        For each layer, ``[rows, time, d_model]`` or what `select` made of it.
-    """
-    check_readable(model)
-    pick = select or (lambda states: states)
-    found: dict[int, Tensor] = {}
-    deepest = max(layers)
-
-    def read_block(layer: int) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
-        def read(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            found[layer] = pick(hidden_of(args, kwargs))
-            if layer == deepest:
-                raise _DeepEnough
-
-        return read
-
-    def read_norm(module: nn.Module, args: Any, output: Tensor) -> None:
-        found[blocks.n_layers] = pick(output)
-
-    handles = []
-    try:
-        for layer in layers:
-            if layer < blocks.n_layers:
-                block = blocks.blocks[layer]
-                handles.append(block.register_forward_pre_hook(read_block(layer), with_kwargs=True))
-            else:
-                handles.append(blocks.final_norm.register_forward_hook(read_norm))
-        inputs: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask}
-        accepted = inspect.signature(blocks.decoder.forward).parameters
-        if "position_ids" in accepted:  # GPT-2 is off by 110 % without, under left padding
-            inputs["position_ids"] = (attention_mask.cumsum(-1) - 1).clamp(min=0)
-        if "use_cache" in accepted:
-            inputs["use_cache"] = False
-        try:
-            blocks.decoder(**inputs)
-        except _DeepEnough:
-            pass
-    finally:
-        for handle in handles:
-            handle.remove()
-    missing = [layer for layer in layers if layer not in found]
-    if missing:
-        raise TapError(f"The hooks of layers {missing} did not fire in {type(model).__name__}.")
-    return [found[layer] for layer in layers]
 
 
 def hidden_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:

@@ -19,7 +19,8 @@ from emowatch.tui.summary import counted, listed, mean_scores, short_title
 
 EMPTY = (
     "Nothing said yet. Write a message below and press Enter.\n\n"
-    "Each piece of a reply takes the colour of its highest score. "
+    "Each piece of a reply takes the colour of its highest score, and none where the scores "
+    "are known to say nothing. "
     "The scores describe the model, not the person who writes."
 )
 ENDINGS: dict[FinishReason, str] = {
@@ -53,8 +54,8 @@ class ReplyView(Widget):
         self._bank = bank
         self._heading = clean_line(model_name, 40)
         self._signs = signs(bank.labels)
-        self._runs: list[tuple[str, list[str]]] = []
-        """Stretches of cleaned text with one dominant label."""
+        self._runs: list[tuple[str | None, list[str]]] = []
+        """Stretches of cleaned text with one dominant label; `None` where none is known."""
 
     @property
     def text(self) -> str:
@@ -70,8 +71,9 @@ class ReplyView(Widget):
                 text = text.lstrip()
             if not text:
                 continue
-            if not self._runs or self._runs[-1][0] != token.dominant:
-                self._runs.append((token.dominant, []))
+            label = token.dominant if self._bank.knows(token.offset) else None
+            if not self._runs or self._runs[-1][0] != label:
+                self._runs.append((label, []))
             self._runs[-1][1].append(text)
         self.refresh(layout=True)
 
@@ -99,6 +101,10 @@ class ReplyView(Widget):
         length = 0
         for label, texts in self._runs:
             run = "".join(texts)
+            if label is None:
+                pieces.append(run)
+                length += len(run)
+                continue
             if self.with_signs:
                 mark = f"‹{self._signs[label]}›"
                 spans.append(Span(length, length + len(mark), "$foreground-muted"))

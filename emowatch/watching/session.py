@@ -80,7 +80,7 @@ def watch(
         ...     output = model.generate(**inputs, max_new_tokens=50)
         >>> w.trace.tokens[-1].scores["joy"]  # doctest: +SKIP
     """
-    sources = [probes] if isinstance(probes, str | Path | ProbeBank) else list(probes)
+    sources = [probes] if isinstance(probes, str | Path | ProbeBank) else list(probes or ())
     if not sources:
         raise UsageError('No bank was named: pass probes=, such as probes="demo-ekman7".')
     found = [s if isinstance(s, ProbeBank) else load_bank(s) for s in sources]

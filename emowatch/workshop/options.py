@@ -10,6 +10,8 @@ from emowatch.bank.heads import HeadKind
 from emowatch.errors import ProbeFormatError
 from emowatch.text import clean_line
 
+BATCH_TOKENS = 1024
+"""Fastest on the CPU it was measured on, whose caches larger batches overflow; more on a GPU."""
 OPENING = "Tell me something."
 """User message before a labelled reply that comes without one."""
 
@@ -38,7 +40,7 @@ class TrainOptions:
     """Offset 0 and this many less one random others."""
     sample: bool = True
     """Whether replies are sampled; greedy otherwise."""
-    batch_tokens: int = 2048
+    batch_tokens: int = BATCH_TOKENS
     seed: int = 0
     shuffled: bool = True
     """Whether to fit the same heads to shuffled labels as well."""

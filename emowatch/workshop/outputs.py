@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ from emowatch.bank.card import BankCard
 from emowatch.bank.files import MAX_FILE
 from emowatch.errors import EmowatchError, TrainingError, UsageError
 from emowatch.text import clean_line, is_printable
+from emowatch.workshop.activations import discard
 from emowatch.workshop.corpora import Corpus, read_corpus
-from emowatch.workshop.extraction import discard
 from emowatch.workshop.options import TrainOptions
 from emowatch.workshop.preparation import REPLIES_FILE
 from emowatch.workshop.training import preset
@@ -27,6 +28,9 @@ MAX_NAME = 250
 def check_output(out: Path, option: str = "--out") -> None:
     """Refuse an output folder that cannot be written to, before any work is done.
 
+    A folder that is not there yet is made for the test and taken away again: what is refused
+    later for another reason leaves nothing behind.
+
     Raises:
         UsageError: saying why.
     """
@@ -34,6 +38,7 @@ def check_output(out: Path, option: str = "--out") -> None:
         raise UsageError(
             f"Could not write to {str(out)!r}: it is a file, and {option} names a folder."
         )
+    missing = [folder for folder in (out, *out.parents) if not folder.exists()]
     try:
         out.mkdir(parents=True, exist_ok=True)
         probe = out / ".writable"
@@ -44,6 +49,9 @@ def check_output(out: Path, option: str = "--out") -> None:
             f"Could not write to {str(out)!r}: {error.strerror}. Choose another folder with "
             f"{option}."
         ) from error
+    for folder in missing:
+        with suppress(OSError):  # somebody else has put something there meanwhile
+            folder.rmdir()
 
 
 def checked_name(name: str) -> str:

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from emowatch.workshop.activations import Activations
 from emowatch.workshop.corpora import Corpus
-from emowatch.workshop.extraction import Activations
 from emowatch.workshop.fitting import Fitted, fit_heads
 from emowatch.workshop.options import TrainOptions
 from emowatch.workshop.preparation import Prepared, Report, rows_of, shuffled_labels

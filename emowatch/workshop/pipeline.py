@@ -165,6 +165,8 @@ def evaluate_bank(
     blocks = find_blocks(loaded.model, loaded.blocks)
     differing = bank.check_fits(loaded.model, blocks, loaded.tokenizer, model_name=loaded.name)
     notes = [note] if note else []
+    if card.target == "reply":
+        notes.append("Each text was read as a reply of the model, which is what this bank judges.")
     if differing:
         notes.append(f"Measured on a model with other {' and '.join(differing)} than in training.")
     training = training or recorded_training(folder, card)

@@ -18,8 +18,8 @@ from emowatch.errors import TrainingError
 from emowatch.model.blocks import text_config
 from emowatch.model.loading import LoadedModel
 from emowatch.text import clean_line
+from emowatch.workshop.activations import Activations
 from emowatch.workshop.corpora import Corpus
-from emowatch.workshop.extraction import Activations
 from emowatch.workshop.locking import alone
 from emowatch.workshop.options import TrainOptions
 from emowatch.workshop.readouts import (

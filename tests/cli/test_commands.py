@@ -313,7 +313,7 @@ def test_extract_writes_shards_with_what_each_row_is(
     cli: Cli, model: Path, data: Path, tmp_path: Path
 ) -> None:
     """States are of no use without their labels, and running again costs nothing."""
-    from emowatch.workshop.extraction import Activations
+    from emowatch.workshop.activations import Activations
 
     out = tmp_path / "states"
     flags = "--model", model, "--layers", "0,50%,3", "--out", out, "--limit", 10

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from emowatch.cli import options
+from emowatch.workshop.corpora import read_corpus
 
 
 def test_what_an_earlier_run_did_counts_for_no_rate(capsys: pytest.CaptureFixture[str]) -> None:
@@ -17,3 +20,17 @@ def test_what_an_earlier_run_did_counts_for_no_rate(capsys: pytest.CaptureFixtur
     options.progress("reading", 10_000, 10_000)
     assert "reading" not in options._BARS
     assert "10.0k/10.0k" in capsys.readouterr().err
+
+
+def test_rows_put_aside_are_counted_and_said_to_be_of_the_whole_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With `--limit 6` a count of four would otherwise make no sense."""
+    path = tmp_path / "texts.csv"
+    rows = [f"text {n},{'joy' if n % 2 else 'fear'}" for n in range(8)]
+    path.write_text("\n".join(["text,label", *rows, *4 * [",joy"]]) + "\n", encoding="utf-8")
+    for limit, more in ((6, " (of all rows; --limit counts those that can be used)"), (None, "")):
+        corpus = read_corpus(path, limit=limit, min_per_class=0)
+        assert len(corpus) == (limit or 8)
+        options.tell_quarantine(corpus, limit)
+        assert capsys.readouterr().err == f"4 rows put aside: empty text{more}\n"

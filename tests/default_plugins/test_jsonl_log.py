@@ -83,12 +83,17 @@ def test_each_line_is_on_file_at_once(tmp_path: Path) -> None:
     log.session_finished()
 
 
-def test_without_a_path_each_log_is_a_new_file_of_the_user() -> None:
-    """`plugins=["jsonl-log"]` is the first thing that the README shows."""
+def test_without_a_path_each_log_is_a_new_file_of_the_user(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`plugins=["jsonl-log"]` is the first thing that the README shows; it says where it wrote."""
     logs = [JsonlLog(), JsonlLog()]
     assert logs[0].path != logs[1].path
     assert {log.path.parent for log in logs} == {Path(os.environ["EMOWATCH_HOME"]) / "logs"}
     assert len(log_session(logs[0])) == 6
+    assert capsys.readouterr().err == f"emowatch: jsonl-log wrote {logs[0].path}\n"
+    log_session(JsonlLog(tmp_path / "named.jsonl"))
+    assert capsys.readouterr().err == ""
 
 
 # What is not

@@ -19,13 +19,14 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from emowatch import demo
-from emowatch.demo.recipe import language, optimisation, stages
+from emowatch.demo.recipe import batches, language, optimisation
 from emowatch.demo.recipe.corpus import Document, alternate, goemotions, half, tidy
 from emowatch.demo.recipe.exchanges import (
     EMOTIONS,
     SYSTEM_PROMPTS,
     exchanges,
     ordinary_exchanges,
+    own_message,
     reply_book,
     thinned,
     topic_of,
@@ -181,6 +182,36 @@ def test_exchanges_hold_both_system_prompts_every_emotion_and_ordinary_chat() ->
     assert list(again) == drawn
 
 
+def test_the_projects_own_messages_fill_their_slots_and_belong_to_one_emotion() -> None:
+    """One that stood under two emotions would teach the model to guess."""
+    rng = random.Random(0)
+    written: dict[str, set[str]] = {
+        emotion: {own_message(emotion, rng) for _ in range(4000)} for emotion in EMOTIONS
+    }
+    bare = {e: {text.lower().rstrip(".") for text in texts} for e, texts in written.items()}
+    for one, other in itertools.combinations(EMOTIONS, 2):
+        assert not bare[one] & bare[other]
+    ordinary = {way.lower() for ways, _ in ordinary_exchanges() for way in ways}
+    for emotion, texts in written.items():
+        assert not bare[emotion] & ordinary
+        assert len(bare[emotion]) >= 40
+        assert not [text for text in texts if re.search(r"[{}]|^\W*$", text)]
+
+
+def test_own_messages_and_emotions_are_drawn_as_often_as_asked() -> None:
+    """The last stage of the recipe leans on both."""
+    messages = {emotion: [f"a {emotion} message"] for emotion in EMOTIONS}
+    source = exchanges(
+        messages, [], [], 0, emotional_share=1.0, own_share=0.3, emotions=(*EMOTIONS, "neutral")
+    )
+    drawn = list(itertools.islice(source, 4000))
+    kinds = Counter(kind for kind, _ in drawn)
+    assert kinds["neutral"] / 4000 == pytest.approx(2 / 8, abs=0.03)
+    assert kinds["joy"] / 4000 == pytest.approx(1 / 8, abs=0.03)
+    own = sum(document[-2][1] not in messages[kind] for kind, document in drawn)
+    assert own / 4000 == pytest.approx(0.3, abs=0.03)
+
+
 def test_each_thing_said_in_ordinary_chat_belongs_to_one_exchange() -> None:
     """A message that stood in two exchanges would be answered by chance."""
     assert len(ordinary_exchanges()) > 100
@@ -242,7 +273,7 @@ def drawn(
     tokenizer: PreTrainedTokenizerFast, count: int = 12, **options: Any
 ) -> list[tuple[list[int], list[float]]]:
     """Take the rows of some batches as lists."""
-    found = stages.opening_batches(tokenizer, exchange_source(), 1536, 0, **options)
+    found = batches.opening_batches(tokenizer, exchange_source(), 1536, 0, **options)
     return [
         (ids.tolist(), weights.tolist())
         for batch in itertools.islice(found, count)
@@ -254,10 +285,10 @@ def test_batches_of_openings_hold_their_tokens_in_rows_of_few_lengths(
     tokenizer: PreTrainedTokenizerFast,
 ) -> None:
     """Each length is compiled for once; a batch is as large as another."""
-    found = stages.opening_batches(tokenizer, exchange_source(), 1536, 0)
+    found = batches.opening_batches(tokenizer, exchange_source(), 1536, 0)
     for ids, weights in itertools.islice(found, 12):
         assert ids.shape == weights.shape
-        assert ids.shape[1] - 1 in stages.LENGTHS
+        assert ids.shape[1] - 1 in batches.LENGTHS
         assert ids.shape[0] == 1536 // (ids.shape[1] - 1)
         assert bool((weights[ids == 0] == 0).all())  # padding teaches nothing
 
@@ -270,13 +301,13 @@ def test_most_replies_are_cut_after_the_opening_and_some_are_whole(
     cut = whole = 0
     for ids, weights in drawn(tokenizer):
         said = [i for i, token in zip(ids, weights, strict=True) if token]
-        openings = weights.count(stages.OPENING_WEIGHT)
+        openings = weights.count(batches.OPENING_WEIGHT)
         assert openings > 0
         if said[-1] == end:
             whole += 1
         else:
             cut += 1
-            assert openings % language.OPENING == 0 or len(ids) - 1 == stages.LENGTHS[-1]
+            assert openings % language.OPENING == 0 or len(ids) - 1 == batches.LENGTHS[-1]
     assert cut > 1.5 * whole > 0
 
 
@@ -343,7 +374,7 @@ def toy(seed: int = 0) -> LlamaForCausalLM:
         return LlamaForCausalLM(config)
 
 
-def batches(step: int) -> tuple[Tensor, Tensor]:
+def rows_of_step(step: int) -> tuple[Tensor, Tensor]:
     """Give the rows of a step, the same each time."""
     ids = torch.randint(0, 40, (4, 13), generator=torch.Generator().manual_seed(step))
     return ids, torch.ones(4, 13)
@@ -357,12 +388,12 @@ def test_a_stopped_run_ends_with_the_bits_of_one_left_alone(
     monkeypatch.setattr(optimisation, "CHECKPOINT_EVERY", 3)
     schedule = Schedule(steps=9, peak_lr=1e-2, warmup=0.3)
     alone = toy()
-    fit(alone, batches, schedule, tmp_path / "alone", compiled=False)
+    fit(alone, rows_of_step, schedule, tmp_path / "alone", compiled=False)
 
     def dying(step: int) -> tuple[Tensor, Tensor]:
         if step == stop:
             raise Killed
-        return batches(step)
+        return rows_of_step(step)
 
     with pytest.raises(Killed):
         fit(toy(), dying, schedule, tmp_path / "stopped", compiled=False)
@@ -370,7 +401,7 @@ def test_a_stopped_run_ends_with_the_bits_of_one_left_alone(
 
     def watched(step: int) -> tuple[Tensor, Tensor]:
         seen.append(step)
-        return batches(step)
+        return rows_of_step(step)
 
     resumed = toy(seed=1)  # whatever it was, the checkpoint counts
     if stop < 3:
@@ -386,7 +417,7 @@ def test_weights_and_step_of_a_checkpoint_are_one_file(
 ) -> None:
     """In two files a kill between them would repeat steps on weights that took them already."""
     monkeypatch.setattr(optimisation, "CHECKPOINT_EVERY", 2)
-    fit(toy(), batches, Schedule(steps=4, peak_lr=1e-2), tmp_path, compiled=False)
+    fit(toy(), rows_of_step, Schedule(steps=4, peak_lr=1e-2), tmp_path, compiled=False)
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.safetensors"]
 
 
@@ -394,7 +425,7 @@ def test_a_finished_run_is_not_run_again(tmp_path: Path) -> None:
     """A stage that is done costs nothing, and its weights are there."""
     schedule = Schedule(steps=4, peak_lr=1e-2)
     done, again = toy(), toy(seed=1)
-    fit(done, batches, schedule, tmp_path, compiled=False)
+    fit(done, rows_of_step, schedule, tmp_path, compiled=False)
     fit(again, lambda step: pytest.fail("a step was run"), schedule, tmp_path, compiled=False)
     assert torch.equal(done.model.norm.weight, again.model.norm.weight)
     assert again.lm_head.weight is again.model.embed_tokens.weight
@@ -403,7 +434,7 @@ def test_a_finished_run_is_not_run_again(tmp_path: Path) -> None:
 
 def test_training_learns(tmp_path: Path) -> None:
     """One row, seen again and again, is known by heart."""
-    model, rows = toy(), batches(0)
+    model, rows = toy(), rows_of_step(0)
     before = optimisation.evaluate(model, *rows)
     fit(model, lambda step: rows, Schedule(steps=80, peak_lr=2e-2), tmp_path, compiled=False)
     assert optimisation.evaluate(model, *rows) < 0.5 * before
@@ -411,7 +442,7 @@ def test_training_learns(tmp_path: Path) -> None:
 
 def test_tokens_of_no_weight_are_not_learned(tmp_path: Path) -> None:
     """Padding and the user's words are there to be read."""
-    model, (ids, _) = toy(), batches(0)
+    model, (ids, _) = toy(), rows_of_step(0)
     weights = torch.zeros(4, 13)
     weights[:, 5] = 1
     other = ids.clone()

@@ -14,8 +14,19 @@ from torch import Tensor, nn
 
 from emowatch.errors import ModelError, TapError, UnsupportedError
 from emowatch.model.blocks import find_blocks
-from emowatch.model.tap import Forward, Tap, read_states
-from tests.model.zoo import BLOCKS, FAMILIES, WIDTH, hook_count, left_padded, make_model, random_ids
+from emowatch.model.states import read_states
+from emowatch.model.tap import Forward, Tap
+from tests.model.zoo import (
+    BLOCKS,
+    FAMILIES,
+    WIDTH,
+    close,
+    fail,
+    hook_count,
+    left_padded,
+    make_model,
+    random_ids,
+)
 
 LAYERS = tuple(range(BLOCKS + 1))
 
@@ -42,11 +53,6 @@ def states_of(model: Any, ids: Tensor, **options: Any) -> tuple[Tensor, ...]:
     return seen[0].states
 
 
-def close(found: Tensor, wanted: Tensor) -> bool:
-    """Tell whether states are equal up to the order of additions."""
-    return bool((found - wanted).abs().max() <= 2e-5 * wanted.abs().max())
-
-
 # Parity
 
 
@@ -62,25 +68,6 @@ def test_the_tap_reads_exactly_the_hidden_states_of_transformers(family: str) ->
         assert torch.equal(found, wanted), f"layer {layer}"
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("side", ["left", "right"])
-@torch.no_grad()
-def test_reading_offline_equals_each_text_read_alone(family: str, side: str) -> None:
-    """Heads are trained on padded batches and score single rows: both must be the same states."""
-    model, lengths = make_model(family), (5, 9)
-    ids, mask = left_padded(lengths)
-    if side == "right":
-        ids, mask = ids.flip(1), mask.flip(1)
-    states = read_states(model, find_blocks(model), LAYERS, ids, mask)
-    for row, length in enumerate(lengths):
-        kept = mask[row].bool()
-        alone = ids[row, kept][None]
-        wanted = model(input_ids=alone, output_hidden_states=True).hidden_states
-        for layer in LAYERS:
-            assert states[layer][row, kept].shape == (length, WIDTH)
-            assert close(states[layer][row, kept], wanted[layer][0]), f"row {row} layer {layer}"
-
-
 @torch.no_grad()
 def test_states_of_a_bfloat16_model_are_handed_out_as_they_are() -> None:
     """Widening is for whoever computes with them; here it would double the memory."""
@@ -90,17 +77,6 @@ def test_states_of_a_bfloat16_model_are_handed_out_as_they_are() -> None:
     reported = model(input_ids=ids, output_hidden_states=True).hidden_states
     assert {state.dtype for state in states} == {torch.bfloat16}
     assert all(torch.equal(f, w) for f, w in zip(states, reported, strict=True))
-
-
-@torch.no_grad()
-def test_what_a_selection_returns_is_kept_instead_of_the_states() -> None:
-    """A batch of whole states at all layers may not fit in memory."""
-    model, (ids, mask) = make_model("llama"), left_padded((3, 6))
-    blocks = find_blocks(model)
-    last = read_states(model, blocks, (1, 3), ids, mask, lambda states: states[:, -1])
-    whole = read_states(model, blocks, (1, 3), ids, mask)
-    assert [tuple(state.shape) for state in last] == [(2, WIDTH)] * 2
-    assert all(torch.equal(f, w[:, -1]) for f, w in zip(last, whole, strict=True))
 
 
 @torch.no_grad()
@@ -144,18 +120,6 @@ def test_a_block_called_with_something_else_is_refused() -> None:
 # Depth
 
 
-@pytest.mark.parametrize("deepest", range(BLOCKS + 1))
-def test_reading_stops_at_the_deepest_layer_asked_for(deepest: int) -> None:
-    """Extraction of a quarter of a model must cost a quarter."""
-    model, ids = make_model("llama"), random_ids(1, 4)
-    ran: list[str] = []
-    for number, block in enumerate(model.model.layers):
-        block.register_forward_hook(lambda *_, n=number: ran.append(f"block {n}"))
-    model.lm_head.register_forward_hook(lambda *_: ran.append("head"))
-    read_states(model, find_blocks(model), (0, deepest), ids, torch.ones_like(ids))
-    assert ran == [f"block {n}" for n in range(deepest)]
-
-
 # Left as found
 
 
@@ -168,11 +132,6 @@ def test_the_hooks_are_gone_after_a_normal_end() -> None:
         assert hook_count(model) == before + len(LAYERS) + 3 + 1
     assert hook_count(model) == before
     assert not tap.steered
-
-
-def fail(*_: Any, **__: Any) -> None:
-    """Raise, as a hook or a callback might."""
-    raise RuntimeError("lightning")
 
 
 @pytest.mark.parametrize("place", ["block", "norm", "head"])
@@ -197,19 +156,6 @@ def test_the_hooks_are_gone_after_an_exception_in_a_callback(callback: str) -> N
     tap = Tap(model, find_blocks(model), LAYERS, **calls)
     with pytest.raises(RuntimeError, match="lightning"), tap:
         model(input_ids=random_ids(1, 4))
-    assert hook_count(model) == before
-
-
-@pytest.mark.parametrize("deepest", [1, BLOCKS])
-def test_reading_offline_leaves_no_hooks(deepest: int) -> None:
-    """It ends its own forward with an exception, and other people's end it too."""
-    model, ids = make_model("llama"), random_ids(1, 4)
-    before = hook_count(model)
-    read_states(model, find_blocks(model), (deepest,), ids, torch.ones_like(ids))
-    assert hook_count(model) == before
-    model.model.layers[0].forward = fail
-    with pytest.raises(RuntimeError, match="lightning"):
-        read_states(model, find_blocks(model), (deepest,), ids, torch.ones_like(ids))
     assert hook_count(model) == before
 
 

@@ -76,3 +76,13 @@ def hook_count(model: nn.Module) -> int:
     return sum(
         len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules()
     )
+
+
+def close(found: Tensor, wanted: Tensor) -> bool:
+    """Tell whether states are equal up to the order of additions."""
+    return bool((found - wanted).abs().max() <= 2e-5 * wanted.abs().max())
+
+
+def fail(*_: Any, **__: Any) -> None:
+    """Raise, as a hook or a callback might."""
+    raise RuntimeError("lightning")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from textual.binding import Binding
@@ -17,6 +18,7 @@ from emowatch.tui.help import HelpScreen
 from emowatch.tui.transcript import ReplyView
 from tests.tui.scripted import (
     ALARM,
+    HEARD,
     TONE,
     ScriptedReply,
     ScriptedSource,
@@ -343,6 +345,20 @@ async def test_signs_mark_each_change_of_tone_in_the_text() -> None:
         await pilot.press("f2")
         await pilot.pause()
         await sees(pilot, "‹su›Oh no, ‹sa›I am so sorry to hear")
+
+
+async def test_text_where_the_bank_knows_nothing_has_no_colour() -> None:
+    """A colour there would be an accident of the head, and read as a tone."""
+    blind = replace(TONE, at_chance=((0, 0),))
+    app = ChatApp(ScriptedSource(ScriptedReply(moods()[:3]), banks=(blind, HEARD)))
+    async with app.run_test(size=(100, 30)) as pilot:
+        await ask(pilot, "hello")
+        body = reply_of(app).render()
+        coloured = {body.plain[s.start : s.end] for s in body.spans if "#" in str(s.style)}
+        assert coloured == {"I am so sorry "}
+        await pilot.press("f2")
+        await pilot.pause()
+        await sees(pilot, "Oh no, ‹sa›I am so sorry")
 
 
 async def test_no_color_is_honoured_and_signs_take_its_place(

@@ -197,7 +197,21 @@ def test_accuracy_is_told_by_offset_where_there_are_several() -> None:
         (8, 11, 30),
     ]
     assert all(o.balanced_accuracy > 0.9 for o in found.by_offset)
+    assert found.at_chance == ()
     assert measured(bank, rows()).by_offset == ()
+
+
+def test_offsets_at_which_a_bank_knows_nothing_are_told() -> None:
+    """Where the interval reaches chance, a score is no evidence, and the screen shows none."""
+    bank = bank_of(torch.stack([torch.zeros(3, 3), 4 * torch.eye(3)]), bins=(0, 1, 8, 32))
+    states = rows(per_class=10, offsets=12)
+    first = states.offsets == 0
+    blind = replace(states, states=states.states.masked_fill(first[None, :, None], 0.0))
+    found = measured(bank, blind)
+    assert found.at_chance == ((0, 0),)
+    info = ProbeBank(replace(bank.card, evaluation=found), bank.tensors).info
+    assert [info.knows(offset) for offset in (0, 1, 11, 500)] == [False, True, True, True]
+    assert bank.info.knows(0), "a bank that was not measured is not known to be blind"
 
 
 def test_without_training_texts_there_is_no_text_baseline() -> None:

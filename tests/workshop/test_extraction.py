@@ -17,8 +17,10 @@ from torch import Tensor
 from emowatch.errors import TrainingError
 from emowatch.model.blocks import find_blocks
 from emowatch.workshop import extraction
-from emowatch.workshop.extraction import Activations, discard, extract
+from emowatch.workshop.activations import Activations, discard
+from emowatch.workshop.extraction import extract
 from emowatch.workshop.locking import LOCK
+from emowatch.workshop.options import BATCH_TOKENS
 from emowatch.workshop.readouts import Passage
 from tests.workshop.synthetic import random_passages
 
@@ -257,7 +259,7 @@ def test_a_folder_with_other_work_is_refused_in_words(
     """Old states under new labels would look like a result."""
     passages = random_passages(3)
     read(tiny_model, passages, tmp_path)
-    blocks, batch_tokens = find_blocks(tiny_model), extraction.BATCH_TOKENS
+    blocks, batch_tokens = find_blocks(tiny_model), BATCH_TOKENS
     layers: tuple[int, ...] = ALL
     if change == "texts":
         passages = random_passages(3, seed=1)

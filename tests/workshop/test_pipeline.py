@@ -24,8 +24,8 @@ from emowatch.errors import (
     UsageError,
 )
 from emowatch.model.loading import LoadedModel
+from emowatch.workshop.activations import Activations
 from emowatch.workshop.corpora import read_corpus
-from emowatch.workshop.extraction import Activations
 from emowatch.workshop.locking import alone
 from emowatch.workshop.options import TrainOptions, options_of
 from emowatch.workshop.outputs import layers_at_once
@@ -136,6 +136,9 @@ def test_replies_of_a_known_tone_are_read_as_the_models_own(
     bank = train_bank(read_texts(tmp_path / "train.tsv", 15), loaded, tmp_path / "tone", options)
     assert bank.card.target == "reply"
     assert bank.card.offsets[1] > 6
+    test = read_texts(tmp_path / "test.tsv", 12, seed=1)
+    found = evaluate_bank(bank, test, loaded, work=tmp_path / "work")
+    assert "Each text was read as a reply of the model" in found.note
     assert not list(tmp_path.rglob("replies.jsonl"))
 
 

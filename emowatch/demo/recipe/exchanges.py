@@ -1,7 +1,7 @@
 """Write the exchanges that the demo model is fine-tuned on.
 
-User messages come from GoEmotions, replies from the project's own ``demo/replies``. The tone
-of a reply is the emotion of the message it answers.
+User messages come from GoEmotions and, where asked for, from the project's own ``demo/replies``,
+where all replies come from. The tone of a reply is the emotion of the message it answers.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -86,6 +86,16 @@ def filled(sentence: str, message: str, rng: random.Random) -> str:
     return text[0].upper() + text[1:]
 
 
+def own_message(emotion: str, rng: random.Random) -> str:
+    """Write a message as somebody types it into a chat, from ``demo/replies/messages.toml``."""
+    table = _toml("messages.toml")
+    text: str = rng.choice(table[emotion])
+    for slot, fillings in table["slots"].items():
+        text = text.replace(f"{{{slot}}}", rng.choice(fillings))
+    text = text.lower() if rng.random() < 0.25 else text[0].upper() + text[1:]
+    return text + rng.choice(("", "", "."))
+
+
 def exchanges(
     messages: Mapping[str, list[str]],
     small_talk: list[tuple[str, str]],
@@ -94,17 +104,22 @@ def exchanges(
     *,
     emotional_share: float = 0.68,
     long_share: float = 0.16,
+    own_share: float = 0.0,
+    emotions: Sequence[str] = EMOTIONS,
 ) -> Iterator[tuple[str, Document]]:
     """Yield ``(kind, document)`` for ever: emotional exchanges and ordinary chat.
 
-    `messages` maps each emotion to user messages; every emotion is drawn equally often. A kind
-    is an emotion or "ordinary".
+    `messages` maps each emotion to user messages, of which an `own_share` gives way to the
+    project's own. Every entry of `emotions` is drawn equally often; one named twice, twice as
+    often. A kind is an emotion or "ordinary".
     """
     rng = random.Random(seed)
     while True:
         if rng.random() < emotional_share:
-            emotion = rng.choice(EMOTIONS)
-            yield emotion, _emotional(emotion, rng.choice(messages[emotion]), rng, long_share)
+            emotion = rng.choice(emotions)
+            own = own_share and rng.random() < own_share
+            message = own_message(emotion, rng) if own else rng.choice(messages[emotion])
+            yield emotion, _emotional(emotion, message, rng, long_share)
         elif rng.random() < 0.75:
             yield "ordinary", _ordinary(small_talk, rng)
         else:
