@@ -41,7 +41,9 @@ def compare(
         if number % 2:
             times.reverse()
         ratios.append(times[0] / times[1])
-    low, _, high = statistics.quantiles(ratios, n=4) if pairs > 1 else (ratios[0],) * 3
+    low, high = ratios[0], ratios[0]
+    if pairs > 1:
+        low, _, high = statistics.quantiles(ratios, n=4, method="inclusive")
     return Ratio(statistics.median(ratios), low, high, pairs)
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -36,6 +36,31 @@ class TestRows:
     """``[rows]``: rows of one group are resampled together."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerReport(LayerMetrics):
+    """All that was measured of one layer; a card keeps the shares and counts of one layer only."""
+
+    precision: Mapping[str, float]
+    """By label, those that were never predicted left out."""
+    precision_interval: Mapping[str, Interval]
+    recall: Mapping[str, float]
+    """By label, those without test rows left out."""
+    recall_interval: Mapping[str, Interval]
+    confusion: tuple[tuple[int, ...], ...]
+    """Rows are true labels, columns predicted ones."""
+    confusion_interval: tuple[tuple[Interval, ...], ...]
+
+
+def for_card(evaluation: Evaluation) -> Evaluation:
+    """Keep what a card has room for: of all layers but the primary, one line each."""
+    names = [one.name for one in fields(LayerMetrics)]
+    brief = (
+        LayerMetrics(**{name: getattr(layer, name) for name in names})
+        for layer in evaluation.layers
+    )
+    return replace(evaluation, layers=tuple(brief))
+
+
 def evaluate(
     bank: ProbeBank,
     rows: TestRows,
@@ -62,17 +87,19 @@ def evaluate(
         seed: of the bootstrap.
         note: what a reader must know of this test set.
     """
-    names = bank.card.labels
     reports = _reports(bank, rows, seed)
     null = None
     if shuffled is not None:
         null = [found.balanced_accuracy for found in _reports(shuffled, rows, seed)]
     baseline = None
     if training_texts is not None and texts is not None:
-        baseline = tfidf_baseline(training_texts, texts, len(names), seed=seed)
-    primary = reports[bank.card.layers.index(bank.card.primary)]
-    precision = _by_label(names, primary.precisions)
-    recall = _by_label(names, primary.recalls)
+        baseline = tfidf_baseline(training_texts, texts, len(bank.card.labels), seed=seed)
+    names = bank.card.labels
+    layers = tuple(
+        _layer_report(layer, names, found, None if null is None else null[place])
+        for place, (layer, found) in enumerate(zip(bank.card.layers, reports, strict=True))
+    )
+    primary = layers[bank.card.layers.index(bank.card.primary)]
     per_class = torch.bincount(rows.labels, minlength=len(names)).tolist()
     return Evaluation(
         data=data,
@@ -87,27 +114,12 @@ def evaluate(
         tfidf_balanced_accuracy_interval=None
         if baseline is None
         else _interval(baseline.balanced_accuracy.interval),
-        layers=tuple(
-            LayerMetrics(
-                layer=layer,
-                balanced_accuracy=_round(found.balanced_accuracy.value),
-                balanced_accuracy_interval=_interval(found.balanced_accuracy.interval),
-                macro_f1=_round(found.macro_f1.value),
-                macro_f1_interval=_interval(found.macro_f1.interval),
-                ece=_round(found.ece.value),
-                ece_interval=_interval(found.ece.interval),
-                shuffled_balanced_accuracy=None if null is None else _round(null[place].value),
-                shuffled_balanced_accuracy_interval=None
-                if null is None
-                else _interval(null[place].interval),
-            )
-            for place, (layer, found) in enumerate(zip(bank.card.layers, reports, strict=True))
-        ),
-        precision={name: _round(found.value) for name, found in precision.items()},
-        precision_interval={name: _interval(found.interval) for name, found in precision.items()},
-        recall={name: _round(found.value) for name, found in recall.items()},
-        recall_interval={name: _interval(found.interval) for name, found in recall.items()},
-        confusion=tuple(tuple(int(n) for n in row) for row in primary.confusion),
+        layers=layers,
+        precision=primary.precision,
+        precision_interval=primary.precision_interval,
+        recall=primary.recall,
+        recall_interval=primary.recall_interval,
+        confusion=primary.confusion,
         by_offset=_by_offset(bank, rows, seed),
         note=note,
     )
@@ -147,10 +159,39 @@ def _reports(bank: ProbeBank, rows: TestRows, seed: int) -> list[Report]:
     return [report(s, labels, rows.groups, seed=seed) for s in scores]
 
 
-def _by_label(names: Sequence[str], estimates: Sequence[Estimate | None]) -> dict[str, Estimate]:
-    """Name the estimates that could be made."""
-    pairs = zip(names, estimates, strict=True)
-    return {name: estimate for name, estimate in pairs if estimate is not None}
+def _layer_report(
+    layer: int, names: Sequence[str], found: Report, null: Estimate | None
+) -> LayerReport:
+    precision, precision_interval = _by_label(names, found.precisions)
+    recall, recall_interval = _by_label(names, found.recalls)
+    return LayerReport(
+        layer=layer,
+        balanced_accuracy=_round(found.balanced_accuracy.value),
+        balanced_accuracy_interval=_interval(found.balanced_accuracy.interval),
+        macro_f1=_round(found.macro_f1.value),
+        macro_f1_interval=_interval(found.macro_f1.interval),
+        ece=_round(found.ece.value),
+        ece_interval=_interval(found.ece.interval),
+        shuffled_balanced_accuracy=None if null is None else _round(null.value),
+        shuffled_balanced_accuracy_interval=None if null is None else _interval(null.interval),
+        precision=precision,
+        precision_interval=precision_interval,
+        recall=recall,
+        recall_interval=recall_interval,
+        confusion=tuple(tuple(int(n) for n in row) for row in found.confusion),
+        confusion_interval=tuple(
+            tuple((float(low), float(high)) for low, high in row)
+            for row in found.confusion_interval
+        ),
+    )
+
+
+def _by_label(
+    names: Sequence[str], estimates: Sequence[Estimate | None]
+) -> tuple[dict[str, float], dict[str, Interval]]:
+    """Name the estimates that could be made, and their intervals."""
+    pairs = [(n, e) for n, e in zip(names, estimates, strict=True) if e is not None]
+    return {n: _round(e.value) for n, e in pairs}, {n: _interval(e.interval) for n, e in pairs}
 
 
 def _by_offset(bank: ProbeBank, rows: TestRows, seed: int) -> tuple[OffsetMetrics, ...]:

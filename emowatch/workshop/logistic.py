@@ -4,9 +4,8 @@ Minimises, for each stack, the weighted mean cross entropy plus half `l2` times 
 weights (the bias is free), which is scikit-learn's objective with ``C = 1 / (l2 * rows)``.
 Conjugate gradients (Polak-Ribiere) are preconditioned by Boehning's bound on the curvature,
 ``(X' diag(r) X) / 2 + l2`` (Boehning 1992, section 3): one Cholesky factor per stack and
-strength, which takes much of the correlation of a residual stream out of the problem. To
-scikit-learn's loss at ``C = 1``, five stacks of the demo model took 18 to 50 iterations here
-and 43 to 113 of its L-BFGS. `TOLERANCE` stops well before that, where validation gains nothing.
+strength, which takes much of the correlation of a residual stream out of the problem.
+`TOLERANCE` stops well before scikit-learn's loss at ``C = 1``, where validation gains nothing.
 """
 
 from __future__ import annotations

@@ -43,6 +43,8 @@ class Report:
     ece: Estimate
     confusion: Ints
     """``[true, predicted]`` counts of rows."""
+    confusion_interval: Doubles
+    """``[true, predicted, 2]``, low and high end of each count."""
     precisions: tuple[Estimate | None, ...]
     """By label; `None` for a label never predicted."""
     recalls: tuple[Estimate | None, ...]
@@ -103,6 +105,7 @@ def report(
         macro_f1=_estimate(_macro_f1(matrices)),
         ece=_reflected(_estimate(_ece(table[:, base:]))),
         confusion=matrices[0].astype(np.int64),
+        confusion_interval=_intervals(matrices),
         precisions=_shares(hits, matrices.sum(1)),
         recalls=_shares(hits, matrices.sum(2)),
     )
@@ -114,6 +117,14 @@ def _estimate(values: Doubles) -> Estimate:
         return Estimate(float(values[0]), float("nan"), float("nan"))
     low, high = np.quantile(values[1:], (0.025, 0.975))
     return Estimate(float(values[0]), float(low), float(high))
+
+
+def _intervals(values: Doubles) -> Doubles:
+    """Give low and high end for each place of ``[1 + resamples, …]``."""
+    if len(values) == 1:
+        return np.full((*values.shape[1:], 2), np.nan)
+    ends: Doubles = np.quantile(values[1:], (0.025, 0.975), axis=0)
+    return np.moveaxis(ends, 0, -1)
 
 
 def _shares(hits: Doubles, totals: Doubles) -> tuple[Estimate | None, ...]:

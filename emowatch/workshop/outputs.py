@@ -54,6 +54,20 @@ def check_output(out: Path, option: str = "--out") -> None:
             folder.rmdir()
 
 
+def check_target(options: TrainOptions) -> None:
+    """Refuse labels of replies where no replies are read, before any work is done.
+
+    Raises:
+        UsageError: naming the read-out that is needed.
+    """
+    if options.target == "reply" and options.readout != "reply":
+        raise UsageError(
+            f"Could not train for the target 'reply' with the read-out {options.readout!r}: it "
+            "reads each text as a user's message, and the bank would be said to judge replies. "
+            "Pass --readout reply, or leave --target out."
+        )
+
+
 def checked_name(name: str) -> str:
     """Refuse a name that the card would refuse after all the work."""
     if not 1 <= len(name) <= MAX_NAME or not is_printable(name):

@@ -19,7 +19,7 @@ from emowatch.bank.probe_bank import ProbeBank
 from emowatch.model.blocks import find_blocks, resolve_layers
 from emowatch.model.loading import LoadedModel
 from emowatch.workshop.corpora import Corpus, split_by_group, undersample
-from emowatch.workshop.evaluation import TestRows, evaluate
+from emowatch.workshop.evaluation import TestRows, evaluate, for_card
 from emowatch.workshop.extraction import extract
 from emowatch.workshop.fitting import Fitted
 from emowatch.workshop.locking import alone
@@ -28,6 +28,7 @@ from emowatch.workshop.outputs import (
     STATES_FOLDER,
     check_output,
     check_size,
+    check_target,
     checked_name,
     clear_work,
     layers_at_once,
@@ -62,6 +63,7 @@ def train_bank(
         RetryableError: if another run is writing to `out` or to the work folder.
         EmowatchError: of the kind that fits; nothing but the work folder is left behind.
     """
+    check_target(options)
     check_output(out)
     bank_name = checked_name(name or out.resolve().name)
     model, tokenizer = loaded.model, loaded.tokenizer
@@ -119,7 +121,7 @@ def train_bank(
             data=data,
             training=_training_record(options, fitted),
             licence="apache-2.0",
-            notes=options.notes,
+            notes=(*options.notes, *_cautions(prepared)),
             versions={"emowatch": emowatch.__version__}
             | {package: version(package) for package in ("torch", "transformers")},
         )
@@ -167,6 +169,9 @@ def evaluate_bank(
     notes = [note] if note else []
     if card.target == "reply":
         notes.append("Each text was read as a reply of the model, which is what this bank judges.")
+        openings = card.training.get("openings", 1)
+        if options is None and openings != 1:
+            notes.append(f"Here it follows one opening; in training there were {openings}.")
     if differing:
         notes.append(f"Measured on a model with other {' and '.join(differing)} than in training.")
     training = training or recorded_training(folder, card)
@@ -209,6 +214,16 @@ def evaluate_bank(
     )
 
 
+def _cautions(prepared: Prepared) -> list[str]:
+    """Say what a reader must know of how the states came about."""
+    if not prepared.unfinished_thoughts:
+        return []
+    return [
+        f"{prepared.unfinished_thoughts} of {len(prepared.passages)} replies were cut while the "
+        "model was still thinking: their states are of its thoughts alone."
+    ]
+
+
 def _doubts(
     corpus: Corpus, prepared: Prepared, training: Corpus | None, card: BankCard
 ) -> list[str]:
@@ -220,6 +235,7 @@ def _doubts(
     if prepared.left_out:
         reasons = ", ".join(f"{n} {reason}" for reason, n in prepared.left_out.items())
         doubts.append(f"Texts left out: {reasons}.")
+    doubts += _cautions(prepared)
     measured = [corpus.examples[number] for number in prepared.examples]
     if training is not None:
         seen = {example.group for example in training.examples}
@@ -281,7 +297,7 @@ def _training_record(options: TrainOptions, fitted: Fitted) -> dict[str, str | i
 
 
 def save_evaluation(bank: ProbeBank, evaluation: Evaluation, folder: Path) -> ProbeBank:
-    """Write the bank anew with `evaluation` on its card."""
-    measured = ProbeBank(replace(bank.card, evaluation=evaluation), bank.tensors)
+    """Write the bank anew with `evaluation` on its card, as far as a card has room."""
+    measured = ProbeBank(replace(bank.card, evaluation=for_card(evaluation)), bank.tensors)
     measured.save(folder)
     return measured

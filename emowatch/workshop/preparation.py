@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 from emowatch.errors import TrainingError
 from emowatch.model.blocks import text_config
 from emowatch.model.loading import LoadedModel
+from emowatch.model.segments import SegmentParser
 from emowatch.text import clean_line
 from emowatch.workshop.activations import Activations
 from emowatch.workshop.corpora import Corpus
@@ -49,6 +50,8 @@ class Prepared:
     """Number of the example of each passage."""
     left_out: Mapping[str, int]
     """How many examples made no passage, for each reason that occurred."""
+    unfinished_thoughts: int = 0
+    """Replies that were cut while the model was still thinking."""
 
 
 @dataclass(slots=True)
@@ -108,7 +111,21 @@ def prepare(
             )
         source = iter(answers)
         replies = [next(source) if fits else None for fits in room]
-    return _kept(join(prompts, replies, options, context))
+    prepared = _kept(join(prompts, replies, options, context))
+    if options.target == "reply":
+        return prepared
+    parser = SegmentParser(tokenizer)
+    thoughts = sum(_is_cut_in_thought(parser, prompts[n], replies[n]) for n in prepared.examples)
+    return replace(prepared, unfinished_thoughts=thoughts)
+
+
+def _is_cut_in_thought(
+    parser: SegmentParser, prompt: Sequence[int], reply: Sequence[int] | None
+) -> bool:
+    segment = parser.parse_prompt(prompt)[1]
+    for token in reply or ():
+        segment = parser.reply_segment(token, segment)
+    return segment == "thinking"
 
 
 def join(

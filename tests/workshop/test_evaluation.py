@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict, replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -14,7 +15,13 @@ from emowatch.bank.card import BankCard, Evaluation, Fingerprints, TrainingData
 from emowatch.bank.heads import HeadKind
 from emowatch.bank.probe_bank import ProbeBank
 from emowatch.bank.readme import render_card
-from emowatch.workshop.evaluation import TestRows, evaluate, tfidf_baseline
+from emowatch.workshop.evaluation import (
+    LayerReport,
+    TestRows,
+    evaluate,
+    for_card,
+    tfidf_baseline,
+)
 from emowatch.workshop.metrics import report
 from emowatch.workshop.tables import render_evaluation
 
@@ -125,10 +132,31 @@ def test_every_figure_has_its_interval() -> None:
     assert low < high
 
 
+def test_every_layer_has_its_shares_and_counts_with_intervals() -> None:
+    """Layers may differ in which label they miss; a card has room for those of one only."""
+    found = measured(readers(), rows())
+    blind, seeing = found.layers
+    assert isinstance(blind, LayerReport)
+    assert isinstance(seeing, LayerReport)
+    assert (found.recall, found.confusion) == (seeing.recall, seeing.confusion)
+    assert blind.recall != seeing.recall
+    for layer in (blind, seeing):
+        assert set(layer.recall_interval) == set(layer.recall) == set(LABELS)
+        assert np.sum(layer.confusion) == found.rows
+        low, high = np.moveaxis(np.array(layer.confusion_interval), -1, 0)
+        assert ((low <= layer.confusion) & (np.array(layer.confusion) <= high)).all()
+        assert (low < high).any()
+    kept = for_card(found)
+    assert not any(isinstance(layer, LayerReport) for layer in kept.layers)
+    assert kept.layers[1].balanced_accuracy == seeing.balanced_accuracy
+    assert kept.recall == found.recall
+
+
 def test_a_card_from_before_an_interval_was_measured_still_loads() -> None:
     """Banks outlive the versions that wrote them."""
     found = measured(readers(), rows(offsets=12), shuffled=readers())
-    card = replace(readers().card, evaluation=found)
+    kept = for_card(found)
+    card = replace(readers().card, evaluation=kept)
     table = json.loads(card.to_json())
     for layer in table["evaluation"]["layers"]:
         del layer["shuffled_balanced_accuracy_interval"]
@@ -140,7 +168,7 @@ def test_a_card_from_before_an_interval_was_measured_still_loads() -> None:
     assert old.evaluation is not None
     assert old.evaluation.layers[1].shuffled_balanced_accuracy_interval is None
     assert old.evaluation.recall == found.recall
-    assert BankCard.from_json(card.to_json()).evaluation == found
+    assert BankCard.from_json(card.to_json()).evaluation == kept
     for shown in (render_card(old), render_evaluation(old, old.evaluation)):
         assert f"{found.recall['joy']:.3f}" in shown
         assert "None" not in shown
@@ -209,7 +237,7 @@ def test_offsets_at_which_a_bank_knows_nothing_are_told() -> None:
     blind = replace(states, states=states.states.masked_fill(first[None, :, None], 0.0))
     found = measured(bank, blind)
     assert found.at_chance == ((0, 0),)
-    info = ProbeBank(replace(bank.card, evaluation=found), bank.tensors).info
+    info = ProbeBank(replace(bank.card, evaluation=for_card(found)), bank.tensors).info
     assert [info.knows(offset) for offset in (0, 1, 11, 500)] == [False, True, True, True]
     assert bank.info.knows(0), "a bank that was not measured is not known to be blind"
 

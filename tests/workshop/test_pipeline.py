@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 from collections.abc import Callable
@@ -26,11 +27,12 @@ from emowatch.errors import (
 from emowatch.model.loading import LoadedModel
 from emowatch.workshop.activations import Activations
 from emowatch.workshop.corpora import read_corpus
+from emowatch.workshop.evaluation import for_card
 from emowatch.workshop.locking import alone
 from emowatch.workshop.options import TrainOptions, options_of
 from emowatch.workshop.outputs import layers_at_once
 from emowatch.workshop.pipeline import evaluate_bank, save_evaluation, train_bank
-from emowatch.workshop.preparation import prepare
+from emowatch.workshop.preparation import prepare, quiet
 from emowatch.workshop.readouts import prompt_ids
 from emowatch.workshop.training import FitOptions
 from tests.workshop.synthetic import WORDS, read_texts, write_texts
@@ -118,7 +120,7 @@ def test_a_bank_of_each_readout_loads_and_says_how_it_was_made(
     found = evaluate_bank(bank, test, loaded, folder=out, work=tmp_path / "work")
     assert len(found.layers) == 4
     saved = save_evaluation(bank, found, out)
-    assert load_bank(out).card.evaluation == saved.card.evaluation == found
+    assert load_bank(out).card.evaluation == saved.card.evaluation == for_card(found)
     assert "## Figures" in (out / "README.md").read_text(encoding="utf-8")
 
 
@@ -308,6 +310,17 @@ def test_options_are_refused_before_any_work(
     assert not ran
 
 
+@pytest.mark.parametrize("readout", ["last_prompt_token", "positions", "mean"])
+def test_labels_of_replies_are_refused_where_no_replies_are_read(
+    readout: Readout, loaded: LoadedModel, tmp_path: Path
+) -> None:
+    """The card would say that the bank judges replies, and it would have read messages only."""
+    options = replace(READOUTS[readout], target="reply")
+    with pytest.raises(UsageError, match=rf"'reply' .*'{readout}'.* Pass --readout reply"):
+        train_bank(read_texts(tmp_path / "train.tsv"), loaded, tmp_path / "mood", options)
+    assert not (tmp_path / "mood").exists()
+
+
 def test_heads_too_large_for_a_bank_file_are_refused_before_any_work(
     loaded: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -418,6 +431,25 @@ def test_texts_of_a_known_tone_may_answer_many_openings(
     }
     bank = train_bank(corpus, loaded, tmp_path / "tone", options)
     assert bank.card.training["openings"] == 3
+
+
+def test_replies_that_end_in_thought_are_counted(loaded: LoadedModel, tmp_path: Path) -> None:
+    """Heads that were meant for replies would have read thinking alone, and nobody would know."""
+    corpus = read_texts(tmp_path / "train.tsv", 15)
+    options = READOUTS["reply"]
+    assert prepare(corpus, loaded, options, tmp_path / "a", quiet).unfinished_thoughts == 0
+    thinker = copy.deepcopy(loaded.tokenizer)
+    thinker.add_special_tokens({"additional_special_tokens": ["<think>", "</think>"]})
+    opened = str(thinker.chat_template) + "{% if add_generation_prompt %}<think>{% endif %}"
+    thinker.chat_template = opened
+    model = copy.deepcopy(loaded.model)
+    model.resize_token_embeddings(len(thinker))
+    musing = replace(loaded, model=model, tokenizer=thinker)
+    made = prepare(corpus, musing, options, tmp_path / "b", quiet)
+    assert made.unfinished_thoughts == len(made.passages) > 30
+    bank = train_bank(corpus, musing, tmp_path / "mood", options)
+    told = f"{len(made.passages)} of {len(made.passages)} replies were cut while the model"
+    assert any(told in note for note in bank.card.notes)
 
 
 @pytest.mark.parametrize("head", HEAD_KINDS)

@@ -11,11 +11,14 @@ import gzip
 import hashlib
 import json
 import random
+import re
 from collections import defaultdict
 from dataclasses import replace
 
+from emowatch.bank.card import Evaluation
 from emowatch.bank.library import shipped_folder
 from emowatch.bank.probe_bank import ProbeBank
+from emowatch.bank.readme import with_interval
 from emowatch.demo.recipe import stages
 from emowatch.demo.recipe.corpus import half
 from emowatch.demo.recipe.exchanges import filled, reply_book
@@ -85,18 +88,32 @@ def make_bank(name: str, plan: stages.Plan, report: Report = quiet) -> ProbeBank
     work = plan.work / name
     bank = train_bank(training, loaded, out, options, name=name, work=work / "train", report=report)
     (out / "run.json").unlink()  # its path means nothing elsewhere
-    evaluation = evaluate_bank(
-        bank,
-        test,
-        loaded,
-        folder=out,
-        training=training,
-        work=work / "test",
-        options=options,
-        report=report,
-        note=note,
-    )
-    return save_evaluation(bank, evaluation, out)
+
+    def measured(corpus: Corpus, part: str, note: str = "") -> Evaluation:
+        return evaluate_bank(
+            bank,
+            corpus,
+            loaded,
+            folder=out,
+            training=training,
+            work=work / part,
+            options=options,
+            report=report,
+            note=note,
+        )
+
+    if name == "demo-tone7":
+        apart = []
+        for part, corpus in _by_voice(test, plan).items():
+            apart.append(f"{part} {_primary(bank, measured(corpus, part.replace(' ', '-')))}")
+        note += f" By voice: {'; '.join(apart)}."
+    return save_evaluation(bank, measured(test, "test", note), out)
+
+
+def _primary(bank: ProbeBank, found: Evaluation) -> str:
+    best = found.layers[bank.card.layers.index(bank.card.primary)]
+    reached = with_interval(best.balanced_accuracy, best.balanced_accuracy_interval)
+    return f"{reached} (n {found.n}, {len(found.recall)} tones, ECE {best.ece:.3f})"
 
 
 def _user_corpora(plan: stages.Plan, most: int) -> tuple[Corpus, Corpus, str]:
@@ -162,6 +179,25 @@ def _tone_corpora(plan: stages.Plan) -> tuple[Corpus, Corpus, str]:
         "the project's sentences, those of the test included."
     )
     return sides[0], sides[1], note
+
+
+def _by_voice(test: Corpus, plan: stages.Plan) -> dict[str, Corpus]:
+    """Part the test by who wrote it, and add what the demo model itself said when it was judged.
+
+    Its own replies have the tone that the text classifier of `judging` finds in them.
+    """
+    ours = re.compile(rf"({'|'.join(EKMAN7)}) \d+")
+    parts: dict[str, list[Example]] = {"SEV alone": [], "the project's sentences alone": []}
+    for example in test.examples:
+        known = "the project's sentences alone" if ours.fullmatch(example.group) else "SEV alone"
+        parts[known].append(example)
+    lines = (plan.work / "judged.jsonl").read_text(encoding="utf-8").splitlines()
+    said = [row for row in map(json.loads, lines) if row["manner"] != "calm"]
+    parts["replies of the demo model, tone as judged by a text classifier,"] = [
+        Example(text=row["reply"], label=EKMAN7.index(row["tone"]), group=row["reply"], row=number)
+        for number, row in enumerate(said, 1)
+    ]
+    return {name: replace(test, examples=tuple(examples)) for name, examples in parts.items()}
 
 
 def project_replies(seed: int) -> list[tuple[str, str, str]]:

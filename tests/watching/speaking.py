@@ -1,0 +1,94 @@
+"""What a tiny watched model says, its bank, and a plugin made of two functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from emowatch import hookimpl
+from emowatch.bank import ProbeBank
+from emowatch.labels import EKMAN7
+from emowatch.records import Alarm, Steering, TokenScore
+from tests.conftest import END_ID
+
+PROMPT, NEW = 7, 6
+
+
+def bank_for(model: Any, name: str = "mood", seed: int = 0, layers: Any = "all") -> ProbeBank:
+    """Make a random bank of seven labels for all layers."""
+    return ProbeBank.random_for(
+        model, labels=EKMAN7, head="offset-mlp", name=name, seed=seed, layers=layers
+    )
+
+
+def speak(model: Any, ids: Tensor, mask: Tensor | None = None, **options: Any) -> Any:
+    """Generate greedily, `NEW` tokens unless told otherwise."""
+    known: dict[str, Any] = {"max_new_tokens": NEW, "do_sample": False}
+    whole = torch.ones_like(ids) if mask is None else mask
+    return model.generate(ids, attention_mask=whole, **known | options)
+
+
+@torch.no_grad()
+def by_hand(model: Any, bank: ProbeBank, ids: Tensor, place: int, offset: int) -> Tensor:
+    """Score one state of ``[time]`` ids from output_hidden_states, at all of the bank's layers."""
+    hidden = model(ids[None], output_hidden_states=True).hidden_states
+    states = torch.stack([hidden[layer][0, place] for layer in bank.card.layers])
+    return bank.heads.scores(states[:, None], offset)[:, 0]
+
+
+class Plugin:
+    """A plugin made of one function for `steer` and one for `judge`."""
+
+    def __init__(
+        self,
+        steer: Callable[[TokenScore], Steering | None] = lambda score: None,
+        judge: Callable[[TokenScore], Alarm | Sequence[Alarm] | None] = lambda score: None,
+    ) -> None:
+        """Take the functions."""
+        self.name = "of-a-test"
+        self._steer, self._judge = steer, judge
+        self.heard: list[TokenScore] = []
+        self.alarms: list[Alarm] = []
+
+    @hookimpl
+    def token_scored(self, score: TokenScore) -> None:
+        """Keep it."""
+        self.heard.append(score)
+
+    @hookimpl
+    def judge(self, score: TokenScore) -> Alarm | Sequence[Alarm] | None:
+        """Ask the function."""
+        return self._judge(score)
+
+    @hookimpl
+    def alarm_raised(self, alarm: Alarm) -> None:
+        """Keep it."""
+        self.alarms.append(alarm)
+
+    @hookimpl
+    def steer(self, score: TokenScore) -> Steering | None:
+        """Ask the function."""
+        return self._steer(score)
+
+
+class Script:
+    """A logits processor that lets rows say what a test wants."""
+
+    def __init__(self, *rows: Sequence[int]) -> None:
+        """Take the tokens of each row; after them the model speaks freely."""
+        self.rows = rows
+        self.step = 0
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Leave only the wanted token possible; elsewhere only the end is forbidden."""
+        result = scores.clone()
+        result[:, END_ID] = -torch.inf
+        for row, wanted in enumerate(self.rows):
+            if self.step < len(wanted):
+                result[row] = -torch.inf
+                result[row, wanted[self.step]] = 0.0
+        self.step += 1
+        return result

@@ -1,0 +1,232 @@
+"""Turns: each reply token has exactly one score, at its place, in its part, until its row ends."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import DynamicCache, PreTrainedTokenizerFast
+
+import emowatch
+from emowatch.bank import ProbeBank
+from tests.conftest import END_ID
+from tests.model.zoo import left_padded, random_ids
+from tests.watching.speaking import NEW, PROMPT, Script, bank_for, by_hand, speak
+
+# Places
+
+
+def test_every_reply_token_has_exactly_one_score(
+    model: Any, bank: ProbeBank, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """N tokens, N states, offsets 0 to N-1, the first at the last prompt token."""
+    with emowatch.watch(model, tiny_tokenizer, probes=bank) as watch:
+        speak(model, random_ids(1, PROMPT), min_new_tokens=NEW)
+    tokens = watch.trace.tokens
+    assert [t.position for t in tokens] == list(range(PROMPT + NEW - 1))
+    assert [t.offset for t in tokens] == [None] * (PROMPT - 1) + list(range(NEW))
+    assert {t.segment for t in tokens[: PROMPT - 1]} == {"user"}
+    assert {t.segment for t in tokens[PROMPT - 1 :]} == {"reply"}
+    assert [t.offset for t in watch.trace.reply()] == list(range(NEW))
+
+
+def test_a_prompt_of_one_token_has_its_score_too(
+    model: Any, bank: ProbeBank, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """The last prompt token is then the first."""
+    with emowatch.watch(model, tiny_tokenizer, probes=bank) as watch:
+        speak(model, random_ids(1, 1), max_new_tokens=1)
+    assert [(t.position, t.offset) for t in watch.trace.tokens] == [(0, 0)]
+
+
+def test_a_batch_gives_each_row_the_scores_it_has_alone(
+    model: Any, bank: ProbeBank, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """Left padding and neighbours leave no mark, and positions do not count padding."""
+    lengths = (3, PROMPT, 5)
+    ids, mask = left_padded(lengths)
+    with emowatch.watch(model, tiny_tokenizer, probes=bank) as together:
+        speak(model, ids, mask, min_new_tokens=NEW)
+    for row, length in enumerate(lengths):
+        with emowatch.watch(model, tiny_tokenizer, probes=bank) as alone:
+            speak(model, ids[row : row + 1, PROMPT - length :], min_new_tokens=NEW)
+        mine = [t for t in together.trace.tokens if t.sequence == row]
+        assert len(mine) == length + NEW - 1
+        for found, wanted in zip(mine, alone.trace.tokens, strict=True):
+            assert (found.position, found.offset) == (wanted.position, wanted.offset)
+            assert np.allclose(found.scores.array, wanted.scores.array, atol=1e-5)
+        turn = together.trace.turns[row]
+        assert (turn.sequence, turn.prompt_tokens, turn.reply_tokens) == (row, length, NEW)
+
+
+def test_each_returned_sequence_is_a_row(
+    model: Any, bank: ProbeBank, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """They share a prompt and part ways at the first token."""
+    torch.manual_seed(3)
+    with emowatch.watch(model, tiny_tokenizer, probes=bank) as watch:
+        output = speak(
+            model,
+            random_ids(1, PROMPT),
+            do_sample=True,
+            num_return_sequences=3,
+            min_new_tokens=NEW,
+            temperature=2.0,
+        )
+    for row in range(3):
+        reply = watch.trace.reply(sequence=row)
+        assert [t.offset for t in reply] == list(range(NEW))
+        for token in reply:
+            assert token.offset is not None
+            wanted = by_hand(model, bank, output[row, :-1], token.position, token.offset)
+            primary = bank.card.layers.index(bank.card.primary)
+            assert np.allclose(token.scores.array, wanted[primary].numpy(), atol=1e-5)
+    first = [watch.trace.reply(sequence=row)[0].scores.array for row in range(3)]
+    assert np.allclose(first[0], first[1], atol=1e-6)
+
+
+def test_two_turns_in_one_watch_are_told_apart(
+    model: Any, bank: ProbeBank, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """Offsets begin again, and each turn has the scores it would have had alone."""
+    prompts = [random_ids(1, PROMPT, seed) for seed in (1, 2)]
+    with emowatch.watch(model, tiny_tokenizer, probes=bank) as watch:
+        for ids in prompts:
+            speak(model, ids, min_new_tokens=NEW)
+    assert [turn.index for turn in watch.trace.turns] == [0, 1]
+    for number, ids in enumerate(prompts):
+        with emowatch.watch(model, tiny_tokenizer, probes=bank) as alone:
+            speak(model, ids, min_new_tokens=NEW)
+        mine = watch.trace.reply(turn=number)
+        assert [t.offset for t in mine] == list(range(NEW))
+        for found, wanted in zip(mine, alone.trace.reply(), strict=True):
+            assert np.array_equal(found.scores.array, wanted.scores.array)
+    assert watch.trace.reply()[0].turn == 1
+
+
+def test_a_turn_that_goes_on_from_a_cache_keeps_counting_positions(
+    model: Any, bank: ProbeBank, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """Chat programs keep the cache between turns, and then only the new part is read."""
+    cache = DynamicCache(config=model.config)
+    ids = random_ids(1, PROMPT)
+    with emowatch.watch(model, tiny_tokenizer, probes=bank) as watch:
+        first = speak(model, ids, past_key_values=cache, min_new_tokens=NEW)
+        longer = torch.cat([first, random_ids(1, 3, seed=5)], dim=1)
+        second = speak(model, longer, past_key_values=cache, min_new_tokens=NEW)[0]
+    mine = [t for t in watch.trace.tokens if t.turn == 1]
+    assert [t.position for t in mine] == list(range(PROMPT + NEW - 1, PROMPT + NEW + 3 + NEW - 1))
+    assert [t.offset for t in mine if t.offset is not None] == list(range(NEW))
+    for token in mine:
+        wanted = by_hand(model, bank, second[:-1], token.position, token.offset or 0)
+        primary = bank.card.layers.index(bank.card.primary)
+        assert np.allclose(token.scores.array, wanted[primary].numpy(), atol=1e-5)
+    assert watch.trace.turns[1].prompt_tokens == PROMPT + NEW + 3
+    assert watch.trace.turns[1].finish_reason == "length"
+
+
+# Segments
+
+
+def test_the_parts_of_a_dialogue_are_told_apart(
+    model: Any, bank: ProbeBank, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """Left padding moves columns, not segments."""
+    talk = [{"role": "system", "content": "ab"}, {"role": "user", "content": "cde"}]
+    prompts = [
+        tiny_tokenizer.apply_chat_template(part, tokenize=False, add_generation_prompt=True)
+        for part in (talk, talk[1:])
+    ]
+    encoded = tiny_tokenizer(prompts, padding=True, return_tensors="pt", add_special_tokens=False)
+    with emowatch.watch(model, tiny_tokenizer, probes=bank) as watch:
+        speak(model, encoded["input_ids"], encoded["attention_mask"], max_new_tokens=1)
+    found = [[t.segment for t in watch.trace.tokens if t.sequence == row] for row in (0, 1)]
+    user = ["user"] * 3 + ["special", "reply"]
+    assert found[0] == ["special"] * 2 + ["system"] * 2 + ["special"] * 2 + user
+    assert found[1] == ["special"] * 2 + user
+
+
+def test_thinking_is_told_from_the_reply(
+    model: Any, bank: ProbeBank, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """Also where the prompt has opened it already."""
+    tiny_tokenizer.add_tokens(["<think>", "</think>"])
+    model.resize_token_embeddings(len(tiny_tokenizer), mean_resizing=False)
+    opening, closing = (tiny_tokenizer.get_vocab()[t] for t in ("<think>", "</think>"))
+    bank = bank_for(model)
+    ids = tiny_tokenizer("<|bos|><|user|>hi<|end|><|assistant|>", return_tensors="pt")["input_ids"]
+    segments = []
+    for prompt, script in (
+        (ids, [opening, 40, closing, 41]),
+        (torch.cat([ids, torch.tensor([[opening]])], dim=1), [40, closing, 41, 42]),
+    ):
+        with emowatch.watch(model, tiny_tokenizer, probes=bank) as watch:
+            speak(model, prompt, max_new_tokens=4, logits_processor=[Script(script)])
+        segments.append([t.segment for t in watch.trace.reply()])
+    assert segments[0] == ["reply", "thinking", "thinking", "reply"]
+    assert segments[1] == ["thinking", "thinking", "reply", "reply"]
+
+
+# Ends
+
+
+def test_a_row_that_ends_early_is_scored_to_its_end_and_no_further(
+    model: Any, bank: ProbeBank, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """What the model reads afterwards is padding, and padding feels nothing."""
+    script = Script([40, 41, END_ID], [50, 51, 52, 53])
+    with emowatch.watch(model, tiny_tokenizer, probes=bank) as watch:
+        speak(model, *left_padded((4, PROMPT)), logits_processor=[script])
+    assert [t.offset for t in watch.trace.reply(sequence=0)] == [0, 1, 2]
+    assert [t.offset for t in watch.trace.reply(sequence=1)] == list(range(NEW))
+    first, second = watch.trace.turns
+    assert (first.finish_reason, first.reply_tokens) == ("stop", 3)
+    assert first.token_ids == (40, 41, END_ID)
+    assert (second.finish_reason, second.reply_tokens) == ("length", NEW)
+    assert second.token_ids[:4] == (50, 51, 52, 53)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"max_new_tokens": NEW}, "length"),
+        ({"max_new_tokens": None, "max_length": PROMPT + NEW}, "length"),
+        ({"max_new_tokens": NEW, "stop": 3}, "stop"),
+        ({"max_new_tokens": 3, "stop": 3}, "length"),
+        ({"max_new_tokens": 50, "end": 4}, "stop"),
+    ],
+)
+def test_why_a_reply_ended_is_told(
+    model: Any,
+    bank: ProbeBank,
+    tiny_tokenizer: PreTrainedTokenizerFast,
+    options: dict[str, Any],
+    reason: str,
+) -> None:
+    """By its length, its end token, or a criterion of the caller's."""
+    stop, end = options.pop("stop", None), options.pop("end", None)
+    script = Script([40] * 3 + [END_ID] if end else [40] * 50)
+    if stop:
+        options["stopping_criteria"] = [
+            lambda ids, _, **__: torch.tensor([ids.shape[1] >= PROMPT + stop])
+        ]
+    with emowatch.watch(model, tiny_tokenizer, probes=bank) as watch:
+        output = speak(model, random_ids(1, PROMPT), logits_processor=[script], **options)
+    (turn,) = watch.trace.turns
+    assert turn.finish_reason == reason
+    assert turn.reply_tokens == output.shape[1] - PROMPT == len(watch.trace.reply())
+    assert turn.token_ids == tuple(output[0, PROMPT:-1].tolist())
+
+
+def test_means_are_over_the_reply_alone(
+    model: Any, bank: ProbeBank, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """The user's words have scores too, and they are not the reply's."""
+    with emowatch.watch(model, tiny_tokenizer, probes=bank) as watch:
+        speak(model, *left_padded((4, PROMPT)), min_new_tokens=NEW)
+    for row in (0, 1):
+        scores = [t.scores.array for t in watch.trace.reply(sequence=row)]
+        mean = watch.trace.turns[row].mean_scores["mood"].array
+        assert np.allclose(mean, np.mean(scores, axis=0), atol=1e-6)
