@@ -14,8 +14,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -c constraints.txt
 DECLARED := pyproject.toml constraints.txt
-# What mypy reads; a folder that is not there is left out.
-TYPED := $(wildcard emowatch tests benchmarks)
+# What mypy reads; what is not there is left out.
+TYPED := $(wildcard emowatch tests benchmarks docs/*.py)
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
@@ -54,7 +54,7 @@ demo-model: $(VENV)/ready  ## Make the demo model anew from the data sets in DAT
 
 clean:  ## Remove .venv, builds and caches (never banks, traces or demo-work)
 	rm -rf $(VENV) dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
-	find emowatch tests plugins benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+	find emowatch tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 
 # Set-up. It talks on stderr only and leaves stdin alone, because both belong to what runs after

@@ -19,6 +19,10 @@ class UsageError(EmowatchError):
     exit_code = 2
 
 
+class ContextError(UsageError):
+    """A dialogue that leaves no room for a reply in the model's context."""
+
+
 class CorpusError(EmowatchError):
     """Labelled text that cannot be used as it is."""
 

@@ -17,7 +17,7 @@ from transformers.generation.streamers import BaseStreamer
 
 from emowatch.bank import ProbeBank
 from emowatch.dispatch import OnPluginError
-from emowatch.errors import UsageError
+from emowatch.errors import ContextError, UsageError
 from emowatch.model.blocks import text_config
 from emowatch.plugins import PluginSpec
 from emowatch.records import Alarm, ReplyToken, Turn
@@ -242,7 +242,8 @@ def stream(
             own ``streamer`` and ``stopping_criteria`` are called beside ours.
 
     Raises:
-        UsageError: for an empty message, or one longer than the model's context.
+        UsageError: for an empty message.
+        ContextError: for a dialogue that is longer than the model's context.
     """
     prepared = _prepare(model, tokenizer, messages, max_new_tokens, seed, generate)
     watcher = watch(
@@ -271,7 +272,8 @@ def answer(
     """Answer `messages` inside a watch that is open: one session over several turns.
 
     Raises:
-        UsageError: for an empty message, or one longer than the model's context.
+        UsageError: for an empty message.
+        ContextError: for a dialogue that is longer than the model's context.
 
     Example:
         >>> with emowatch.watch(model, tokenizer, probes=bank) as w:  # doctest: +SKIP
@@ -297,7 +299,7 @@ def _prepare(
         getattr(text_config(model), "max_position_embeddings", None) or prompt + max_new_tokens
     )
     if prompt >= context:
-        raise UsageError(
+        raise ContextError(
             f"The prompt has {prompt} tokens, and this model's context is {context}: nothing is "
             "left for a reply. Shorten the message or start a new chat."
         )

@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerFast
 
 import emowatch
 from emowatch.bank import ProbeBank
-from emowatch.errors import UsageError
+from emowatch.errors import ContextError, UsageError
 from emowatch.labels import EKMAN7
 from emowatch.records import ReplyToken
 from emowatch.streaming import Stream, answer, encode_prompt
@@ -317,7 +317,9 @@ def test_an_empty_message_is_refused_before_anything_starts(
 @pytest.mark.parametrize("length", [256, 1000])
 def test_a_prompt_longer_than_the_context_is_refused(begin: Any, length: int) -> None:
     """With both numbers, and what to do."""
-    with pytest.raises(UsageError, match=r"The prompt has \d+ tokens, .* context is 256: nothing"):
+    with pytest.raises(
+        ContextError, match=r"The prompt has \d+ tokens, .* context is 256: nothing"
+    ):
         begin("x" * length)
 
 

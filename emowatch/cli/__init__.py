@@ -10,7 +10,6 @@ import os
 import sys
 
 from emowatch.cli.exits import Exit, report_error, report_system_error
-from emowatch.cli.quiet import quiet_environment
 from emowatch.errors import EmowatchError
 from emowatch.text import clean
 
@@ -18,7 +17,6 @@ from emowatch.text import clean
 def main() -> None:
     """Run ``emowatch``; the one place where errors become exit codes."""
     _open_closed_streams()
-    quiet_environment()
     try:
         code = _run()
         sys.stdout.flush()
@@ -31,10 +29,16 @@ def main() -> None:
 
 def _run() -> int:
     """Run the command and give its exit code."""
-    import click  # 70 ms, needed by every command
+    try:  # a tenth of a second and more, in which Ctrl+C comes as it does later
+        import click  # 70 ms, needed by every command
 
-    from emowatch.cli.root import make_cli
+        from emowatch.cli.quiet import quiet_environment
+        from emowatch.cli.root import make_cli
 
+        quiet_environment()
+    except KeyboardInterrupt:  # nothing has begun that could be said to be interrupted
+        sys.stderr.write("\n")
+        return Exit.INTERRUPTED
     try:
         code = make_cli().main(prog_name="emowatch", standalone_mode=False)
     except click.exceptions.Exit as stop:

@@ -30,6 +30,7 @@ def command(**given: Any) -> None:
     Without a terminal each line of standard input is answered in plain text with its scores.
     """
     probes = chosen_probes(given.pop("probes"), given["model"])
+    choosing = sampling(given["sample"], given["temperature"])
     plugins = chosen_plugins(given["plugins"], given["record"], given["content"])
     from emowatch.bank import load_bank
     from emowatch.tui.source import ModelSource
@@ -46,7 +47,7 @@ def command(**given: Any) -> None:
         strict=given["strict"],
         seed=given["seed"],
         max_new_tokens=given["max_new_tokens"],
-        **sampling(given["sample"], given["temperature"]),
+        **choosing,
     )
     with closing(source):
         # Textual draws on stderr, so that must be a terminal as well.

@@ -11,13 +11,12 @@ from typing import Any
 
 import click
 
+from emowatch.cli.bars import progress, stoppable
 from emowatch.cli.options import (
     PLACING,
     data_options,
     model_options,
     open_model,
-    progress,
-    stoppable,
     tell_quarantine,
 )
 from emowatch.errors import UsageError
@@ -53,6 +52,8 @@ def command(bank: str, data: str, as_json: bool, save: bool, strict: bool, **giv
     if plot is not None:
         require_matplotlib()
         check_output(plot, "--plot")
+    if work is not None:
+        check_output(work, "--work")
     found = load_bank(bank)
     path = Path(os.path.expanduser(bank))
     folder = path if path.exists() else list_banks().get(bank)

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from emowatch.cli.bars import progress, stoppable
 from emowatch.cli.options import (
     PLACING,
     READING,
@@ -14,8 +15,6 @@ from emowatch.cli.options import (
     folder_option,
     model_options,
     open_model,
-    progress,
-    stoppable,
     tell_quarantine,
 )
 from emowatch.text import clean

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -36,6 +34,8 @@ PLACING = ("model", "revision", "dtype", "device", "trust_remote_code", "blocks"
 Function = TypeVar("Function", bound=Callable[..., Any])
 DEFAULT_PROBES = ("demo-tone7", "demo-ekman7")
 """Shown for the demo model: the tone first, then the user's message as the model reads it."""
+TEMPERATURE = 0.8
+"""Of replies that are sampled, where none is named."""
 
 
 def model_options(function: Function) -> Function:
@@ -92,7 +92,11 @@ def probe_options(function: Function) -> Function:
                 "--max-new-tokens", type=click.IntRange(1), default=200, show_default=True
             ),
             click.option("--sample/--greedy", default=False, help="How tokens are chosen."),
-            click.option("--temperature", type=click.FloatRange(0, min_open=True), default=0.8),
+            click.option(
+                "--temperature",
+                type=click.FloatRange(0, min_open=True),
+                help=f"Of --sample; default: {TEMPERATURE}.",
+            ),
             click.option("--seed", type=int, default=0, show_default=True),
             click.option(
                 "--strict",
@@ -231,44 +235,21 @@ def _decoded(argument: str) -> str:
     return argument.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-def sampling(sample: bool, temperature: float) -> dict[str, Any]:
-    """Give the arguments of ``generate`` that choose tokens."""
-    return {"do_sample": True, "temperature": temperature} if sample else {"do_sample": False}
+def sampling(sample: bool, temperature: float | None) -> dict[str, Any]:
+    """Give the arguments of ``generate`` that choose tokens; `None` is the usual temperature.
 
-
-def progress(step: str, done: int, total: int) -> None:
-    """Draw progress with rate and time left, on stderr.
-
-    What was done before the first call is no work of this run: it counts for neither.
+    Raises:
+        UsageError: for a temperature without sampling.
     """
-    from tqdm import tqdm  # comes with transformers
-
-    bar = _BARS.get(step)
-    if bar is None:
-        bar = _BARS[step] = tqdm(
-            total=total, initial=done, desc=step, file=sys.stderr, unit_scale=True
+    if sample:
+        chosen = TEMPERATURE if temperature is None else temperature
+        return {"do_sample": True, "temperature": chosen}
+    if temperature is not None:
+        raise UsageError(
+            f"Could not use --temperature {temperature:g}: it says how tokens are drawn, and "
+            "without --sample the likeliest one is always taken. Pass --sample as well."
         )
-    bar.update(done - bar.n)
-    if done >= total:
-        bar.close()
-        del _BARS[step]
-
-
-_BARS: dict[str, Any] = {}
-
-
-@contextmanager
-def stoppable(*, kept: bool = True) -> Iterator[None]:
-    """End the bars at Ctrl+C and say that work which is `kept` is not lost."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        while _BARS:
-            _BARS.popitem()[1].close()  # else drawn once more at the very end
-        if kept:
-            said = "\nWhat is finished is kept: the same command goes on from there."
-            click.echo(said, err=True, nl=False)  # click ends the line
-        raise
+    return {"do_sample": False}
 
 
 def folder_option(default: str | None = None, **extra: Any) -> Callable[[Function], Function]:

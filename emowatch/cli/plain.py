@@ -2,39 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, TextIO
 
-from emowatch.errors import UsageError
+from emowatch.errors import ContextError, UsageError
 from emowatch.records import ReplyToken
 from emowatch.text import clean, clean_line
 from emowatch.tui.summary import alarm_line, listed, mean_scores, short_title
 
 if TYPE_CHECKING:
-    from emowatch.tui.source import ReplySource
+    from emowatch.tui.source import Reply, ReplySource
+
+FORGOTTEN = "emowatch: the conversation outgrew the model's context; its beginning is forgotten.\n"
 
 
 def answer_plain(source: ReplySource, lines: Iterable[str], out: TextIO) -> int:
     """Answer each line that is not empty, as one conversation, and return the exit code.
 
+    Where it outgrows the model's context its oldest exchanges are forgotten.
+
     Raises:
         UsageError: if there is no message at all.
+        ContextError: for a message that is too long by itself.
         EmowatchError: whatever stopped the model; what was said before it is already written.
     """
     messages: list[dict[str, str]] = []
+    begun = forgot = False
     for line in lines:
         if not line.strip():
             continue
-        if messages:
+        if begun:
             out.write("\n")
+        begun = True
         messages.append({"role": "user", "content": line.strip()})
-        text = _answer(source, messages, out)
+        before = len(messages)
+        reply = _begin(source, messages)
+        if len(messages) < before and not forgot:
+            forgot = True
+            sys.stderr.write(FORGOTTEN)
+        text = _answer(source, reply, out)
         # A template wants the roles to alternate, and an empty message is refused.
         if text.strip():
             messages.append({"role": "assistant", "content": text})
         else:
             messages.pop()
-    if not messages:
+    if not begun:
         raise UsageError(
             "There was no message on stdin: write one per line, or start emowatch chat in a "
             "terminal."
@@ -42,9 +55,23 @@ def answer_plain(source: ReplySource, lines: Iterable[str], out: TextIO) -> int:
     return 0
 
 
-def _answer(source: ReplySource, messages: Sequence[dict[str, str]], out: TextIO) -> str:
+def _begin(source: ReplySource, messages: list[dict[str, str]]) -> Reply:
+    """Begin to answer the last message; the oldest exchange goes as long as there is no room.
+
+    Raises:
+        ContextError: if the last message alone is too long.
+    """
+    while True:
+        try:
+            return source.reply(list(messages))
+        except ContextError:
+            if len(messages) == 1:
+                raise
+            del messages[:2]  # a message and its reply, so that the roles still alternate
+
+
+def _answer(source: ReplySource, reply: Reply, out: TextIO) -> str:
     """Write one reply and the lines about it; return the reply as the model gave it."""
-    reply = source.reply(list(messages))
     tokens: list[ReplyToken] = []
     try:
         for token in reply:

@@ -38,6 +38,7 @@ def command(prompt: str, as_json: bool, fail_on_alarm: bool, **given: Any) -> No
         with click.open_file("-", encoding="utf-8", errors="replace") as lines:
             prompt = lines.read()
     probes = chosen_probes(given.pop("probes"), given["model"])
+    choosing = sampling(given["sample"], given["temperature"])
     plugins = chosen_plugins(given["plugins"], given["record"], given["content"])
     from emowatch.bank import load_bank
 
@@ -59,7 +60,7 @@ def command(prompt: str, as_json: bool, fail_on_alarm: bool, **given: Any) -> No
         strict=given["strict"],
         blocks=loaded.blocks,
         seed=given["seed"],
-        **sampling(given["sample"], given["temperature"]),
+        **choosing,
     )
     with running:
         for token in running:

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from emowatch.cli.bars import progress, stoppable
 from emowatch.cli.options import (
     PLACING,
     READING,
@@ -14,8 +15,6 @@ from emowatch.cli.options import (
     folder_option,
     model_options,
     open_model,
-    progress,
-    stoppable,
     tell_quarantine,
 )
 from emowatch.text import clean, clean_line
@@ -43,7 +42,7 @@ from emowatch.text import clean, clean_line
     type=click.Choice(["user", "reply"]),
     default="user",
     show_default=True,
-    help="Whose emotion the labels tell: of a user's message, or of a reply.",
+    help="Whose emotion the labels tell: of a user's message, or of a reply (--readout reply).",
 )
 @click.option(
     "--template/--no-template", default=True, help="Use the chat template if there is one."
@@ -71,11 +70,19 @@ def command(data: str, out: Path, **given: Any) -> None:
     """
     from emowatch.workshop.corpora import read_corpus, split_of
     from emowatch.workshop.options import TrainOptions
-    from emowatch.workshop.outputs import check_output
+    from emowatch.workshop.outputs import check_output, check_target
     from emowatch.workshop.pipeline import train_bank
 
-    check_output(out)
     reading = {key: given.pop(key) for key in READING}
+    placing = {key: given.pop(key) for key in PLACING}
+    name, work = given.pop("name"), given.pop("work")
+    options = TrainOptions(
+        positions=(-5, -4, -3, -2, -1) if given["readout"] == "positions" else (-1,), **given
+    )
+    check_target(options)
+    check_output(out)
+    if work is not None:
+        check_output(work, "--work")
     reading["split"] = split_of(data, reading["split"])
     corpus = read_corpus(data, **reading)
     if (out / "probe.safetensors").exists():
@@ -83,15 +90,13 @@ def command(data: str, out: Path, **given: Any) -> None:
     counts = ", ".join(f"{label} {n}" for label, n in corpus.counts().items())
     click.echo(clean_line(f"{len(corpus)} examples: {counts}"), err=True)
     tell_quarantine(corpus, reading["limit"])
-    loaded = open_model(**{key: given.pop(key) for key in PLACING})
-    name, work = given.pop("name"), given.pop("work")
-    options = TrainOptions(
-        positions=(-5, -4, -3, -2, -1) if given["readout"] == "positions" else (-1,), **given
-    )
+    loaded = open_model(**placing)
     with stoppable():
         bank = train_bank(
             corpus, loaded, out, options, name=name, work=work, reading=reading, report=progress
         )
+    for note in bank.card.notes:
+        click.echo(clean_line(note), err=True)
     found = float(bank.card.training["validation_balanced_accuracy"])
     click.echo(
         clean(

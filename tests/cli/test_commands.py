@@ -296,6 +296,19 @@ def say_hello(source: ModelSource, notes: object) -> int:
     return 0
 
 
+def test_a_piped_chat_goes_on_past_the_context(cli: Cli, model: Path, bank: Path) -> None:
+    """Each line is answered; the context of 512 holds no three of them."""
+    flags = "--model", model, "--probe", bank, "--max-new-tokens", 2
+    done = cli("chat", *flags, stdin=b"\n".join([b"a" * 200] * 4))
+    assert done.code == 0, done.err
+    assert done.out.count("(mood): ") == 4
+    assert done.err.count("outgrew the model's context; its beginning is forgotten.\n") == 1
+    done = cli("chat", *flags, stdin=b"short\n" + b"a" * 600)
+    assert (done.code, done.out.count("(mood): ")) == (2, 1)
+    assert "this model's context is 512" in done.err
+    assert "forgotten" not in done.err
+
+
 def test_default_banks_are_read_where_they_were_trained(cli: Cli) -> None:
     """Nothing is said on stderr of the shipped banks, but for the one of prompts alone."""
     flags = "--max-new-tokens", 2
@@ -528,6 +541,39 @@ def test_a_record_that_cannot_be_written_is_refused(
     taken.write_text("{}\n", encoding="utf-8")
     refused(cli("run", PROMPT, *flags, "--record", taken), "already exists; choose another path")
     assert taken.read_text(encoding="utf-8") == "{}\n"
+
+
+@pytest.mark.parametrize("below", ["", "deeper"])
+def test_a_work_folder_that_cannot_be_written_to_is_refused_by_its_option(
+    below: str, cli: Cli, data: Path, bank: Path, tmp_path: Path
+) -> None:
+    """There are two folders to choose; before the model, which is not there, is loaded."""
+    (tmp_path / "taken").touch()
+    flags = "--work", tmp_path / "taken" / below, "--model", tmp_path / "none"
+    for arguments in (
+        ("train", data / "train.tsv", "--out", tmp_path / "new"),
+        ("evaluate", bank, data / "test.tsv"),
+    ):
+        refused(cli(*arguments, *flags), "Could not write to", "taken", "--work")
+
+
+def test_labels_of_replies_need_the_readout_of_replies(
+    cli: Cli, data: Path, tmp_path: Path
+) -> None:
+    """Before the model, which is not there, is loaded."""
+    flags = "--model", tmp_path / "none", "--out", tmp_path / "new", "--target", "reply"
+    refused(cli("train", data / "train.tsv", *flags), "'last_prompt_token'", "--readout reply")
+
+
+def test_a_temperature_without_sampling_is_refused(cli: Cli, bank: Path, tmp_path: Path) -> None:
+    """Somebody thinks that replies are drawn; refused before the model, which is not there."""
+    record = tmp_path / "t.jsonl"
+    flags = "--model", tmp_path, "--probe", bank, "--temperature", "0.7", "--record", record
+    for command in (("run", PROMPT), ("chat",)):
+        refused(cli(*command, *flags), "--temperature 0.7", "--sample")
+        refused(cli(*command, *flags, "--greedy"), "--temperature 0.7", "--sample")
+        assert "default: 0.8" in cli(command[0], "--help").out
+    assert not record.exists()
 
 
 def test_content_without_a_record_is_refused(cli: Cli, model: Path, bank: Path) -> None:

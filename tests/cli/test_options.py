@@ -10,16 +10,11 @@ from emowatch.cli import options
 from emowatch.workshop.corpora import read_corpus
 
 
-def test_what_an_earlier_run_did_counts_for_no_rate(capsys: pytest.CaptureFixture[str]) -> None:
-    """Otherwise a run that goes on seems to be done in a moment, and then is not."""
-    options.progress("reading", 9_000, 10_000)
-    bar = options._BARS["reading"]
-    assert (bar.n, bar.initial) == (9_000, 9_000)
-    options.progress("reading", 9_500, 10_000)
-    assert bar.n - bar.initial == 500
-    options.progress("reading", 10_000, 10_000)
-    assert "reading" not in options._BARS
-    assert "10.0k/10.0k" in capsys.readouterr().err
+def test_replies_are_sampled_at_the_temperature_asked_for() -> None:
+    """The one that help names where none is."""
+    assert options.sampling(True, None) == {"do_sample": True, "temperature": 0.8}
+    assert options.sampling(True, 1.5) == {"do_sample": True, "temperature": 1.5}
+    assert options.sampling(False, None) == {"do_sample": False}
 
 
 def test_rows_put_aside_are_counted_and_said_to_be_of_the_whole_file(

@@ -16,6 +16,36 @@ from emowatch.trace import Trace
 from tests.cli.commands import PATIENCE_S, PROMPT, start
 from tests.workshop.synthetic import write_texts
 
+INTERRUPTED = """
+import os, signal, sys
+
+class Finger:
+    def find_spec(self, name, path, target=None):
+        if name == wanted:
+            os.kill(os.getpid(), signal.SIGINT)
+
+wanted = sys.argv.pop(1)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.meta_path.insert(0, Finger())
+from emowatch.cli import main
+main()
+"""
+"""Presses Ctrl+C when a module is about to be imported."""
+
+
+@pytest.mark.parametrize("module", ["click", "emowatch.cli.quiet", "emowatch.cli.root", "pluggy"])
+def test_ctrl_c_before_a_command_has_begun_ends_quietly(module: str, tmp_path: Path) -> None:
+    """Exit code 130 and an end of the line that the terminal wrote `^C` on."""
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, module, "plugins"],
+        env=os.environ | {"EMOWATCH_HOME": str(tmp_path), "EMOWATCH_LOAD_PLUGINS": ""},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "\n")
+
 
 def test_ctrl_c_while_training_leaves_no_half_of_a_bank(model: Path, tmp_path: Path) -> None:
     """Exit code 130, and what was done is kept for the next run."""

@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 
 import pytest
 
 from emowatch.cli.plain import answer_plain
-from emowatch.errors import ModelError, UsageError
+from emowatch.errors import ContextError, ModelError, UsageError
+from emowatch.tui.source import Message
 from tests.tui.scripted import ALARM, ScriptedReply, ScriptedSource, moods, token
+
+
+class ShortSource(ScriptedSource):
+    """A model whose context holds so many characters."""
+
+    room = 12
+
+    def reply(self, messages: Sequence[Message]) -> ScriptedReply:
+        """Refuse a dialogue that is longer."""
+        if sum(len(message["content"]) for message in messages) > self.room:
+            raise ContextError("too long")
+        return super().reply(messages)
 
 
 def test_each_line_is_answered_with_its_scores() -> None:
@@ -39,6 +53,44 @@ def test_an_empty_reply_is_said_to_have_no_tokens() -> None:
     answer_plain(source, ["one", "two"], out)
     assert out.getvalue().startswith("\ntone (demo-tone7): no tokens\n")
     assert [message["content"] for message in source.asked[1]] == ["two"]
+
+
+def test_an_empty_reply_alone_is_no_missing_message() -> None:
+    """There was one, and it was answered with nothing."""
+    out = io.StringIO()
+    assert answer_plain(ScriptedSource(ScriptedReply([])), ["one"], out) == 0
+    assert out.getvalue().startswith("\ntone (demo-tone7): no tokens\n")
+
+
+def test_a_conversation_that_outgrows_the_context_loses_its_beginning(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Nobody can start a new chat in a pipe; as few exchanges go as will do."""
+    source = ShortSource(*(ScriptedReply([token("Yes")]) for _ in range(5)))
+    out = io.StringIO()
+    assert answer_plain(source, ["one", "two", "three", "nine", "a long line"], out) == 0
+    said = [[message["content"] for message in messages] for messages in source.asked]
+    assert said == [
+        ["one"],
+        ["one", "Yes", "two"],
+        ["two", "Yes", "three"],
+        ["three", "Yes", "nine"],
+        ["a long line"],
+    ]
+    assert out.getvalue().count("Yes\n") == 5
+    assert capsys.readouterr().err == (
+        "emowatch: the conversation outgrew the model's context; its beginning is forgotten.\n"
+    )
+
+
+def test_a_message_that_is_too_long_by_itself_is_refused(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Forgetting would not help it, and is not spoken of."""
+    source = ShortSource(ScriptedReply([token("Yes")]))
+    with pytest.raises(ContextError):
+        answer_plain(source, ["one", "a very long line"], io.StringIO())
+    assert capsys.readouterr().err == ""
 
 
 def test_hostile_text_comes_out_clean() -> None:
