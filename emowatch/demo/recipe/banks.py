@@ -13,6 +13,7 @@ import json
 import random
 import re
 from collections import defaultdict
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from emowatch.bank.card import Evaluation
@@ -22,8 +23,9 @@ from emowatch.bank.readme import with_interval
 from emowatch.demo.recipe import stages
 from emowatch.demo.recipe.corpus import half
 from emowatch.demo.recipe.exchanges import filled, reply_book
+from emowatch.demo.recipe.judging import answer
 from emowatch.labels import EKMAN7
-from emowatch.model.loading import load_model
+from emowatch.model.loading import LoadedModel, load_model
 from emowatch.workshop.corpora import Corpus, Example, read_corpus
 from emowatch.workshop.options import TrainOptions
 from emowatch.workshop.pipeline import evaluate_bank, save_evaluation, train_bank
@@ -33,6 +35,8 @@ MOST_PER_CLASS = {"demo-ekman7": 600, "demo-ekman7-prompt": 1500}
 """Fewer where the model has to answer every text first."""
 OPENINGS = 200
 """Messages of each emotion that come before texts of known tone."""
+OWN_REPLIES = 60
+"""Messages of each emotion that the demo model answers, for a test of the tone bank."""
 SEV_EMOTIONS = {"happiness": "joy"}
 BANKS: dict[str, TrainOptions] = {
     "demo-ekman7": TrainOptions(
@@ -67,6 +71,8 @@ BANKS: dict[str, TrainOptions] = {
             "one writer only, so it is easier to tell apart than it would be in two voices.",
             "The demo model was tuned on the project's replies: heads read states of sentences "
             "that it knows by heart, and it speaks such sentences only.",
+            "A tone is often open until some words are said: replies of several tones begin "
+            "alike, as with 'I am so'.",
             "The demo model did not write these texts; it reads them as if it had, each after a "
             "message of GoEmotions that has nothing to do with it. So nothing is known of the tone "
             "at offset 0, before the first word.",
@@ -89,7 +95,9 @@ def make_bank(name: str, plan: stages.Plan, report: Report = quiet) -> ProbeBank
     bank = train_bank(training, loaded, out, options, name=name, work=work / "train", report=report)
     (out / "run.json").unlink()  # its path means nothing elsewhere
 
-    def measured(corpus: Corpus, part: str, note: str = "") -> Evaluation:
+    def measured(
+        corpus: Corpus, part: str, note: str = "", options: TrainOptions = options
+    ) -> Evaluation:
         return evaluate_bank(
             bank,
             corpus,
@@ -103,17 +111,8 @@ def make_bank(name: str, plan: stages.Plan, report: Report = quiet) -> ProbeBank
         )
 
     if name == "demo-tone7":
-        apart = []
-        for part, corpus in _by_voice(test, plan).items():
-            apart.append(f"{part} {_primary(bank, measured(corpus, part.replace(' ', '-')))}")
-        note += f" By voice: {'; '.join(apart)}."
+        note += f" By voice: {'; '.join(_voices(bank, test, loaded, plan, measured))}."
     return save_evaluation(bank, measured(test, "test", note), out)
-
-
-def _primary(bank: ProbeBank, found: Evaluation) -> str:
-    best = found.layers[bank.card.layers.index(bank.card.primary)]
-    reached = with_interval(best.balanced_accuracy, best.balanced_accuracy_interval)
-    return f"{reached} (n {found.n}, {len(found.recall)} tones, ECE {best.ece:.3f})"
 
 
 def _user_corpora(plan: stages.Plan, most: int) -> tuple[Corpus, Corpus, str]:
@@ -181,40 +180,97 @@ def _tone_corpora(plan: stages.Plan) -> tuple[Corpus, Corpus, str]:
     return sides[0], sides[1], note
 
 
-def _by_voice(test: Corpus, plan: stages.Plan) -> dict[str, Corpus]:
-    """Part the test by who wrote it, and add what the demo model itself said when it was judged.
-
-    Its own replies have the tone that the text classifier of `judging` finds in them.
-    """
-    ours = re.compile(rf"({'|'.join(EKMAN7)}) \d+")
-    parts: dict[str, list[Example]] = {"SEV alone": [], "the project's sentences alone": []}
+def _voices(
+    bank: ProbeBank,
+    test: Corpus,
+    loaded: LoadedModel,
+    plan: stages.Plan,
+    measured: Callable[..., Evaluation],
+) -> Iterator[str]:
+    """Measure the tone bank on each writer alone, and on what the demo model itself says."""
+    parts: dict[str, list[Example]] = {"SEV": [], "the project's sentences": []}
     for example in test.examples:
-        known = "the project's sentences alone" if ours.fullmatch(example.group) else "SEV alone"
-        parts[known].append(example)
-    lines = (plan.work / "judged.jsonl").read_text(encoding="utf-8").splitlines()
-    said = [row for row in map(json.loads, lines) if row["manner"] != "calm"]
-    parts["replies of the demo model, tone as judged by a text classifier,"] = [
-        Example(text=row["reply"], label=EKMAN7.index(row["tone"]), group=row["reply"], row=number)
-        for number, row in enumerate(said, 1)
-    ]
-    return {name: replace(test, examples=tuple(examples)) for name, examples in parts.items()}
+        ours = re.fullmatch(rf"({'|'.join(EKMAN7)}) \d+", example.group)
+        parts["the project's sentences" if ours else "SEV"].append(example)
+    for name, examples in parts.items():
+        found = measured(replace(test, examples=tuple(examples)), name.replace(" ", "-"))
+        yield f"{name} {_primary(bank, found)}"
+    messages, replies = _own_replies(loaded, plan)
+    options = replace(BANKS[bank.card.name], openings=messages)
+    found = measured(replace(test, examples=replies), "own", options=options)
+    yield (
+        "the demo model's own replies, after the messages they answer and in sentences of which "
+        f"the training held most, {_primary(bank, found)}"
+    )
+
+
+def _primary(bank: ProbeBank, found: Evaluation) -> str:
+    best = found.layers[bank.card.layers.index(bank.card.primary)]
+    reached = with_interval(best.balanced_accuracy, best.balanced_accuracy_interval)
+    return f"{reached} (n {found.n}, {len(found.recall)} tones, ECE {best.ece:.3f})"
+
+
+def _own_replies(
+    loaded: LoadedModel, plan: stages.Plan
+) -> tuple[tuple[str, ...], tuple[Example, ...]]:
+    """Let the demo model answer messages of GoEmotions *dev*, as many of each tone that it takes.
+
+    The tone is that of the project's sentence which a reply begins with; where it begins with
+    none, the reply is left out.
+    """
+    dev = stages.user_messages(plan.data / "goemotions/ekman/dev.tsv", None)
+    messages = [message for some in dev.values() for message in some[:OWN_REPLIES]]
+    by_tone: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    replies = answer(loaded.model, loaded.tokenizer, messages)
+    for message, reply in zip(messages, replies, strict=True):
+        if tone := tone_of(reply):
+            by_tone[tone].append((message, reply))
+    fewest = min(map(len, by_tone.values()))
+    chosen = [(tone, *pair) for tone, pairs in by_tone.items() for pair in pairs[:fewest]]
+    return tuple(message for _, message, _ in chosen), tuple(
+        Example(text=reply, label=EKMAN7.index(tone), group=reply, row=number)
+        for number, (tone, _, reply) in enumerate(chosen, 1)
+    )
+
+
+def _openings_of(emotion: str) -> tuple[str, ...]:
+    """List sentences that a reply of this tone begins with.
+
+    The neutral ones in the emotional manner ("I am so moved!") are neutral in name only.
+    """
+    book = reply_book(emotion)
+    return book.replies if emotion == "neutral" else (*book.replies, *book.emotional)
+
+
+def tone_of(reply: str) -> str | None:
+    """Name the tone of the project's sentence that a reply begins with, or `None`."""
+    for emotion in EKMAN7:
+        for opening in _openings_of(emotion):
+            pattern = re.sub(r"\\{\w+\\}", ".+?", re.escape(opening))
+            if re.match(pattern, reply, re.IGNORECASE):
+                return emotion
+    return None
 
 
 def project_replies(seed: int) -> list[tuple[str, str, str]]:
-    """Compose replies of one to three sentences in all seven tones.
+    """Compose replies as the demo model was taught to: an opening and up to two sentences more.
 
     Sentences are dealt into 20 groups first, so that none is on both sides of a split.
+
+    Returns:
+        Text, tone and group of each.
     """
     rng = random.Random(seed)
     rows = []
     for emotion in EKMAN7:
         book = reply_book(emotion)
-        sentences = [*book.replies, *book.continuations]
-        rng.shuffle(sentences)
+        openings, more = list(_openings_of(emotion)), list(book.continuations)
+        rng.shuffle(openings)
+        rng.shuffle(more)
         for number in range(20):
-            mine = sentences[number::20]
-            for _ in range(20):
-                some = rng.sample(mine, rng.randint(1, 3))
+            for _ in range(40):
+                some = [rng.choice(openings[number::20])]
+                some += rng.sample(more[number::20], rng.randint(0, min(2, len(more[number::20]))))
                 text = " ".join(filled(sentence, "", rng) for sentence in some)
                 rows.append((text, emotion, f"{emotion} {number}"))
     return rows
