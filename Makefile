@@ -14,13 +14,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -c constraints.txt
 DECLARED := pyproject.toml constraints.txt
+COMPAT := .venv-compat
 # What mypy reads; what is not there is left out.
 TYPED := $(wildcard emowatch tests benchmarks docs/*.py)
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help chat test lint bench soak fuzz demo-model clean
+.PHONY: help chat test test-compat lint bench soak fuzz demo-model clean
 
 help:  ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -30,6 +31,9 @@ chat: $(VENV)/ready  ## Talk to the demo model and watch its traces (plain text 
 
 test: $(VENV)/ready-dev  ## Run the tests
 	$(BIN)/python -m pytest $(ARGS)
+
+test-compat: $(COMPAT)/ready-dev  ## Run the tests on the oldest transformers that is supported
+	$(COMPAT)/bin/python -m pytest $(ARGS)
 
 lint: $(VENV)/ready-dev  ## Check style, types and the rooms
 	$(BIN)/ruff check
@@ -52,8 +56,8 @@ demo-model: $(VENV)/ready  ## Make the demo model anew from the data sets in DAT
 	@[ -d "$(DATA)" ] || { echo "Name the folder that holds the data sets: make demo-model DATA=…" >&2; exit 2; }
 	$(BIN)/python -m emowatch.demo.recipe --data "$(DATA)" $(ARGS)
 
-clean:  ## Remove .venv, builds and caches (never banks, traces or demo-work)
-	rm -rf $(VENV) dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+clean:  ## Remove .venv, .venv-compat, builds and caches (never banks, traces or demo-work)
+	rm -rf $(VENV) $(COMPAT) dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find emowatch tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 
@@ -76,3 +80,12 @@ $(VENV)/ready: $(DECLARED) | $(VENV)/created
 $(VENV)/ready-dev: $(DECLARED) | $(VENV)/created
 	@$(PIP) -e '.[data,plot,dev]' >&2 </dev/null
 	@touch $(VENV)/ready $@
+
+$(COMPAT)/ready-dev: $(DECLARED) constraints-compat.txt
+	@echo "Setting up $(COMPAT) (once) …" >&2
+	@$(PYTHON) -m venv $(COMPAT) >&2 </dev/null
+	@awk -F'[=<>]+' 'NR == FNR { old[$$1] = 1; print; next } !($$1 in old)' constraints-compat.txt constraints.txt \
+	    > $(COMPAT)/constraints.txt
+	@$(COMPAT)/bin/python -m pip --disable-pip-version-check install -c $(COMPAT)/constraints.txt \
+	    -e '.[data,plot,dev]' >&2 </dev/null
+	@touch $@

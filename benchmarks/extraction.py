@@ -3,7 +3,7 @@
 The notebook (course notebook after Tak et al. 2025) runs the whole model, head included, in
 batches of 4 with left padding and `output_hidden_states=True`, and takes the last position.
 
-    python -m benchmarks.extraction [--texts 400] [--pairs 5]
+    python -m benchmarks.extraction [--texts 400] [--pairs 5] [--dtype float32]
 """
 
 from __future__ import annotations
@@ -56,13 +56,14 @@ def our_way(model: Any, texts: list[list[int]], layers: list[int]) -> Tensor:
 @click.command()
 @click.option("--texts", default=400)
 @click.option("--pairs", default=5)
-def main(texts: int, pairs: int) -> None:
-    """Print ratios for float32 and bfloat16, all layers and half depth."""
+@click.option("--dtype", "dtypes", multiple=True, default=("float32", "bfloat16"))
+def main(texts: int, pairs: int, dtypes: tuple[str, ...]) -> None:
+    """Print ratios for each dtype, all layers and half depth."""
     some = goemotions_like(texts)
     goals = {("float32", 12): "≥ 2.4", ("float32", 6): "≥ 4", ("bfloat16", 12): "≥ 3.5"}
     goals[("bfloat16", 6)] = "≥ 8.5 (on a CPU with bf16 matrix units)"
     row(f"notebook's time / emowatch's, {texts} texts", "median [quartiles]", "goal")
-    for name in ("float32", "bfloat16"):
+    for name in dtypes:
         model = qwen3_50m(getattr(torch, name))
         for deepest in (12, 6):
             layers = list(range(deepest + 1))

@@ -5,10 +5,7 @@ the texts of a labelled file. The loop fits one `LogisticRegression` (C = 1, as 
 study) after the other on standardised states; the batched fit also chooses each head's penalty
 among five, by a tenth of the training rows.
 
-    python -m benchmarks.fitting [--data FILE | --noise] [--rows 2000] [--pairs 3]
-
-``--noise`` fits eight stacks of Gaussian numbers of width 512 instead, where columns are not
-correlated and the preconditioner has nothing to do.
+    python -m benchmarks.fitting [--data FILE] [--rows 2000] [--pairs 3]
 """
 
 from __future__ import annotations
@@ -97,19 +94,12 @@ def batched(states: Tensor, labels: Tensor, train: Tensor, test: Tensor) -> np.n
 
 @click.command()
 @click.option("--data", type=click.Path(exists=True, path_type=Path))
-@click.option("--noise", is_flag=True)
 @click.option("--rows", default=2000)
 @click.option("--pairs", default=3)
-def main(data: Path | None, noise: bool, rows: int, pairs: int) -> None:
+def main(data: Path | None, rows: int, pairs: int) -> None:
     """Print the ratio of times and the difference in accuracy."""
-    if noise:
-        generator = torch.Generator().manual_seed(0)
-        states = torch.randn(8, rows, 512, generator=generator)
-        labels = torch.randint(7, (rows,), generator=generator)
-        is_test = torch.arange(rows) % 5 == 0
-    else:
-        texts, labels, is_test = labelled_texts(data, rows)
-        states = last_states(texts)
+    texts, labels, is_test = labelled_texts(data, rows)
+    states = last_states(texts)
     train, test = (~is_test).nonzero()[:, 0], is_test.nonzero()[:, 0]
     results: dict[str, np.ndarray] = {}
 

@@ -96,8 +96,8 @@ def write(path: Path, session: Session, scores: list[TokenScore], turns: list[Tu
 
 
 def assert_same(read: TokenScore, written: TokenScore) -> None:
-    """Compare two records; scores are written with 6 significant digits."""
-    np.testing.assert_allclose(read.scores.array, written.scores.array, rtol=6e-6)
+    """Compare two records; scores are written with 7 decimals."""
+    np.testing.assert_allclose(read.scores.array, written.scores.array, rtol=0, atol=6e-8)
     assert list(read.scores) == list(written.scores)
     assert replace(read, scores=written.scores) == written
 
@@ -165,7 +165,7 @@ def test_scores_of_all_layers_survive(tmp_path: Path) -> None:
     for read in Trace.load(tmp_path / "t.jsonl").tokens:
         assert read.layers == (0, 1, 2, 3)
         assert read.layer_scores is not None and not read.layer_scores.flags.writeable
-        np.testing.assert_allclose(read.layer_scores, layer_scores, rtol=6e-6)
+        np.testing.assert_allclose(read.layer_scores, layer_scores, rtol=0, atol=6e-8)
 
 
 def test_a_score_that_is_no_number_stays_none(tmp_path: Path) -> None:

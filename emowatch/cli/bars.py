@@ -35,12 +35,14 @@ def progress(step: str, done: int, total: int) -> None:
 
 @contextmanager
 def _interrupt_put_off() -> Iterator[None]:
-    """Let Ctrl+C wait for the end of the block; in threads it never comes."""
-    if threading.current_thread() is not threading.main_thread():
+    """Let Ctrl+C wait for the end of the block; it never comes to threads, nor where ignored."""
+    usual = signal.getsignal(signal.SIGINT)
+    in_thread = threading.current_thread() is not threading.main_thread()
+    if in_thread or usual is not signal.default_int_handler:
         yield
         return
     came: list[int] = []
-    usual = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    signal.signal(signal.SIGINT, lambda number, _: came.append(number))
     try:
         yield
     finally:

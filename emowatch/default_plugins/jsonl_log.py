@@ -29,6 +29,9 @@ SCHEMA = 1
 """Of the lines below; `emowatch.trace` reads it."""
 CONTENTS = ("none", "hash", "full")
 KEY_BYTES = 32
+DECIMALS = 7
+"""Of a score."""
+_encode = json.JSONEncoder(separators=(",", ":"), default=str).encode
 
 
 class JsonlLog:
@@ -137,9 +140,7 @@ class JsonlLog:
             reply_tokens=turn.reply_tokens,
             finish_reason=turn.finish_reason,
             settings=dict(turn.settings),
-            mean_scores={
-                bank: _rounded(scores.array.tolist()) for bank, scores in turn.mean_scores.items()
-            },
+            mean_scores={bank: _rounded(s.array.tolist()) for bank, s in turn.mean_scores.items()},
             **said,
         )
 
@@ -154,7 +155,7 @@ class JsonlLog:
     def _write(self, kind: str, **fields: Any) -> None:
         if self._file is None:
             return
-        line = json.dumps({"type": kind, **fields}, separators=(",", ":"), default=str) + "\n"
+        line = _encode({"type": kind, **fields}) + "\n"
         left = memoryview(line.encode("ascii"))
         try:
             while left:  # a disk that is nearly full takes a part
@@ -170,8 +171,8 @@ class JsonlLog:
 
 
 def _rounded(values: Iterable[float]) -> list[float | None]:
-    """Round to 6 significant digits, which float32 has; what is no number becomes null."""
-    return [float(f"{value:.6g}") if value == value else None for value in values]
+    """Round to 7 decimals, as fine as float32 is near 1; what is no number becomes null."""
+    return [round(value, DECIMALS) if value == value else None for value in values]
 
 
 def _open_new(path: Path) -> FileIO:

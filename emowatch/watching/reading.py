@@ -39,7 +39,8 @@ class Reader:
         if any(state.device != home for state in chosen):
             chosen = [state.to(home) for state in chosen]
         self.heads = self.heads.to(home)
-        stacked = torch.stack(chosen).flatten(1, 2)  # [layers, rows · slice, d_model]
+        # [layers, rows · slice, d_model]; one layer needs no copy
+        stacked = (torch.stack(chosen) if len(chosen) > 1 else chosen[0][None]).flatten(1, 2)
         with _full_precision(home.type):
             return self.heads.scores(stacked, offset)
 

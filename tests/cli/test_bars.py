@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -22,6 +23,15 @@ def test_what_an_earlier_run_did_counts_for_no_rate(capsys: pytest.CaptureFixtur
     assert "10.0k/10.0k" in capsys.readouterr().err
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Let Ctrl+C do what it does in a terminal, also where the tests run in the background."""
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, usual)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_waits_until_a_bar_is_whole() -> None:
     """Of a bar that is half made, tqdm's end prints a traceback."""
     done: list[str] = []

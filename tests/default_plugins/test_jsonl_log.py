@@ -63,14 +63,14 @@ def test_a_session_is_lines_of_known_types(tmp_path: Path) -> None:
     assert end["tokens"] == 3
 
 
-def test_scores_have_six_significant_digits(tmp_path: Path) -> None:
+def test_scores_have_seven_decimals(tmp_path: Path) -> None:
     """More are noise in float32, and the file is mostly scores."""
     log = JsonlLog(tmp_path / "t.jsonl")
     log.session_started(make_session())
     log.token_scored(make_score([1 / 3, 1 / 30_000]))
     log.session_finished()
     line = log.path.read_text(encoding="ascii").splitlines()[1]
-    assert '"scores":[0.333333,3.33333e-05]' in line
+    assert '"scores":[0.3333333,3.33e-05]' in line
 
 
 def test_each_line_is_on_file_at_once(tmp_path: Path) -> None:
