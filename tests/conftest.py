@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from emowatch.labels import EKMAN7
-from emowatch.records import BankInfo, Scores, Segment, Session, TokenScore, Turn
+from emowatch.records import Alarm, BankInfo, Scores, Segment, Session, TokenScore, Turn
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
@@ -35,6 +35,17 @@ CHAT_TEMPLATE = (
     "{{- '<|' + message['role'] + '|>' + message['content'] | trim + '<|end|>' -}}"
     "{%- endfor -%}"
     "{%- if add_generation_prompt -%}{{- '<|assistant|>' -}}{%- endif -%}"
+)
+ALARM = Alarm(
+    rule="because",
+    label="joy",
+    level="watch",
+    score=0.75,
+    threshold=0.5,
+    bank="mood",
+    turn=0,
+    sequence=0,
+    offset=0,
 )
 
 

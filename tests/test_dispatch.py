@@ -13,21 +13,10 @@ from emowatch.dispatch import BUDGET_S, BUDGET_WINDOW, Dispatcher, Meter, OnPlug
 from emowatch.errors import PluginError
 from emowatch.plugins import PluginSpec, make_plugin_manager
 from emowatch.records import Alarm, Session, Steering, TokenScore
-from tests.conftest import make_score, make_session
+from tests.conftest import ALARM, make_score, make_session
 
 SESSION = make_session()
 SCORE = make_score()
-ALARM = Alarm(
-    rule="because",
-    label="joy",
-    level="watch",
-    score=0.75,
-    threshold=0.5,
-    bank="mood",
-    turn=0,
-    sequence=0,
-    offset=0,
-)
 
 
 class Observer:

@@ -24,21 +24,9 @@ from emowatch.plugins import (
     report_plugins,
 )
 from emowatch.records import Alarm, TokenScore
-from tests.conftest import Site, make_score, make_session
+from tests.conftest import ALARM, Site, make_session
 
 SESSION = make_session()
-SCORE = make_score()
-ALARM = Alarm(
-    rule="because",
-    label="joy",
-    level="watch",
-    score=0.75,
-    threshold=0.5,
-    bank="mood",
-    turn=0,
-    sequence=0,
-    offset=0,
-)
 CALM = """
 from emowatch import hookimpl
 
