@@ -69,7 +69,9 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
     for name in ("backend", "is_local", "local_files_only"):
         config.pop(name, None)
     config["tokenizer_class"] = "PreTrainedTokenizerFast"  # 5 writes names that 4.57 lacks
-    config["additional_special_tokens"] = config.pop("extra_special_tokens")
+    extra = config.pop("extra_special_tokens", None)  # 4.57 has written the old name already
+    config["additional_special_tokens"] = extra or config["additional_special_tokens"]
+    config["model_input_names"] = ["input_ids", "attention_mask"]  # else 4.57 adds types
     path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
