@@ -118,6 +118,24 @@ class Patient:
             options["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)
         return self.read(ids, mask, **options)[0]
 
+    def say(self, most: int, **options: Any) -> Tensor:
+        """Generate greedily from the prompt; return prompt and reply ``[1, tokens]``."""
+        ids = self.prompt()
+        output: Tensor = self.model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=most,
+            do_sample=False,
+            num_beams=1,
+            # Those of sampling are unset, or transformers warns that they go unused.
+            temperature=None,
+            top_p=None,
+            top_k=None,
+            pad_token_id=int(getattr(self.tokenizer, "pad_token_id", None) or 0),
+            **options,
+        )
+        return output
+
     def within(self, found: Sequence[Tensor], wanted: Sequence[Tensor], exact: bool) -> _Finding:
         """Compare states layer by layer; the worst layer counts."""
         error = max(_error(f, w) for f, w in zip(found, wanted, strict=True))
@@ -184,21 +202,17 @@ def _reads_early(patient: Patient) -> _Finding:
 
 
 def _caches_rightly(patient: Patient) -> _Finding:
-    ids = patient.prompt()
-    mask = torch.ones_like(ids)
-    first = PROMPT_TOKENS - STEPS
-    states, output = patient.read(ids[:, :first], mask[:, :first], use_cache=True)
-    parts = [states]
-    for end in range(first + 1, PROMPT_TOKENS + 1):
-        states, output = patient.read(
-            ids[:, end - 1 : end],
-            mask[:, :end],
-            use_cache=True,
-            past_key_values=output.past_key_values,
-        )
-        parts.append(states)
-    joined = [torch.cat(of_layer, dim=1) for of_layer in zip(*parts, strict=True)]
-    return patient.within(joined, patient.taken()[0], exact=False)
+    """Compare states of a reply as it is generated with those of one forward over the whole.
+
+    ``generate`` itself runs the cache: some families keep a part of it inside their modules.
+    """
+    seen: list[Forward] = []
+    with Tap(patient.model, patient.blocks, patient.layers, seen.append):
+        text = patient.say(STEPS + 1, min_new_tokens=STEPS + 1)
+    joined = [torch.cat(of_layer, 1) for of_layer in zip(*(f.states for f in seen), strict=True)]
+    read = text[:, :-1]  # the last token is never read
+    whole, _ = patient.read(read, torch.ones_like(read))
+    return patient.within(joined, whole, exact=False)
 
 
 def _ignores_padding(patient: Patient) -> _Finding:
@@ -218,24 +232,11 @@ def _keeps_rows_apart(patient: Patient) -> _Finding:
 
 
 def _generates_the_same(patient: Patient) -> _Finding:
-    ids = patient.prompt()
-    options: dict[str, Any] = {
-        "attention_mask": torch.ones_like(ids),
-        "max_new_tokens": REPLY_TOKENS,
-        "do_sample": False,
-        "num_beams": 1,
-        # Those of sampling are unset, or transformers warns that they go unused.
-        "temperature": None,
-        "top_p": None,
-        "top_k": None,
-        "pad_token_id": int(getattr(patient.tokenizer, "pad_token_id", None) or 0),
-    }
     forwards: list[Forward] = []
-    tap = Tap(patient.model, patient.blocks, patient.layers, forwards.append)
-    alone = patient.model.generate(ids, **options)
-    with tap:
-        watched = patient.model.generate(ids, **options)
-    spoken = alone.shape[1] - ids.shape[1]
+    alone = patient.say(REPLY_TOKENS)
+    with Tap(patient.model, patient.blocks, patient.layers, forwards.append):
+        watched = patient.say(REPLY_TOKENS)
+    spoken = alone.shape[1] - PROMPT_TOKENS
     same = torch.equal(alone, watched)
     # A compiled decoding step runs no hooks: then there are fewer forwards than tokens.
     found = f"{'same' if same else 'other'} tokens, {len(forwards)} forwards for {spoken}"
