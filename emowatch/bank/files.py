@@ -108,7 +108,10 @@ def read_bank(path: Path) -> BankFile:
         data = path.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
         why = clean_line(getattr(error, "strerror", None) or str(error))
-        raise ProbeFormatError(f"Could not read the bank {shown!r}: {why}.") from error
+        raise ProbeFormatError(
+            f"Could not read the bank {shown!r}: {why}. Name the folder that `emowatch train` "
+            "wrote, or a bank that `emowatch probes` lists."
+        ) from error
     return parse_bank(data, shown)
 
 

@@ -20,7 +20,7 @@ from emowatch.cli.options import (
     tell_quarantine,
 )
 from emowatch.errors import UsageError
-from emowatch.text import clean
+from emowatch.text import clean, clean_line
 
 
 @click.command()
@@ -59,10 +59,11 @@ def command(bank: str, data: str, as_json: bool, save: bool, strict: bool, **giv
     folder = path if path.exists() else list_banks().get(bank)
     if folder is not None and folder.is_file():
         folder = folder.parent
-    if save and folder is None:
+    if save and not path.exists():  # named, not pointed at: shipped with the package, or a hub's
+        copied = f"Copy {clean(str(folder))}" if folder else "Download it to a folder"
         raise UsageError(
-            "Could not save the figures: this bank comes from the hub. Download it to a folder, "
-            "and name that."
+            f"Could not save the figures of {clean_line(bank)!r}: a bank is changed only where "
+            f"its folder or file is named. {copied}, and name that."
         )
     where = {key: given.pop(key) for key in PLACING}
     given["split"] = split_of(data, given["split"], "test")
@@ -97,3 +98,4 @@ def command(bank: str, data: str, as_json: bool, save: bool, strict: bool, **giv
         click.echo(clean(render_evaluation(found.card, evaluation)))
     if save and folder is not None:  # last: a folder that cannot be written costs no figures
         save_evaluation(found, evaluation, folder)
+        click.echo(f"wrote the figures into {clean(str(folder))}", err=True)

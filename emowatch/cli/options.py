@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -155,6 +156,8 @@ def open_model(
     from emowatch.model.loading import load_model, quiet_libraries  # torch: seconds
 
     quiet_libraries()
+    if sys.stderr.isatty():
+        sys.stderr.write(f"loading {clean_line(model or 'the embedded model')} …\n")
     return load_model(
         model,
         dtype=dtype,

@@ -20,24 +20,31 @@ FORGOTTEN = "emowatch: the conversation outgrew the model's context; its beginni
 def answer_plain(source: ReplySource, lines: Iterable[str], out: TextIO) -> int:
     """Answer each line that is not empty, as one conversation, and return the exit code.
 
-    Where it outgrows the model's context its oldest exchanges are forgotten.
+    Where it outgrows the model's context its oldest exchanges are forgotten. A line that is too
+    long by itself is passed over, and the exit code tells.
 
     Raises:
         UsageError: if there is no message at all.
-        ContextError: for a message that is too long by itself.
         EmowatchError: whatever stopped the model; what was said before it is already written.
     """
     messages: list[dict[str, str]] = []
     begun = forgot = False
-    for line in lines:
+    code = 0
+    for number, line in enumerate(lines, 1):
         if not line.strip():
+            continue
+        messages.append({"role": "user", "content": line.strip()})
+        before = len(messages)
+        try:
+            reply = _begin(source, messages)
+        except ContextError as error:
+            code = error.exit_code
+            sys.stderr.write(f"emowatch: line {number} was not answered. {error}\n")
+            messages.pop()
             continue
         if begun:
             out.write("\n")
         begun = True
-        messages.append({"role": "user", "content": line.strip()})
-        before = len(messages)
-        reply = _begin(source, messages)
         if len(messages) < before and not forgot:
             forgot = True
             sys.stderr.write(FORGOTTEN)
@@ -47,12 +54,12 @@ def answer_plain(source: ReplySource, lines: Iterable[str], out: TextIO) -> int:
             messages.append({"role": "assistant", "content": text})
         else:
             messages.pop()
-    if not begun:
+    if not begun and not code:
         raise UsageError(
             "There was no message on stdin: write one per line, or start emowatch chat in a "
             "terminal."
         )
-    return 0
+    return code
 
 
 def _begin(source: ReplySource, messages: list[dict[str, str]]) -> Reply:
@@ -61,13 +68,17 @@ def _begin(source: ReplySource, messages: list[dict[str, str]]) -> Reply:
     Raises:
         ContextError: if the last message alone is too long.
     """
+    kept = list(messages)
     while True:
         try:
-            return source.reply(list(messages))
+            reply = source.reply(list(kept))
         except ContextError:
-            if len(messages) == 1:
+            if len(kept) == 1:
                 raise
-            del messages[:2]  # a message and its reply, so that the roles still alternate
+            del kept[:2]  # a message and its reply, so that the roles still alternate
+        else:
+            messages[:] = kept
+            return reply
 
 
 def _answer(source: ReplySource, reply: Reply, out: TextIO) -> str:

@@ -17,6 +17,7 @@ from emowatch.cli.options import (
     open_model,
     tell_quarantine,
 )
+from emowatch.errors import UsageError
 from emowatch.text import clean, clean_line
 
 
@@ -63,14 +64,15 @@ from emowatch.text import clean, clean_line
 @click.option("--work", type=click.Path(path_type=Path), help="Keep states and replies here.")
 @click.option("--licence", default="", help="Licence of the data, noted on the card.")
 @click.option("--seed", type=int, default=0, show_default=True)
-def command(data: str, out: Path, **given: Any) -> None:
+@click.option("--overwrite", is_flag=True, help="Replace the bank that the folder holds.")
+def command(data: str, out: Path, overwrite: bool, **given: Any) -> None:
     """Train a bank on labelled text.
 
     DATA is a CSV, TSV, JSONL or Parquet file (also .gz), or a hub data set.
     """
     from emowatch.workshop.corpora import read_corpus, split_of
     from emowatch.workshop.options import TrainOptions
-    from emowatch.workshop.outputs import check_output, check_target
+    from emowatch.workshop.outputs import check_hidden, check_output, check_target
     from emowatch.workshop.pipeline import train_bank
 
     reading = {key: given.pop(key) for key in READING}
@@ -80,13 +82,17 @@ def command(data: str, out: Path, **given: Any) -> None:
         positions=(-5, -4, -3, -2, -1) if given["readout"] == "positions" else (-1,), **given
     )
     check_target(options)
+    check_hidden(options)
     check_output(out)
+    if (out / "probe.safetensors").exists() and not overwrite:
+        raise UsageError(
+            f"Could not train into {clean_line(str(out))!r}: it holds a bank. Name another folder "
+            "with --out, or pass --overwrite to replace it."
+        )
     if work is not None:
         check_output(work, "--work")
     reading["split"] = split_of(data, reading["split"])
     corpus = read_corpus(data, **reading)
-    if (out / "probe.safetensors").exists():
-        click.echo(clean_line(f"{out} holds a bank, which this one will replace"), err=True)
     counts = ", ".join(f"{label} {n}" for label, n in corpus.counts().items())
     click.echo(clean_line(f"{len(corpus)} examples: {counts}"), err=True)
     tell_quarantine(corpus, reading["limit"])

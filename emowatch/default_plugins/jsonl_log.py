@@ -150,7 +150,8 @@ class JsonlLog:
         self._write("end", tokens=self._tokens, ended=_now())
         self._close()
         if not self._is_named:
-            sys.stderr.write(f"emowatch: jsonl-log wrote {clean_line(str(self.path))}\n")
+            # The reply may stand on the same line still.
+            sys.stderr.write(f"\nemowatch: jsonl-log wrote {clean_line(str(self.path))}\n")
 
     def _write(self, kind: str, **fields: Any) -> None:
         if self._file is None:

@@ -16,10 +16,11 @@ KEYS = (
     ("Esc", "stop the reply; its text stays (also Ctrl+C)"),
     ("Ctrl+N", "begin a new chat"),
     ("Ctrl+T", "show or hide the traces"),
-    ("F2", "mark changes of tone by signs in the text"),
+    ("F2", "mark changes of tone by signs before the words"),
     ("PgUp PgDn", "scroll the conversation"),
     ("Ctrl+P", "all commands, themes"),
     ("Ctrl+Q", "quit"),
+    ("", "Esc closes this page"),
 )
 ABOUT = (
     "Before each token is written, the model has an inner state, and small probe heads read "
@@ -37,7 +38,7 @@ class HelpScreen(ModalScreen[None]):
     DEFAULT_CSS = """
     HelpScreen { align: center middle; }
     HelpScreen #help {
-        width: 64; max-width: 100%; height: auto; max-height: 100%;
+        width: 100%; max-width: 64; height: auto; max-height: 100%;
         padding: 1 2; background: $surface; border: round $primary;
     }
     HelpScreen Static { height: auto; }

@@ -106,7 +106,10 @@ class ReplyView(Widget):
                 length += len(run)
                 continue
             if self.with_signs:
-                mark = f"‹{self._signs[label]}›"
+                bare = run.lstrip(" ")  # a sign after the space stands before its own word
+                pieces.append(run[: len(run) - len(bare)])
+                length += len(run) - len(bare)
+                run, mark = bare, f"‹{self._signs[label]}›"
                 spans.append(Span(length, length + len(mark), "$foreground-muted"))
                 pieces.append(mark)
                 length += len(mark)

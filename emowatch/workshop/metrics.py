@@ -102,7 +102,7 @@ def report(
     hits = np.diagonal(matrices, axis1=1, axis2=2)
     return Report(
         balanced_accuracy=_estimate(_balanced_accuracy(matrices)),
-        macro_f1=_estimate(_macro_f1(matrices)),
+        macro_f1=_reflected(_estimate(_macro_f1(matrices))),
         ece=_reflected(_estimate(_ece(table[:, base:]))),
         confusion=matrices[0].astype(np.int64),
         confusion_interval=_intervals(matrices),
@@ -139,11 +139,15 @@ def _shares(hits: Doubles, totals: Doubles) -> tuple[Estimate | None, ...]:
 
 
 def _reflected(found: Estimate) -> Estimate:
-    """Take the basic bootstrap interval: ECE is biased upwards, and more so in resamples."""
+    """Take the basic bootstrap interval, stretched to hold the figure.
+
+    Resamples of ECE are biased upwards and those of macro-F1 downwards.
+    """
     if math.isnan(found.low):
         return found
     low, high = 2 * found.value - found.high, 2 * found.value - found.low
-    return Estimate(found.value, max(0.0, low), max(found.value, high))
+    low, high = min(found.value, low), max(found.value, high)
+    return Estimate(found.value, max(0.0, low), min(1.0, high))
 
 
 def _balanced_accuracy(matrices: Doubles) -> Doubles:

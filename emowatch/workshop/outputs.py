@@ -54,6 +54,19 @@ def check_output(out: Path, option: str = "--out") -> None:
             folder.rmdir()
 
 
+def check_hidden(options: TrainOptions) -> None:
+    """Refuse a width for heads that have no hidden layer.
+
+    Raises:
+        UsageError: saying which heads have one.
+    """
+    if options.hidden is not None and options.head == "linear":
+        raise UsageError(
+            f"Could not use --hidden {options.hidden}: linear heads have no hidden layer. Leave it "
+            "out, or choose --head mlp or offset-mlp."
+        )
+
+
 def check_target(options: TrainOptions) -> None:
     """Refuse labels of replies where no replies are read, before any work is done.
 

@@ -249,7 +249,11 @@ def _doubts(
         doubts.append(f"There are no texts of {', '.join(missing)}: the figures leave them out.")
     fewest = min(counts.values())
     if fewest < 10:
-        doubts.append(f"The smallest class has {fewest} texts: the figures say little.")
+        texts = "1 text" if fewest == 1 else f"{fewest} texts"
+        doubts.append(
+            f"The smallest class has {texts}, and the others were cut to that: the figures say "
+            "little. Give more texts, or a higher --limit."
+        )
     return doubts
 
 

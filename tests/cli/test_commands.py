@@ -110,7 +110,7 @@ def test_splits_of_the_hub_are_chosen_and_noted(
     asked = fake_hub(monkeypatch, data)
     out = tmp_path / "new"
     flags = "--model", model
-    for given, split in (((), "train"), (("--split", "validation"), "validation")):
+    for given, split in (((), "train"), (("--split", "validation", "--overwrite"), "validation")):
         done = cli("train", "somebody/moods", "--out", out, *flags, *FLAGS, *given)
         assert done.code == 0, done.err
         assert asked.pop() == split
@@ -124,6 +124,31 @@ def test_splits_of_the_hub_are_chosen_and_noted(
     (found,) = objects(done)
     assert found["data"] == "somebody/moods (split test)"
     assert found["tfidf_balanced_accuracy"] is not None
+
+
+def test_a_bank_is_replaced_only_where_asked(cli: Cli, model: Path, data: Path, bank: Path) -> None:
+    """Its heads and figures may have taken hours, and the default folder is always the same."""
+    before = (bank / "probe.safetensors").read_bytes()
+    refused(
+        cli("train", data / "train.tsv", "--model", model, "--out", bank, *FLAGS),
+        "holds a bank",
+        "--overwrite",
+    )
+    assert (bank / "probe.safetensors").read_bytes() == before
+
+
+def test_figures_are_saved_only_into_a_bank_that_was_pointed_at(cli: Cli, data: Path) -> None:
+    """The cards of shipped banks are the project's, and would be lost without a word."""
+    done = cli("evaluate", "demo-tone7", data / "test.tsv", "--save")
+    refused(done, "Could not save the figures of 'demo-tone7'", "Copy ", "name that")
+
+
+def test_a_width_for_heads_without_a_hidden_layer_is_refused(
+    cli: Cli, data: Path, tmp_path: Path
+) -> None:
+    """It would be ignored in silence."""
+    flags = "--head", "linear", "--hidden", 5, "--out", tmp_path / "new"
+    refused(cli("train", data / "train.tsv", *flags), "--hidden 5", "linear heads")
 
 
 def test_evaluate_can_save_and_draw_its_figures(

@@ -83,14 +83,16 @@ def test_a_conversation_that_outgrows_the_context_loses_its_beginning(
     )
 
 
-def test_a_message_that_is_too_long_by_itself_is_refused(
+def test_a_line_that_is_too_long_by_itself_is_passed_over(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Forgetting would not help it, and is not spoken of."""
-    source = ShortSource(ScriptedReply([token("Yes")]))
-    with pytest.raises(ContextError):
-        answer_plain(source, ["one", "a very long line"], io.StringIO())
-    assert capsys.readouterr().err == ""
+    """Forgetting would not help it, so nothing is forgotten for it, and the next is answered."""
+    source, out = ShortSource(*(ScriptedReply([token("Yes")]) for _ in range(2))), io.StringIO()
+    assert answer_plain(source, ["one", "a very long line", "two"], out) == 2
+    assert out.getvalue().count("Yes\n") == 2
+    assert capsys.readouterr().err == "emowatch: line 2 was not answered. too long\n"
+    assert [message["content"] for message in source.asked[-1]] == ["one", "Yes", "two"]
+    assert answer_plain(ShortSource(), ["a very long line"], out) == 2, "that is no empty input"
 
 
 def test_hostile_text_comes_out_clean() -> None:

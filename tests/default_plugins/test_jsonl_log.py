@@ -91,7 +91,7 @@ def test_without_a_path_each_log_is_a_new_file_of_the_user(
     assert logs[0].path != logs[1].path
     assert {log.path.parent for log in logs} == {Path(os.environ["EMOWATCH_HOME"]) / "logs"}
     assert len(log_session(logs[0])) == 6
-    assert capsys.readouterr().err == f"emowatch: jsonl-log wrote {logs[0].path}\n"
+    assert capsys.readouterr().err == f"\nemowatch: jsonl-log wrote {logs[0].path}\n"
     log_session(JsonlLog(tmp_path / "named.jsonl"))
     assert capsys.readouterr().err == ""
 

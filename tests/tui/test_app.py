@@ -347,6 +347,27 @@ async def test_signs_mark_each_change_of_tone_in_the_text() -> None:
         await sees(pilot, "‹su›Oh no, ‹sa›I am so sorry to hear")
 
 
+async def test_a_sign_stands_before_its_own_word() -> None:
+    """Pieces begin with a space, and a sign before that reads as one of the last word."""
+    pieces = [token("I", 0, "joy"), token(" am", 1, "sadness"), token(" here", 2, "sadness")]
+    app = chat(ScriptedReply(pieces))
+    async with app.run_test(size=(100, 30)) as pilot:
+        await ask(pilot, "hello")
+        await pilot.press("f2")
+        await pilot.pause()
+        await sees(pilot, "‹j›I ‹sa›am here")
+
+
+async def test_help_is_whole_on_a_narrow_screen() -> None:
+    """Its last sentence is the one that must not be missed."""
+    app = chat()
+    async with app.run_test(size=(52, 44)) as pilot:
+        await pilot.press("f1")
+        await until(pilot, lambda: isinstance(app.screen, HelpScreen))
+        await sees(pilot, "Esc closes this page")
+        await sees(pilot, "nothing certain about")
+
+
 async def test_text_where_the_bank_knows_nothing_has_no_colour() -> None:
     """A colour there would be an accident of the head, and read as a tone."""
     blind = replace(TONE, at_chance=((0, 0),))

@@ -43,11 +43,14 @@ def check_classes(corpus: Corpus, *, min_per_class: int, limit: int | None) -> N
     aside = f" Rows put aside: {_quarantine_words(corpus)}." if corpus.quarantined else ""
     cut = limit is not None and len(corpus) == limit
     more = f" The limit of {limit:,} examples may be too low: raise --limit." if cut else ""
+    if "undecodable bytes" in corpus.quarantine_counts():
+        more += " Bytes that cannot be decoded ask for --encoding, such as --encoding latin-1."
     if len(filled) == 1:
+        n = counts[filled[0]]
         raise CorpusError(
             f"Could not use {corpus.source} because only one class is left: {filled[0]} with "
-            f"{counts[filled[0]]:,} examples. Add rows of at least one other class, or check "
-            f"--label-column.{more}{aside}"
+            f"{n:,} {'example' if n == 1 else 'examples'}. Add rows of at least one other class, or "
+            f"check --label-column.{more}{aside}"
         )
     poor = sorted(((n, label) for label, n in counts.items() if n < min_per_class))
     if poor:
@@ -56,10 +59,10 @@ def check_classes(corpus: Corpus, *, min_per_class: int, limit: int | None) -> N
             more += f" Labels such as {measured} look like measurements; classes are needed."
         classes = _listed([f"{label} {count}" for count, label in poor])
         raise CorpusError(
-            f"Could not use {corpus.source} because {len(poor)} of its {len(counts)} classes have "
-            f"fewer than {min_per_class} usable examples: {classes}. Add rows, or merge "
-            "classes; in Python, read_corpus(…, min_per_class=0) reads it all the same."
-            f"{more}{aside}"
+            f"Could not use {corpus.source} because {len(poor)} of its {len(counts)} classes "
+            f"{'has' if len(poor) == 1 else 'have'} fewer than {min_per_class} usable examples: "
+            f"{classes}. Add rows, or merge classes; in Python, read_corpus(…, min_per_class=0) "
+            f"reads it all the same.{more}{aside}"
         )
 
 

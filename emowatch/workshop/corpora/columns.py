@@ -6,6 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from emowatch.errors import CorpusError
+from emowatch.text import clean_line
+
+SHOWN = 20
+"""Names of columns in an error, at most."""
 
 TEXT_COLUMNS = (
     "text",
@@ -40,7 +44,9 @@ def choose_columns(
     Raises CorpusError, with all the columns, when a named one is missing or a guess has not
     exactly one candidate.
     """
-    listed = f"The columns of {source} are: {', '.join(columns) or '(none)'}."
+    more = f" and {len(columns) - SHOWN} more" if len(columns) > SHOWN else ""
+    names = ", ".join(clean_line(name, 40) for name in columns[:SHOWN]) or "(none)"
+    listed = f"The columns of {source} are: {names}{more}."
     label = _choose(columns, label, LABEL_COLUMNS, "label", listed)
     text = _choose([c for c in columns if c != label], text, TEXT_COLUMNS, "text", listed)
     if group is not None:

@@ -41,7 +41,7 @@ def test_small_classes_are_refused_with_their_counts(tmp_path: Path) -> None:
     rows = [*numbered(30, "joy"), *numbered(9, "fear"), *numbered(10, "anger")]
     path = write(tmp_path / "a.csv", csv_text(rows))
     message = refusal(path)
-    assert "1 of its 3 classes have fewer than 10 usable examples: fear 9." in message
+    assert "1 of its 3 classes has fewer than 10 usable examples: fear 9." in message
     for way in ("Add rows", "merge classes", "min_per_class=0"):
         assert way in message
     assert len(read_corpus(path, min_per_class=0)) == 49
