@@ -47,10 +47,10 @@ def check_classes(corpus: Corpus, *, min_per_class: int, limit: int | None) -> N
         more += " Bytes that cannot be decoded ask for --encoding, such as --encoding latin-1."
     if len(filled) == 1:
         n = counts[filled[0]]
+        examples = "1 example" if n == 1 else f"{n:,} examples"
         raise CorpusError(
             f"Could not use {corpus.source} because only one class is left: {filled[0]} with "
-            f"{n:,} {'example' if n == 1 else 'examples'}. Add rows of at least one other class, or "
-            f"check --label-column.{more}{aside}"
+            f"{examples}. Add rows of at least one other class, or check --label-column.{more}{aside}"
         )
     poor = sorted(((n, label) for label, n in counts.items() if n < min_per_class))
     if poor:
