@@ -50,7 +50,8 @@ def check_classes(corpus: Corpus, *, min_per_class: int, limit: int | None) -> N
         examples = "1 example" if n == 1 else f"{n:,} examples"
         raise CorpusError(
             f"Could not use {corpus.source} because only one class is left: {filled[0]} with "
-            f"{examples}. Add rows of at least one other class, or check --label-column.{more}{aside}"
+            f"{examples}. Add rows of at least one other class, or check --label-column."
+            f"{more}{aside}"
         )
     poor = sorted(((n, label) for label, n in counts.items() if n < min_per_class))
     if poor:
