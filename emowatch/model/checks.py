@@ -296,12 +296,6 @@ CHECKS: Sequence[tuple[str, Callable[[Patient], _Finding], str]] = (
         "in place: scores are off by an unknown amount.",
     ),
     (
-        "cached decoding",
-        _caches_rightly,
-        "States of generated tokens differ from those of a whole text: scores during generation "
-        "do not compare with those of training.",
-    ),
-    (
         "left padding",
         _ignores_padding,
         "In a batch, shorter prompts get other scores than alone. Generate one prompt at a time.",
@@ -315,6 +309,12 @@ CHECKS: Sequence[tuple[str, Callable[[Patient], _Finding], str]] = (
         "generate unchanged",
         _generates_the_same,
         "Watching changes what the model says or misses forwards: scores belong to other tokens.",
+    ),
+    (
+        "cached decoding",
+        _caches_rightly,
+        "States of generated tokens differ from those of a whole text: scores during generation "
+        "do not compare with those of training.",
     ),
     (
         "chat template",

@@ -14,7 +14,7 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from emowatch.model.checks import PROMPT_TOKENS, Patient
 from emowatch.model.doctor import Certificate, Check, examine, render_table
-from tests.model.zoo import FAMILIES, hook_count, make_model, random_ids
+from tests.model.zoo import FAMILIES, LEAKING, hook_count, make_model, random_ids
 
 
 def finding(certificate: Certificate, name: str) -> Check:
@@ -36,7 +36,8 @@ def test_a_healthy_model_of_any_family_passes(
 ) -> None:
     """A doctor that finds fault with everybody is not asked again."""
     certificate = examine(make_model(family), tiny_tokenizer, name=family)
-    assert certificate.passed, render_table(certificate)
+    found = {"left padding"} if family in LEAKING else set()
+    assert failures(certificate) == found, render_table(certificate)
     assert certificate.model == family
     assert (certificate.dtype, certificate.device) == ("float32", "cpu")
     assert finding(certificate, "hidden_states parity").measured == 0.0

@@ -155,6 +155,12 @@ _FAMILIES: dict[str, tuple[str, dict[str, Any], str]] = {
     ),
 }
 FAMILIES = tuple(_FAMILIES)
+_OLD = transformers.__version__.startswith("4.")
+LEAKING = {"falcon_h1", "granitemoehybrid"} if _OLD else set[str]()
+"""Families whose recurrent state takes up the padding on its left; 5 mended that."""
+STATEFUL = {"recurrent_gemma"}
+"""Families that keep their recurrent state inside the module: a forward over a single token goes
+on from the last text."""
 PATHS = {family: path for family, (_, _, path) in _FAMILIES.items()}
 
 
