@@ -184,10 +184,10 @@ class Stream(Iterator[ReplyToken]):
                         was_cancelled=self._stop.event.is_set,
                     )
                     self._generate(watcher, self._stop, streamer)
-                except BaseException:
+                except BaseException:  # told as the end of the turn, raised by the consumer
                     watcher.end_turn("failed")
                     raise
-        except BaseException as error:
+        except BaseException as error:  # nobody would see it in this thread
             self._queue.put(error)
         else:
             self._queue.put(None)

@@ -87,7 +87,7 @@ class Tap:
                     register(self.blocks.final_norm.register_forward_hook(self._norm_reader(slot)))
             register(self.model.register_forward_hook(self._end))
             register(self.model.register_forward_hook(self._forget, always_call=True))
-        except BaseException:
+        except BaseException:  # some of the hooks must not stay
             self.close()
             raise
         return self

@@ -167,7 +167,7 @@ class Watch:
         self._tap.__enter__()
         try:
             self.plugins.tell("session_started", self.session)
-        except BaseException:
+        except BaseException:  # without __enter__ there is no __exit__ to take the hooks off
             self._close("failed")
             raise
         return self

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import version
@@ -18,6 +17,7 @@ from emowatch.bank.fingerprints import fingerprint
 from emowatch.bank.probe_bank import ProbeBank
 from emowatch.model.blocks import find_blocks, resolve_layers
 from emowatch.model.loading import LoadedModel
+from emowatch.workshop.caveats import cautions, doubts
 from emowatch.workshop.corpora import Corpus, split_by_group, undersample
 from emowatch.workshop.evaluation import TestRows, evaluate, for_card
 from emowatch.workshop.extraction import extract
@@ -121,7 +121,7 @@ def train_bank(
             data=data,
             training=_training_record(options, fitted),
             licence="apache-2.0",
-            notes=(*options.notes, *_cautions(prepared)),
+            notes=(*options.notes, *cautions(prepared)),
             versions={"emowatch": emowatch.__version__}
             | {package: version(package) for package in ("torch", "transformers")},
         )
@@ -181,7 +181,7 @@ def evaluate_bank(
     n_layers = len(card.layers)
     layers_at_once(settings, len(corpus), n_layers, card.d_model, fewest=n_layers)
     prepared = prepare(corpus, loaded, settings, work, report)
-    notes += _doubts(corpus, prepared, training, card)
+    notes += doubts(corpus, prepared, training, card)
     activations = extract(
         loaded.model,
         blocks,
@@ -212,49 +212,6 @@ def evaluate_bank(
         seed=settings.seed,
         note=" ".join(notes),
     )
-
-
-def _cautions(prepared: Prepared) -> list[str]:
-    """Say what a reader must know of how the states came about."""
-    if not prepared.unfinished_thoughts:
-        return []
-    return [
-        f"{prepared.unfinished_thoughts} of {len(prepared.passages)} replies were cut while the "
-        "model was still thinking: their states are of its thoughts alone."
-    ]
-
-
-def _doubts(
-    corpus: Corpus, prepared: Prepared, training: Corpus | None, card: BankCard
-) -> list[str]:
-    """Say what makes figures on the texts that are measured doubtful.
-
-    Texts that were left out, texts seen in training, too few of a class.
-    """
-    doubts = []
-    if prepared.left_out:
-        reasons = ", ".join(f"{n} {reason}" for reason, n in prepared.left_out.items())
-        doubts.append(f"Texts left out: {reasons}.")
-    doubts += _cautions(prepared)
-    measured = [corpus.examples[number] for number in prepared.examples]
-    if training is not None:
-        seen = {example.group for example in training.examples}
-        shared = sum(example.group in seen for example in measured)
-        if shared:
-            doubts.append(f"{shared} of these {len(measured)} texts were in the training data.")
-    elif corpus.sha256 == card.data.sha256:
-        doubts.append("This is the file the bank was trained on.")
-    counts = Counter(example.label for example in measured)
-    if missing := [label for place, label in enumerate(corpus.labels) if not counts[place]]:
-        doubts.append(f"There are no texts of {', '.join(missing)}: the figures leave them out.")
-    fewest = min(counts.values())
-    if fewest < 10:
-        texts = "1 text" if fewest == 1 else f"{fewest} texts"
-        doubts.append(
-            f"The smallest class has {texts}, and the others were cut to that: the figures say "
-            "little. Give more texts, or a higher --limit."
-        )
-    return doubts
 
 
 def _texts(corpus: Corpus, prepared: Prepared | None = None) -> tuple[list[str], list[int]]:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from emowatch.cli import options
+from emowatch.cli import extract, options, train
 from emowatch.workshop.corpora import read_corpus
+from emowatch.workshop.options import BATCH_TOKENS
 
 
 def test_replies_are_sampled_at_the_temperature_asked_for() -> None:
@@ -15,6 +16,13 @@ def test_replies_are_sampled_at_the_temperature_asked_for() -> None:
     assert options.sampling(True, None) == {"do_sample": True, "temperature": 0.8}
     assert options.sampling(True, 1.5) == {"do_sample": True, "temperature": 1.5}
     assert options.sampling(False, None) == {"do_sample": False}
+
+
+def test_batches_are_by_default_as_large_as_the_workshop_makes_them() -> None:
+    """The command line states the number, because asking for it would load torch."""
+    for command in (train.command, extract.command):
+        (option,) = [p for p in command.params if p.name == "batch_tokens"]
+        assert option.default == BATCH_TOKENS
 
 
 def test_rows_put_aside_are_counted_and_said_to_be_of_the_whole_file(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
@@ -228,6 +228,20 @@ def test_a_model_that_sees_its_padding_is_found() -> None:
     positions = torch.arange(256)
     model.transformer.wpe.forward = lambda ids: whole(positions[: ids.shape[-1]][None])
     assert {"left padding", "cached decoding"} <= failures(examine(model, None))
+
+
+def test_a_model_that_loses_its_place_when_it_speaks_is_found() -> None:
+    """Positions that start again with each cached token: the states are plausible and wrong."""
+    model = make_model("llama")
+    rotary = model.model.rotary_emb
+    right = rotary.forward
+
+    def forgetful(x: Tensor, position_ids: Tensor) -> Any:
+        is_step = position_ids.shape[-1] == 1
+        return right(x, torch.zeros_like(position_ids) if is_step else position_ids)
+
+    rotary.forward = forgetful
+    assert failures(examine(model, None)) == {"cached decoding"}
 
 
 def test_a_compiled_model_is_told_so() -> None:
