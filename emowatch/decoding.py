@@ -7,97 +7,214 @@ The loop is a function on the stack, though, and holds the settings it runs with
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any
+from typing import Any, Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from emowatch.errors import UnsupportedError
 
-_LOOPS = {
-    "_sample": "",
-    "_beam_search": "beam search",
-    "_assisted_decoding": "assisted decoding or prompt look-up",
+Loop = Literal["steps", "assisted", "beams", "own"]
+"""How a loop goes on: a token per row and forward; several candidates of which some are kept;
+rows that are reordered and chosen from at the end; or by the caller's own calls of the model."""
+
+_UTILS = "transformers.generation.utils"
+_FOLLOWED: dict[str, Loop] = {
+    "_sample": "steps",
+    "_assisted_decoding": "assisted",
+    "_beam_search": "beams",
+}
+_REFUSED = {
     "_contrastive_search": "contrastive search",
     "_dola_decoding": "DoLa decoding",
     "_group_beam_search": "group beam search",
     "_constrained_beam_search": "constrained beam search",
+    "generate": "a decoding loop that is not one of transformers' own",
 }
-_SETTINGS = ("do_sample", "temperature", "top_p", "top_k", "repetition_penalty", "max_new_tokens")
+_CONTINUOUS = "transformers.generation.continuous_batching"
+_SETTINGS = (
+    "do_sample",
+    "temperature",
+    "top_p",
+    "top_k",
+    "repetition_penalty",
+    "num_beams",
+    "max_new_tokens",
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Decoding:
     """The decoding loop that runs the current forward."""
 
-    config: Any
+    loop: Loop
+    config: Any = None
     """The loop's own copy of the generation config: another object for each call."""
-    unfinished: Tensor | None
+    ids: Tensor | None = None
+    """``[rows, columns]``: the tokens kept before this forward, or those of them that
+    ``generate`` was given; `None` for the caller's own loop."""
+    mask: Tensor | None = None
+    """``[rows, columns]``, 0 for padding, at least as far as this forward reads; `None` where
+    every token counts."""
+    length: int | None = None
+    """Columns of the text when the loop began, with those in the cache; `None` where unsaid."""
+    unfinished: Tensor | None = None
     """``[rows]``: 1 for rows that still speak; `None` where the loop does not say."""
-    left: int | None
-    """Tokens that the loop may still add; `None` without a limit."""
+    candidates: int = 0
+    """Of the columns that this forward reads, those at its end that may yet be rejected."""
+    chunked: bool = False
+    """Whether the prompt comes in several forwards."""
+    unread: int | None = None
+    """Columns of a chunked prompt that were not in the cache, while they are read."""
+    criteria: list[Any] | None = None
+    """The loop's own list of stopping criteria."""
+    frame: FrameType | None = None
+    """The running beam search, whose choice is known when it is over."""
+
+    @property
+    def rereads(self) -> bool:
+        """Whether every forward reads the whole text again."""
+        return self.config is not None and not self.config.use_cache
+
+    @property
+    def left(self) -> int | None:
+        """Tokens that the loop may still add; `None` without a limit."""
+        # max_new_tokens has become a max_length by now, and holds for max_length alone as well.
+        longest = getattr(self.config, "max_length", None)
+        if longest is None or self.ids is None:
+            return None
+        return int(longest) - int(self.ids.shape[1])
+
+    @property
+    def returned(self) -> int:
+        """Sequences that beam search returns for each text, of the rows it runs for it."""
+        return int(self.config.num_return_sequences or 1)
+
+    @property
+    def beams(self) -> int:
+        """Rows that run for each text; 1 but for beam search."""
+        return int(self.config.num_beams or 1) if self.loop == "beams" else 1
 
     def settings(self) -> dict[str, Any]:
-        """List what decided how tokens are chosen, as plain values."""
+        """List what decided how tokens are chosen, as plain values; nothing of an own loop."""
+        if self.config is None:
+            return {}
         found = {name: getattr(self.config, name, None) for name in _SETTINGS}
         if not found["do_sample"]:
             for name in ("temperature", "top_p", "top_k"):
                 del found[name]
+        if self.loop != "beams":
+            del found["num_beams"]
         return {name: value for name, value in found.items() if value is not None}
 
 
-def current_decoding() -> Decoding:
+class Listener:
+    """Stands last among a loop's stopping criteria, stops nothing, and hears what was kept.
+
+    The list is the loop's own and goes with it; neither the model nor the caller's criteria are
+    touched.
+    """
+
+    def __init__(self, on_kept: Callable[[Any, Tensor, Tensor | None], None], subject: Any) -> None:
+        """Tell `on_kept` the subject, the tokens kept so far ``[rows, columns]`` and which rows
+        the criteria before this one have ended ``[rows]``."""
+        self._on_kept = on_kept
+        self._subject = subject
+
+    def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> bool:
+        """Hear of a step; stop nothing."""
+        self._on_kept(self._subject, input_ids, sys._getframe(1).f_locals.get("is_done"))
+        return False
+
+
+def current_decoding(model: nn.Module) -> Decoding | None:
     """Find the loop on the stack.
 
+    Args:
+        model: the model whose forward is running.
+
+    Returns:
+        The loop, or `None` for a forward that drafts candidates for this very model, whose own
+        forward over them comes later.
+
     Raises:
-        UnsupportedError: where there is none, or one whose states cannot be attributed yet.
+        UnsupportedError: for a loop whose states cannot be attributed to returned tokens.
     """
+    prefill: Mapping[str, Any] = {}
+    drafts = False
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        name = frame.f_code.co_name
-        if name in _LOOPS and frame.f_globals.get("__name__") == "transformers.generation.utils":
-            if _LOOPS[name]:
-                raise UnsupportedError(
-                    f"Could not watch {_LOOPS[name]}: its forwards run on candidates that may "
-                    "not be in the reply. Use greedy search or sampling (num_beams=1, no "
-                    "assistant_model, no prompt_lookup_num_tokens)."
-                )
-            return _checked(frame.f_locals)
+        name, module, inner = frame.f_code.co_name, frame.f_globals.get("__name__", ""), frame
         frame = frame.f_back
-    raise UnsupportedError(
-        "Could not watch this forward: it does not come from model.generate, so there is no "
-        "telling prompt from reply. Call model.generate inside the watch, and anything else "
-        "outside it."
+        if module.startswith(_CONTINUOUS):
+            raise UnsupportedError(
+                "Could not watch generate_batch: continuous batching packs several requests into "
+                "one row and does not say which token is whose. Call model.generate with a batch "
+                "that is padded on the left."
+            )
+        if module != _UTILS:
+            continue
+        if name in ("_prefill", "_prefill_chunking"):
+            prefill = inner.f_locals
+        elif name in _REFUSED and not drafts:
+            raise UnsupportedError(
+                f"Could not watch {_REFUSED[name]}: there is no telling which of its forwards "
+                "belong to the reply. Use greedy search, sampling, beam search or assisted "
+                "decoding."
+            )
+        elif name in _FOLLOWED:
+            variables = inner.f_locals
+            if drafts:
+                if name == "_assisted_decoding" and variables["self"] is model:
+                    return None
+                break
+            config = variables["generation_config"]
+            if not config.is_assistant:
+                return _of_loop(_FOLLOWED[name], inner, variables, config, prefill)
+            drafts = True
+    if drafts:
+        raise UnsupportedError(
+            "Could not watch an assistant model: its tokens are candidates that another model "
+            "accepts or rejects. Watch the model that generate was called on."
+        )
+    return Decoding("own")
+
+
+def _of_loop(
+    loop: Loop,
+    frame: FrameType,
+    variables: Mapping[str, Any],
+    config: Any,
+    prefill: Mapping[str, Any],
+) -> Decoding:
+    kept: Tensor = variables["input_ids"]
+    candidates, unread = 0, None
+    if loop == "beams":
+        kept = variables.get("flat_running_sequences", kept)
+    elif loop == "assisted":
+        candidates = int(variables["candidate_input_ids"].shape[1] - kept.shape[1])
+    mask = prefill.get("attention_mask")
+    if mask is None:
+        mask = variables.get("model_kwargs", {}).get("attention_mask")
+    if isinstance(chunked := prefill.get("prefill_ids"), Tensor):
+        unread = int(chunked.shape[1])
+    length = getattr(config, "_mask_length", None)  # 5 drops masks of ones and leaves this
+    if isinstance(mask, Tensor) and mask.ndim == 2:
+        length = int(mask.shape[1])
+    else:
+        mask = None
+    return Decoding(
+        loop=loop,
+        config=config,
+        ids=kept,
+        mask=mask,
+        length=length,
+        unfinished=variables.get("unfinished_sequences") if loop == "steps" else None,
+        candidates=candidates,
+        chunked=bool(config.prefill_chunk_size),
+        unread=unread,
+        criteria=variables.get("stopping_criteria"),
+        frame=frame if loop == "beams" else None,
     )
-
-
-def _checked(variables: Mapping[str, Any]) -> Decoding:
-    config = variables["generation_config"]
-    if not config.use_cache:
-        raise UnsupportedError(
-            "Could not watch generation with use_cache=False: every forward reads the whole text "
-            "again. Leave use_cache at True."
-        )
-    if config.prefill_chunk_size:
-        raise UnsupportedError(
-            "Could not watch generation with prefill_chunk_size: the prompt comes in several "
-            "forwards. Leave it out."
-        )
-    implementation = config.cache_implementation
-    if implementation not in (None, "dynamic", "dynamic_full"):
-        raise UnsupportedError(
-            f"Could not watch generation with cache_implementation={implementation!r}. Use the "
-            "default dynamic cache."
-        )
-    cache = variables.get("model_kwargs", {}).get("past_key_values")
-    if getattr(cache, "is_compileable", False):
-        raise UnsupportedError(
-            f"Could not watch generation with a {type(cache).__name__}: transformers compiles it "
-            "where it can, and compiled code skips hooks. Use a DynamicCache, or leave it out."
-        )
-    # max_new_tokens has become a max_length by now, and holds for max_length alone as well.
-    longest = config.max_length
-    left = None if longest is None else int(longest) - int(variables["input_ids"].shape[1])
-    return Decoding(config, variables.get("unfinished_sequences"), left)

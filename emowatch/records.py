@@ -186,8 +186,8 @@ class Turn:
     reply_tokens: int
     finish_reason: FinishReason
     text: str
-    """The reply as far as it is known, special tokens left out. The last token of a batch
-    that ran without `Watch.streamer` is not known: it is never fed back to the model."""
+    """The reply, special tokens left out. The last token of an own loop is not known: it is never
+    fed back to the model."""
     token_ids: tuple[int, ...]
     settings: Mapping[str, Any]
     """How tokens were chosen: sampling, temperature, limits, the seed where one was asked for."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -27,11 +27,30 @@ class Forward:
     input_ids: Tensor
     """``[rows, slice]``: the tokens this forward read."""
     attention_mask: Tensor | None
-    """``[rows, past + slice]``, or `None` where every token counts."""
-    past: int
-    """Columns already in the cache."""
-    states: tuple[Tensor, ...]
-    """For each layer of the tap ``[rows, slice, d_model]``."""
+    """``[rows, past + slice]``, 0 for padding; `None` where none was given or it `is_odd`."""
+    cache: Any
+    """The cache, which holds this forward's columns once it is over; `None` without one."""
+    places: Tensor | None = None
+    """``[slice]``: the columns it reads, where it is told of them (transformers before 5)."""
+    is_odd: bool = False
+    """Whether a mask of another form was given, from which padding cannot be told."""
+    states: tuple[Tensor, ...] = ()
+    """For each layer of the tap ``[rows, slice, d_model]``; none before it is over."""
+
+    @property
+    def past(self) -> int:
+        """Columns that were in the cache before.
+
+        Asked of the cache as it is now: true until the next forward. May wait for the device.
+        """
+        if self.attention_mask is not None:
+            return int(self.attention_mask.shape[1] - self.input_ids.shape[1])
+        if self.places is not None:
+            return int(self.places[0])
+        if self.cache is None:
+            return 0
+        added = int(self.input_ids.shape[1]) if self.states else 0
+        return int(self.cache.get_seq_length()) - added
 
 
 class Tap:
@@ -47,12 +66,13 @@ class Tap:
         blocks: Blocks,
         layers: Sequence[int],
         on_forward: Callable[[Forward], None],
-        on_begin: Callable[[], None] | None = None,
+        on_begin: Callable[[Forward], bool] = lambda _: True,
     ) -> None:
         """Prepare; no hook is set before the tap is entered.
 
-        `on_begin` is called before each forward reads anything; it may still change what is
-        steered in that forward.
+        `on_begin` is called before each forward reads anything, with a `Forward` that has no
+        states yet, and tells whether it is to be read at all; it may still change what is steered
+        in that forward.
 
         Raises:
             UnsupportedError: for compiled models, whose hooks are skipped in silence
@@ -68,7 +88,7 @@ class Tap:
         self._states: list[Tensor | None] = [None] * len(self.layers)
         self._handles: list[RemovableHandle] = []
         self._steering: list[RemovableHandle] = []
-        self._inputs: tuple[Tensor, Tensor | None, int] | None = None
+        self._running: Forward | None = None
         self._thread: int | None = None
 
     def __enter__(self) -> Self:
@@ -107,7 +127,7 @@ class Tap:
             handle.remove()
         self._handles.clear()
         self.steer({})
-        self._inputs = None
+        self._running = None
         self._states = [None] * len(self.layers)
 
     def steer(self, additions: Mapping[int, Tensor]) -> None:
@@ -137,14 +157,13 @@ class Tap:
 
     def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         here = threading.get_ident()
-        if self._inputs is not None and self._thread != here and _is_alive(self._thread):
+        if self._running is not None and self._thread != here and _is_alive(self._thread):
             raise UnsupportedError(
                 "Could not watch two forwards at once on one model: another thread is inside "
                 "one. Let each generation end before the next begins."
             )
         self._thread = here
-        if self._on_begin is not None:
-            self._on_begin()
+        self._running = None
         self._states = [None] * len(self.layers)
         input_ids = args[0] if args else kwargs.get("input_ids")
         if input_ids is None:
@@ -152,10 +171,13 @@ class Tap:
                 "Could not watch a forward that was given inputs_embeds and no input_ids: "
                 "without token ids, tokens cannot be told apart. Pass input_ids."
             )
-        # The cache is asked now: after the forward it has grown.
-        past = _past(input_ids, kwargs)
         mask = kwargs.get("attention_mask")
-        self._inputs = input_ids, mask, past
+        plain = mask if isinstance(mask, Tensor) and mask.ndim == 2 else None
+        cache, places = kwargs.get("past_key_values"), kwargs.get("cache_position")
+        is_odd = mask is not None and plain is None
+        forward = Forward(input_ids, plain, cache, places, is_odd)
+        if self._on_begin(forward):
+            self._running = forward
 
     def _reader(self, slot: int) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
         def read(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -170,6 +192,9 @@ class Tap:
         return read
 
     def _end(self, module: nn.Module, args: Any, output: Any) -> None:
+        forward = self._running
+        if forward is None:
+            return  # not to be read
         states = self._states
         found = tuple(state for state in states if state is not None)
         if len(found) < len(states):
@@ -180,11 +205,12 @@ class Tap:
                 "began, or another path was found than the one it runs "
                 f"({self.blocks.path}); name the right one with blocks=."
             )
-        assert self._inputs is not None
-        input_ids, mask, past = self._inputs
-        self._inputs = None
+        self._running = None
         self._states = [None] * len(self.layers)
-        self._on_forward(Forward(input_ids, mask, past, found))
+        cache = forward.cache
+        if cache is None:  # made by this forward
+            cache = getattr(output, "past_key_values", None)
+        self._on_forward(replace(forward, cache=cache, states=found))
 
     def _forget(self, module: nn.Module, args: Any, output: Any) -> None:
         """Note that a forward is over, also one that failed; torch then gives no output.
@@ -193,7 +219,7 @@ class Tap:
         must leave the other's alone.
         """
         if self._thread == threading.get_ident():
-            self._inputs = None
+            self._running = None
             self._states = [None] * len(self.layers)
 
 
@@ -252,17 +278,3 @@ def _adder(
         return args, kwargs | {"hidden_states": changed}
 
     return add
-
-
-def _past(input_ids: Tensor, kwargs: Mapping[str, Any]) -> int:
-    """Count the columns before this forward's; transformers 5 drops masks of ones."""
-    mask = kwargs.get("attention_mask")
-    if isinstance(mask, Tensor) and mask.ndim == 2:
-        return int(mask.shape[1] - input_ids.shape[1])
-    if mask is not None:
-        raise UnsupportedError(
-            "Could not watch a forward whose attention mask is not [rows, columns]; static "
-            "caches prepare such masks. Generate with the default dynamic cache."
-        )
-    cache = kwargs.get("past_key_values")
-    return int(cache.get_seq_length()) if cache is not None else 0

@@ -32,8 +32,11 @@ class Reader:
     slots: tuple[int, ...]
     """Places of `layers` among the tap's states."""
 
-    def score(self, states: Sequence[Tensor], offset: int) -> Tensor:
-        """Score ``[rows, slice, d_model]`` per layer into ``[layers, rows · slice, labels]``."""
+    def score(self, states: Sequence[Tensor], offset: int | Tensor) -> Tensor:
+        """Score ``[rows, slice, d_model]`` per layer into ``[layers, rows · slice, labels]``.
+
+        `offset` is one for all, or ``[rows · slice]``.
+        """
         chosen = [states[slot] for slot in self.slots]
         home = chosen[0].device
         if any(state.device != home for state in chosen):

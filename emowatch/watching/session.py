@@ -1,7 +1,4 @@
-"""The watch: hooks on one model, and what each forward sets going.
-
-Positions decide, never call counts: what a forward read follows from its attention mask.
-"""
+"""The watch: one session, from the hooks it puts on a model until it takes them off."""
 
 from __future__ import annotations
 
@@ -13,24 +10,22 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from emowatch.bank import ProbeBank, load_bank
 from emowatch.decoding import Decoding, current_decoding
 from emowatch.dispatch import Dispatcher, OnPluginError
-from emowatch.errors import UnsupportedError, UsageError
+from emowatch.errors import UsageError
 from emowatch.model.blocks import Blocks, find_blocks
 from emowatch.model.loading import name_of_model
-from emowatch.model.segments import SegmentParser
 from emowatch.model.tap import Forward, Tap
 from emowatch.plugins import PluginSpec, make_plugin_manager
-from emowatch.records import FinishReason, ReplyToken, Session, TokenScore
-from emowatch.steering import Mixer, Wish
+from emowatch.records import FinishReason, ReplyToken, Session
 from emowatch.text import clean_line
-from emowatch.trace import TokenTable, Trace
-from emowatch.watching.reading import beyond_training, fetch, make_readers
+from emowatch.trace import Trace
+from emowatch.watching.following import Follower
+from emowatch.watching.reading import beyond_training, make_readers
 from emowatch.watching.telling import Teller
-from emowatch.watching.turns import RunningTurn, begin_turn
 
 ProbeSource = str | Path | ProbeBank
 
@@ -52,8 +47,9 @@ def watch(
     """Score every token that `model` generates inside the ``with`` block.
 
     ``model.generate`` returns exactly what it returned before, and the model is left as it
-    was found. Greedy search, sampling, left-padded batches and ``num_return_sequences`` are
-    watched; every other way of decoding is refused with a reason.
+    was found. Greedy search, sampling, batches, beam search, assisted decoding, every cache of
+    transformers, and your own loops over ``model(...)`` are watched; what cannot be followed
+    is refused with a reason.
 
     Args:
         model: a decoder-only causal LM of transformers.
@@ -134,17 +130,12 @@ class Watch:
         self.session = session
         self.plugins = plugins
         self.tokenizer = tokenizer
-        self._readers, wanted = make_readers(banks, layers)
+        readers, wanted = make_readers(banks, layers)
         self._tap = Tap(model, blocks, wanted, self._on_forward, self._on_begin)
-        self._teller = Teller(session, banks, self._readers, plugins)
-        self._parser = SegmentParser(tokenizer)
-        self._mixer = Mixer()
-        self._turn: RunningTurn | None = None
-        self._turns = 0
-        self._seed: int | None = None
-        """Of the turn that is to begin, where `seed_turn` was told."""
-        self._ended: Any = None
-        """Config of the turn that ended last."""
+        self._teller = Teller(session, banks, readers, plugins)
+        self._follower = Follower(self._tap, readers, self._teller, tokenizer)
+        self._decoding: Decoding | None = None
+        """The loop that runs the current forward."""
 
     @property
     def trace(self) -> Trace:
@@ -195,20 +186,14 @@ class Watch:
         A turn otherwise ends when the next one begins, or with the watch: hooks see
         forwards, not the end of ``generate``.
         """
-        turn, self._turn = self._turn, None
-        self._tap.steer({})
-        self._seed = None
-        if turn is not None:
-            self._ended = turn.config
-            self._mix(turn, [])
-            self._teller.tell_turn(turn.finish(reason, self._teller.tables))
+        self._follower.end(reason)
 
     def seed_turn(self, seed: int | None) -> None:
         """Seed torch for the turn that begins next, which keeps the seed among its settings.
 
         `None` leaves torch as it is.
         """
-        self._seed = seed
+        self._follower.seed = seed
         if seed is not None:
             torch.manual_seed(seed)
 
@@ -218,111 +203,20 @@ class Watch:
         Returns:
             The first row's token with its scores; `None` once its reply is over.
         """
-        turn = self._turn
-        offset = None if turn is None else turn.note(ids, self._parser)
-        if turn is None or offset is None:
-            return None
-        scores = tuple(
-            _score_at(table, start, offset)
-            for table, start in zip(self._teller.tables, turn.starts, strict=True)
-        )
-        piece = turn.rows[0].text.pieces[offset]
-        return ReplyToken(text=piece, token_id=ids[0], by_bank=scores)
+        return self._follower.note(ids)
 
-    def _on_begin(self) -> None:
-        """Drop what the last turn asked to be added before the next turn's prompt is read."""
-        if self._tap.steered:
-            turn = self._turn
-            if turn is None or current_decoding().config is not turn.config:
-                self._tap.steer({})
+    def _on_begin(self, forward: Forward) -> bool:
+        """See which loop runs a forward that is to begin; drafts of candidates are not read.
+
+        What the last turn asked to be added is dropped before the next turn's prompt is read.
+        """
+        self._decoding = current_decoding(self.model)
+        if self._decoding is None:
+            return False
+        self._follower.prepare(self._decoding, forward)
+        return True
 
     def _on_forward(self, forward: Forward) -> None:
-        decoding = current_decoding()
-        if self._ended is not None and decoding.config is self._ended:
-            raise UnsupportedError(
-                "Could not watch two generations at once on one model: a forward came from one "
-                "that another had interrupted. Let each end before the next begins."
-            )
-        if self._turn is None or decoding.config is not self._turn.config:
-            self._begin_turn(decoding, forward)
-        else:
-            self._continue_turn(self._turn, decoding, forward)
-
-    def _begin_turn(self, decoding: Decoding, forward: Forward) -> None:
-        seed, self._seed = self._seed, None
-        self.end_turn()
-        mask = forward.attention_mask
-        extra = [forward.input_ids] if mask is None else [forward.input_ids, mask]
-        scores, fetched = fetch([r.score(forward.states, 0) for r in self._readers], extra)
-        turn, tokens = begin_turn(
-            self._turns,
-            decoding,
-            seed,
-            forward,
-            fetched[0],
-            None if mask is None else fetched[1],
-            self._teller.tables,
-            self.tokenizer,
-            self._parser,
-        )
-        self._turn = turn
-        self._turns += 1
-        wishes: list[Wish] = []
-        for token in tokens:
-            wishes += self._teller.tell_token(
-                scores,
-                token.place,
-                turn=turn.index,
-                sequence=token.sequence,
-                position=token.position,
-                offset=token.offset,
-                segment=token.segment,
-            )
-        self._steer(turn, wishes)
-
-    def _continue_turn(self, turn: RunningTurn, decoding: Decoding, forward: Forward) -> None:
-        rows = len(turn.rows)
-        if forward.input_ids.shape != (rows, 1):
-            raise UnsupportedError(
-                f"Could not follow a forward of shape {tuple(forward.input_ids.shape)} in a turn "
-                f"of {rows} rows: one new token per row was expected."
-            )
-        offset = turn.offset + 1
-        extra = [forward.input_ids]
-        if decoding.unfinished is not None:  # also of one row: on mps a finished one runs on
-            extra.append(decoding.unfinished)
-        scores, fetched = fetch([r.score(forward.states, offset) for r in self._readers], extra)
-        speaking = fetched[1] if len(fetched) > 1 else None
-        wishes: list[Wish] = []
-        for r in turn.advance(fetched[0], speaking, self._parser):
-            row = turn.rows[r]
-            wishes += self._teller.tell_token(
-                scores,
-                r,
-                turn=turn.index,
-                sequence=r,
-                position=row.position,
-                offset=offset,
-                segment=row.segment,
-            )
-        self._steer(turn, wishes)
-
-    def _steer(self, turn: RunningTurn, wishes: Sequence[Wish]) -> None:
-        """Add what plugins wish for from the next forward on."""
-        if wishes or self._tap.steered:
-            self._tap.steer(self._mix(turn, wishes))
-
-    def _mix(self, turn: RunningTurn, wishes: Sequence[Wish]) -> dict[int, Tensor]:
-        """Sum and cap wishes, and record what changed."""
-        offsets = [row.offset for row in turn.rows]
-        additions, changes = self._mixer.mix(wishes, turn.index, offsets)
-        self._teller.tell_steering(changes)
-        return additions
-
-
-def _score_at(table: TokenTable, start: int, offset: int) -> TokenScore:
-    """Find the score of row 0 at an offset, newest first."""
-    for i in range(len(table) - 1, start - 1, -1):
-        if (score := table[i]).sequence == 0 and score.offset == offset:
-            return score
-    raise AssertionError("a token was noted before its state was scored")
+        decoding, self._decoding = self._decoding, None  # it holds the loop's cache alive
+        assert decoding is not None
+        self._follower.take(decoding, forward)

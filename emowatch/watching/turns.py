@@ -1,23 +1,27 @@
 """The running turn: what each row has read and said, and how it ended.
 
-Knows positions, tokens and segments; nothing of states, heads or plugins.
+Knows columns, positions, tokens and segments; nothing of states, heads or plugins.
 """
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
-from emowatch.decoding import Decoding
+from emowatch.decoding import Decoding, Loop
 from emowatch.errors import UnsupportedError
 from emowatch.model.segments import SegmentParser
 from emowatch.model.tap import Forward
 from emowatch.records import FinishReason, Scores, Segment, Turn
 from emowatch.trace import TokenTable
+from emowatch.watching.held import Beams, Candidates
+from emowatch.watching.prompts import Prompt
 from emowatch.wording import ReplyText
 
 
@@ -26,8 +30,6 @@ class Row:
     """One sequence of the running turn."""
 
     prompt_tokens: int
-    position: int
-    """Position of the newest state."""
     text: ReplyText
     segment: Segment = "reply"
     """Of the next reply token."""
@@ -38,6 +40,11 @@ class Row:
         """Offset of the newest state."""
         return self.text.states - 1
 
+    @property
+    def position(self) -> int:
+        """Position of the newest state."""
+        return self.prompt_tokens + self.text.states - 2
+
     def take(self, token: int, parser: SegmentParser) -> None:
         """Take the reply token that the newest state produced."""
         self.text.add(token)
@@ -46,20 +53,87 @@ class Row:
 
 @dataclass(slots=True)
 class RunningTurn:
-    """The running call of ``generate``."""
+    """The running call of ``generate``, or the caller's own loop over the model."""
 
     index: int
+    loop: Loop
     config: Any
-    """The call's own generation config, by which it is told from others."""
+    """The call's own generation config, by which it is told from others; `None` in an own loop."""
+    rereads: bool
+    """Whether every forward reads the whole text again."""
     settings: Mapping[str, Any]
+    prompt: Prompt
+    base: int
+    """Columns before the first that the loop itself knows of."""
+    sources: Sequence[int]
+    """For each sequence, the row that reads its prompt."""
     rows: list[Row]
+    """One for each sequence that is returned."""
     limit: int | None
     """Longest reply in tokens, where one was set."""
     starts: list[int]
     """Per bank, the place in its table where this turn begins."""
-    offset: int = 0
+    seen: int
+    """Columns that were read and kept; the next forward's new ones begin here."""
+    offset: int = -1
+    """Of the newest states, where all rows go together."""
     told: int = 0
     """Steps that a streamer has told of."""
+    candidates: Candidates = field(default_factory=Candidates)
+    """States of assisted decoding whose tokens are not settled."""
+    beams: Beams | None = None
+    """The beam search that runs, if it is one."""
+    kept: Tensor | None = None
+    """``[rows, columns]``: all tokens of a `steps` loop, also the newest, which nobody reads."""
+    verdict: Tensor | None = None
+    """``[rows]``: whether the loop's stopping criteria have ended each row."""
+    _cache: weakref.ref[Any] | None = field(default=None)
+    _last_ids: Tensor | None = None
+
+    def goes_on_with(self, decoding: Decoding, forward: Forward) -> bool:
+        """Tell whether a forward belongs to this turn or begins another."""
+        if decoding.config is not None or self.config is not None:
+            return decoding.config is self.config
+        # An own loop says nothing of itself: one new token for each row, right after the last.
+        rows, width = forward.input_ids.shape
+        if rows != len(self.rows):
+            return False
+        if width == 1 and forward.past == self.seen:
+            return self._cache is None or self._cache() is forward.cache
+        last = self._last_ids
+        return (
+            last is not None
+            and forward.past == 0
+            and width == self.seen + 1 == last.shape[1] + 1
+            and bool((forward.input_ids[:, :-1] == last).all())
+        )
+
+    def follow(self, forward: Forward) -> None:
+        """Note by what the next forward of an own loop is known."""
+        if self.loop != "own":
+            return
+        self._last_ids = forward.input_ids if forward.past == 0 else None
+        try:
+            self._cache = None if forward.cache is None else weakref.ref(forward.cache)
+        except TypeError:  # caches of other kinds, such as tuples, are new at each step
+            self._cache = None
+
+    def columns(self, forward: Forward) -> tuple[int, int]:
+        """Give the columns that a forward is the first to read: the first, and one past the last.
+
+        Raises:
+            UnsupportedError: for a forward that does not go on where the last one ended.
+        """
+        width = forward.input_ids.shape[1]
+        rereads = self.rereads or (self.loop == "own" and forward.past == 0)
+        last = width if rereads else self.seen + width
+        plain = self.loop != "assisted" and self.seen >= self.prompt.columns
+        if last <= self.seen or (plain and last != self.seen + 1):
+            raise UnsupportedError(
+                f"Could not follow a forward of shape {tuple(forward.input_ids.shape)} after "
+                f"{self.seen} columns: one new token per row was expected."
+            )
+        return self.seen, last
 
     def note(self, ids: Sequence[int], parser: SegmentParser) -> int | None:
         """Take the tokens just sampled, one per row, before they are read again.
@@ -75,6 +149,20 @@ class RunningTurn:
                 row.take(token, parser)
         spoken = self.rows[0].text
         return offset if offset < min(len(spoken.ids), spoken.states) else None
+
+    @property
+    def cannot_steer(self) -> str:
+        """Name the way of decoding where it cannot be steered; nothing where it can."""
+        if self.rereads:
+            return "use_cache=False"
+        return {"assisted": "assisted decoding", "beams": "beam search"}.get(self.loop, "")
+
+    def begin_reply(self) -> list[int]:
+        """Count the states that the first reply tokens are sampled from; return the rows."""
+        self.offset = 0
+        for row in self.rows:
+            row.text.states = 1
+        return list(range(len(self.rows)))
 
     def advance(
         self,
@@ -96,20 +184,30 @@ class RunningTurn:
             if speaking is not None and not speaking[r]:
                 row.finished = True
                 continue
-            row.position += 1
             row.text.states += 1
             found.append(r)
         return found
 
+    def take_last(self, parser: SegmentParser) -> None:
+        """Take the tokens that no forward has read, from what the loop kept."""
+        if self.kept is None:
+            return
+        first = self.prompt.columns - self.base
+        said = self.kept[:, first:].cpu().numpy()  # [rows, reply]
+        for row, ids in zip(self.rows, said, strict=True):
+            for token in ids[len(row.text.ids) : row.text.states].tolist():
+                row.take(token, parser)
+
     def finish(self, reason: FinishReason | None, tables: Sequence[TokenTable]) -> list[Turn]:
         """Describe each row's reply; a reason that is not given is worked out."""
+        ended = None if self.verdict is None else self.verdict.tolist()
         return [
             Turn(
                 index=self.index,
                 sequence=sequence,
                 prompt_tokens=row.prompt_tokens,
                 reply_tokens=row.text.states,
-                finish_reason=self._reason(row, reason),
+                finish_reason=self._reason(row, reason, None if ended is None else ended[sequence]),
                 text=row.text.text,
                 token_ids=tuple(row.text.ids),
                 settings=self.settings,
@@ -118,7 +216,7 @@ class RunningTurn:
             for sequence, row in enumerate(self.rows)
         ]
 
-    def _reason(self, row: Row, reason: FinishReason | None) -> FinishReason:
+    def _reason(self, row: Row, reason: FinishReason | None, ended: bool | None) -> FinishReason:
         ends = getattr(self.config, "eos_token_id", None)
         if row.finished or (
             row.text.ids and row.text.ids[-1] in (ends if isinstance(ends, list) else [ends])
@@ -126,7 +224,7 @@ class RunningTurn:
             return "stop"
         if row.text.states == self.limit and reason != "failed":
             return "length"  # also where it was cancelled at its last token
-        return reason or "stop"
+        return reason or ("failed" if ended is False else "stop")
 
     def _means(self, sequence: int, tables: Sequence[TokenTable]) -> dict[str, Scores]:
         return {
@@ -137,16 +235,35 @@ class RunningTurn:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class PromptToken:
-    """One token of a prompt, padding left out."""
+def prompt_columns(decoding: Decoding, forward: Forward) -> int:
+    """Count the columns of a prompt from the first forward that reads of it.
 
-    place: int
-    """Index among the ``rows · slice`` tokens of the forward."""
-    sequence: int
-    position: int
-    offset: int | None
-    segment: Segment
+    Raises:
+        UnsupportedError: for a forward that reads more than the prompt's part that is not in the
+            cache, as assisted decoding does in transformers 5.23 where it goes on from a cache; for
+            chunks before transformers 5; and for a mask of another form in an own loop.
+    """
+    if forward.is_odd and decoding.loop == "own":
+        raise UnsupportedError(
+            "Could not watch a forward whose attention mask is not [rows, columns]: padding cannot "
+            "be told from it, and positions with it. Pass such a mask, or call model.generate."
+        )
+    unread = decoding.unread
+    if decoding.chunked and unread is None:
+        raise UnsupportedError(
+            "Could not watch a prompt that is read in chunks: this version of transformers runs "
+            "them past the model's hooks. Leave prefill_chunk_size out, or use transformers 5."
+        )
+    if unread is None:
+        unread = int(forward.input_ids.shape[1]) - decoding.candidates
+    columns = forward.past + unread
+    if decoding.length is not None and columns != decoding.length:
+        raise UnsupportedError(
+            f"Could not watch this generation: transformers reads {unread} tokens after the "
+            f"{forward.past} in the cache, but the text has {decoding.length}. Its reply would "
+            "follow words that are not in the prompt. Begin with an empty cache."
+        )
+    return columns
 
 
 def begin_turn(
@@ -154,58 +271,41 @@ def begin_turn(
     decoding: Decoding,
     seed: int | None,
     forward: Forward,
-    ids: NDArray[np.integer],
-    mask: NDArray[np.integer] | None,
+    prompt: Prompt,
+    known: int,
     tables: Sequence[TokenTable],
     tokenizer: Any,
-    parser: SegmentParser,
-) -> tuple[RunningTurn, list[PromptToken]]:
-    """Begin a turn with the forward that reads its prompt, and list the prompt's tokens.
+) -> RunningTurn:
+    """Begin a turn with the first forward that reads its prompt.
 
     Args:
         index: number of the turn.
         decoding: the loop that runs the forward.
         seed: torch's, where it was set for this turn.
-        forward: its shape and the columns before it.
-        ids: ``[rows · slice]``, the tokens read.
-        mask: ``[rows · (past + slice)]``, or `None` where every token counts.
+        forward: that first forward.
+        prompt: the whole prompt, for the rows of the forward.
+        known: columns of the prompt that the loop knows of.
         tables: where scores are kept, one per bank.
         tokenizer: turns tokens into text.
-        parser: tells segments.
-
-    Raises:
-        UnsupportedError: for a batch that is padded on the right.
     """
-    rows, width = forward.input_ids.shape
-    if mask is None:
-        kept = np.ones((rows, forward.past + width), dtype=bool)
-    else:
-        kept = mask.reshape(rows, -1) != 0
-    if not kept[:, -1].all():
-        raise UnsupportedError(
-            "Could not watch a batch that is padded on the right: its replies would follow "
-            'padding. Set tokenizer.padding_side = "left".'
-        )
-    positions = kept.cumsum(1) - 1  # [rows, past + width]
-    made: list[Row] = []
-    tokens: list[PromptToken] = []
-    for r, of_row in enumerate(ids.reshape(rows, width)):
-        columns = np.flatnonzero(kept[r, forward.past :])
-        segments, opening = parser.parse_prompt(of_row[columns].tolist())
-        last = int(positions[r, -1])
-        made.append(Row(last + 1, last, ReplyText(tokenizer), opening))
-        made[r].text.states = 1
-        segments[-1] = opening  # the last state speaks of the reply's first token
-        places = positions[r, forward.past + columns].tolist()
-        for column, position, segment in zip(columns.tolist(), places, segments, strict=True):
-            offset = 0 if column == width - 1 else None
-            tokens.append(PromptToken(r * width + column, r, position, offset, segment))
-    turn = RunningTurn(
+    sources: Sequence[int] = range(len(prompt.lengths))
+    if decoding.loop == "beams":
+        texts = range(0, len(prompt.lengths), decoding.beams)
+        sources = [row for row in texts for _ in range(decoding.returned)]
+    return RunningTurn(
         index=index,
+        loop=decoding.loop,
         config=decoding.config,
+        rereads=decoding.rereads,
         settings=decoding.settings() | ({} if seed is None else {"seed": seed}),
-        rows=made,
+        prompt=prompt,
+        base=prompt.columns - known,
+        sources=sources,
+        rows=[
+            Row(prompt.lengths[row], ReplyText(tokenizer), prompt.openings[row]) for row in sources
+        ],
         limit=decoding.left,
         starts=[len(table) for table in tables],
+        seen=forward.past,
+        beams=None if decoding.frame is None else Beams(decoding.frame),
     )
-    return turn, tokens

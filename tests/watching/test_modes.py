@@ -1,4 +1,4 @@
-"""Ways to run a model: what cannot be followed is refused in words and spoils nothing."""
+"""Ways to run a model: what is followed but has no law of its own, and what is refused."""
 
 from __future__ import annotations
 
@@ -6,39 +6,51 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerFast, StaticCache
+from transformers import DynamicCache, GenerationConfig, PreTrainedTokenizerFast
 from transformers.generation.streamers import BaseStreamer
 
 import emowatch
 from emowatch.bank import ProbeBank
 from emowatch.errors import UnsupportedError
-from tests.model.zoo import hook_count, left_padded, make_model, random_ids
-from tests.watching.speaking import NEW, PROMPT, speak
+from emowatch.records import Steering
+from tests.model.zoo import fail, hook_count, left_padded, make_model, random_ids
+from tests.watching.modes import OLD
+from tests.watching.speaking import NEW, PROMPT, Plugin, bank_for, speak
 
 
-def assisted(model: Any) -> dict[str, Any]:
-    """Ask for assisted decoding."""
-    return {"assistant_model": make_model("llama", seed=1)}
+def own_decoding(model: Any, input_ids: Tensor, **_: Any) -> Tensor:
+    """Decode as nobody else does."""
+    model(input_ids)
+    return input_ids
+
+
+def next_turn_assisted(model: Any) -> dict[str, Any]:
+    """Go on from the cache of another turn with candidates."""
+    cache = DynamicCache(config=model.config)
+    model(random_ids(1, PROMPT - 2), past_key_values=cache)
+    return {"past_key_values": cache, "prompt_lookup_num_tokens": 2}
 
 
 REFUSED: dict[str, tuple[Callable[[Any], dict[str, Any]], str]] = {
-    "beams": (lambda model: {"num_beams": 2}, "Could not watch beam search"),
-    "assisted": (assisted, "Could not watch assisted decoding"),
-    "look-up": (lambda model: {"prompt_lookup_num_tokens": 2}, "assisted decoding or prompt look"),
-    "no cache": (lambda model: {"use_cache": False}, "use_cache=False"),
-    "chunks": (lambda model: {"prefill_chunk_size": 3}, "prefill_chunk_size"),
-    "static": (lambda model: {"cache_implementation": "static"}, "='static'|static caches prepare"),
-    "static cache": (
-        lambda model: {"past_key_values": StaticCache(config=model.config, max_cache_len=32)},
-        "with a StaticCache: transformers compiles it|static caches prepare",
+    "own": (
+        lambda model: {"custom_generate": own_decoding},
+        "a decoding loop that is not one of transformers' own",
     ),
 }
+if OLD:
+    REFUSED["chunks"] = (lambda model: {"prefill_chunk_size": 3}, "read in chunks")
+else:  # before 5 it went on from a cache as it should
+    REFUSED["assisted from a cache"] = (
+        next_turn_assisted,
+        "reads 7 tokens after the 5 in the cache, but the text has 7",
+    )
 
 
 @pytest.mark.parametrize("mode", REFUSED)
-@pytest.mark.filterwarnings("ignore::UserWarning")  # transformers' own, on rare modes
 def test_a_mode_that_cannot_be_followed_is_refused_in_words(
     model: Any, bank: ProbeBank, tiny_tokenizer: PreTrainedTokenizerFast, mode: str
 ) -> None:
@@ -53,15 +65,172 @@ def test_a_mode_that_cannot_be_followed_is_refused_in_words(
     assert hook_count(model) == hooks
 
 
-def test_a_forward_outside_generate_is_refused(
-    model: Any, bank: ProbeBank, tiny_tokenizer: PreTrainedTokenizerFast
+@pytest.mark.skipif(OLD, reason="continuous batching needs an accelerator before transformers 5")
+def test_continuous_batching_is_refused_in_the_answer_of_each_request(
+    model: Any, bank: ProbeBank
 ) -> None:
-    """Nobody can say where its prompt ends."""
-    with emowatch.watch(model, tiny_tokenizer, probes=bank) as watch:
-        with pytest.raises(UnsupportedError, match=r"does not come from model\.generate"):
-            model(random_ids(1, PROMPT))
-        speak(model, random_ids(1, PROMPT))
-    assert len(watch.trace.turns) == 1
+    """Its worker catches what is raised and hands it out as the request's error."""
+    config = GenerationConfig(max_new_tokens=3, do_sample=False)
+    with emowatch.watch(model, None, probes=bank) as watch:
+        answers = model.generate_batch(
+            inputs=[[5, 6, 7], [9, 10]], generation_config=config, progress_bar=False
+        )
+    assert len(answers) == 2
+    for one in answers.values():
+        assert one.error.startswith("Could not watch generate_batch: continuous batching packs")
+    assert not len(watch.trace.tokens)
+
+
+def test_an_assistant_is_refused_and_the_model_it_drafts_for_is_named(bank: ProbeBank) -> None:
+    """Its tokens are nobody's until the other model has accepted them."""
+    model, assistant = make_model("llama"), make_model("llama", seed=1)
+    with emowatch.watch(assistant, None, probes=bank_for(assistant)) as watch:
+        with pytest.raises(UnsupportedError, match="Watch the model that generate was called on"):
+            speak(model, random_ids(1, PROMPT), assistant_model=assistant)
+    assert not len(watch.trace.tokens)
+
+
+def test_a_quantised_cache_is_read_as_the_model_reads_it(model: Any, bank: ProbeBank) -> None:
+    """Its states differ from those of a forward over the text, and are the ones that spoke."""
+    options: dict[str, Any] = {
+        "cache_implementation": "quantized",
+        "cache_config": {"backend": "quanto", "residual_length": 4, "q_group_size": 8},
+        "max_new_tokens": 12,
+    }
+    ids = random_ids(1, PROMPT)
+    wanted = speak(model, ids, output_hidden_states=True, return_dict_in_generate=True, **options)
+    with emowatch.watch(model, None, probes=bank, layers="all") as watch:
+        assert torch.equal(speak(model, ids, **options), wanted.sequences)
+    reply = watch.trace.reply()
+    assert len(reply) == len(wanted.hidden_states) == 12
+    for offset, (score, hidden) in enumerate(zip(reply, wanted.hidden_states, strict=True)):
+        states = torch.stack([layer[:, -1] for layer in hidden]).detach()
+        expected = bank.heads.scores(states, offset)[:, 0].numpy()
+        assert score.layer_scores is not None
+        assert np.allclose(score.layer_scores, expected, atol=1e-6)
+
+
+# Own loops
+
+
+def test_a_mask_of_another_form_is_refused(model: Any, bank: ProbeBank) -> None:
+    """Padding cannot be told from it; `generate` says elsewhere what is padding."""
+    with emowatch.watch(model, None, probes=bank) as watch:
+        with pytest.raises(UnsupportedError, match=r"not \[rows, columns\]"):
+            model(random_ids(1, 3), attention_mask=torch.zeros(1, 1, 3, 3))
+    assert not len(watch.trace.tokens)
+
+
+@torch.no_grad()
+def test_two_talks_in_one_own_loop_are_not_taken_for_one(model: Any, bank: ProbeBank) -> None:
+    """Their forwards alternate and look alike; their caches tell them apart."""
+    caches = [DynamicCache(config=model.config) for _ in range(2)]
+    with emowatch.watch(model, None, probes=bank) as watch:
+        for seed, cache in enumerate(caches):
+            model(random_ids(1, PROMPT, seed), past_key_values=cache)
+        for token, cache in ((40, caches[0]), (41, caches[1]), (42, caches[1])):
+            model(torch.tensor([[token]]), past_key_values=cache)
+    turns = watch.trace.turns
+    # The first talk is taken up again in a turn of its own, whose prompt is the one new token.
+    assert [turn.prompt_tokens for turn in turns] == [PROMPT, PROMPT, PROMPT + 1, PROMPT + 1]
+    assert [turn.token_ids for turn in turns] == [(), (), (), (42,)]
+
+
+@torch.no_grad()
+def test_a_forward_over_a_text_is_a_prompt(model: Any, bank: ProbeBank) -> None:
+    """Its last state speaks of the token that would come next."""
+    ids = random_ids(2, PROMPT)
+    with emowatch.watch(model, None, probes=bank) as watch:
+        model(ids)
+    for row in range(2):
+        mine = [t for t in watch.trace.tokens if t.sequence == row]
+        assert [t.offset for t in mine] == [None] * (PROMPT - 1) + [0]
+    assert [turn.token_ids for turn in watch.trace.turns] == [(), ()]
+
+
+@torch.no_grad()
+def test_an_own_loop_is_steered_in_its_reply_alone(model: Any, bank: ProbeBank) -> None:
+    """What one turn asked for is gone before the next prompt is read."""
+    push = Steering(direction="joy", layer=1, strength=4.0)
+    prompt = random_ids(1, PROMPT)
+    plain = model(prompt, output_hidden_states=True).hidden_states[2]
+    read: list[Tensor] = []
+    hook = model.model.layers[2].register_forward_pre_hook(lambda _, args: read.append(args[0]))
+    with emowatch.watch(model, None, probes=bank, plugins=[Plugin(steer=lambda score: push)]):
+        for _ in range(2):
+            output = model(prompt)
+            model(torch.tensor([[40]]), past_key_values=output.past_key_values)
+    hook.remove()
+    unsteered = model(
+        torch.tensor([[40]]),
+        past_key_values=model(prompt).past_key_values,
+        output_hidden_states=True,
+    ).hidden_states[2]
+    assert torch.equal(read[0], plain) and torch.equal(read[2], plain)
+    assert torch.equal(read[1], read[3])
+    assert not torch.allclose(read[1], unsteered, atol=1e-2)
+
+
+# Steering
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"use_cache": False}, "use_cache=False"),
+        ({"num_beams": 2}, "beam search"),
+        ({"prompt_lookup_num_tokens": 2}, "assisted decoding"),
+    ],
+)
+def test_steering_is_refused_where_it_would_reach_other_tokens(
+    model: Any, bank: ProbeBank, options: dict[str, Any], named: str
+) -> None:
+    """A wish of strength 0 is none, so that a governor that has nothing to do may listen."""
+    strength = 0.0
+    plugin = Plugin(steer=lambda _: Steering(direction="joy", layer=1, strength=strength))
+    ids = random_ids(1, PROMPT)
+    with emowatch.watch(model, None, probes=bank, plugins=[plugin]):
+        speak(model, ids, **options)
+    strength = 2.0
+    with (
+        pytest.raises(UnsupportedError, match=f"Could not steer under {named}"),
+        emowatch.watch(model, None, probes=bank, plugins=[plugin]),
+    ):
+        speak(model, ids, **options)
+
+
+# Ends
+
+
+def test_a_reply_that_was_broken_off_is_told_as_failed(model: Any, bank: ProbeBank) -> None:
+    """Also where the caller caught what broke it and the watch went on."""
+    calls = 0
+
+    def fail(ids: Tensor, _: Any, **__: Any) -> Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise RuntimeError("lightning")
+        return torch.zeros(len(ids), dtype=torch.bool)
+
+    with emowatch.watch(model, None, probes=bank) as watch:
+        with pytest.raises(RuntimeError, match="lightning"):
+            speak(model, random_ids(1, PROMPT), stopping_criteria=[fail], eos_token_id=None)
+        speak(model, random_ids(1, PROMPT), eos_token_id=None)
+    assert [turn.finish_reason for turn in watch.trace.turns] == ["failed", "length"]
+
+
+def test_a_beam_search_that_was_broken_off_has_no_reply(model: Any, bank: ProbeBank) -> None:
+    """Nothing was chosen, so nothing was said."""
+    with emowatch.watch(model, None, probes=bank) as watch:
+        with pytest.raises(RuntimeError, match="lightning"):
+            speak(model, random_ids(1, PROMPT), num_beams=2, stopping_criteria=[fail])
+    (turn,) = watch.trace.turns
+    assert (turn.finish_reason, turn.reply_tokens, turn.token_ids) == ("failed", 0, ())
+    assert {t.offset for t in watch.trace.tokens} == {None}
+
+
+# Misuse
 
 
 def test_a_batch_that_is_padded_on_the_right_is_refused(

@@ -217,7 +217,7 @@ def test_why_a_reply_ended_is_told(
     (turn,) = watch.trace.turns
     assert turn.finish_reason == reason
     assert turn.reply_tokens == output.shape[1] - PROMPT == len(watch.trace.reply())
-    assert turn.token_ids == tuple(output[0, PROMPT:-1].tolist())
+    assert turn.token_ids == tuple(output[0, PROMPT:].tolist())
 
 
 def test_means_are_over_the_reply_alone(

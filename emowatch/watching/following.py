@@ -1,0 +1,305 @@
+"""From forwards to turns: which of their states belong to which token, in every way of decoding.
+
+Columns decide, never call counts: what a forward is the first to read follows from what was read
+and kept before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from emowatch.decoding import Decoding, Listener
+from emowatch.errors import UnsupportedError
+from emowatch.model.segments import SegmentParser
+from emowatch.model.tap import Forward, Tap
+from emowatch.records import FinishReason, Floats, ReplyToken, TokenScore
+from emowatch.steering import Mixer, Wish
+from emowatch.trace import TokenTable
+from emowatch.watching.held import Beams
+from emowatch.watching.prompts import Prompt
+from emowatch.watching.reading import Reader, fetch
+from emowatch.watching.telling import Teller
+from emowatch.watching.turns import RunningTurn, begin_turn, prompt_columns
+
+
+class Follower:
+    """Follows the generations on one model, one turn after the other.
+
+    Attributes:
+        turn: the running turn; `None` between turns.
+        seed: torch's for the turn that is to begin, where it was set.
+    """
+
+    def __init__(self, tap: Tap, readers: Sequence[Reader], teller: Teller, tokenizer: Any) -> None:
+        """Begin between turns."""
+        self.turn: RunningTurn | None = None
+        self.seed: int | None = None
+        self._tap = tap
+        self._readers = readers
+        self._teller = teller
+        self._tokenizer = tokenizer
+        self._parser = SegmentParser(tokenizer)
+        self._mixer = Mixer()
+        self._turns = 0
+        self._ended: Any = None
+        """Config of the turn that ended last."""
+
+    def prepare(self, decoding: Decoding, forward: Forward) -> None:
+        """Drop what the last turn asked to be added before another's prompt is read."""
+        if self._tap.steered:
+            turn = self.turn
+            if turn is None or not turn.goes_on_with(decoding, forward):
+                self._tap.steer({})
+
+    def take(self, decoding: Decoding, forward: Forward) -> None:
+        """Read one forward and tell of what it settles.
+
+        Raises:
+            UnsupportedError: for a forward that cannot be followed.
+        """
+        if self._ended is not None and decoding.config is self._ended:
+            raise UnsupportedError(
+                "Could not watch two generations at once on one model: a forward came from one "
+                "that another had interrupted. Let each end before the next begins."
+            )
+        turn = self.turn
+        if turn is None or not turn.goes_on_with(decoding, forward):
+            self._begin_turn(decoding, forward)
+        elif turn.seen < turn.prompt.columns - 1 or turn.loop in ("assisted", "beams"):
+            self._continue_turn(turn, decoding, forward)
+        else:
+            self._step(turn, decoding, forward)
+
+    def note(self, ids: Sequence[int]) -> ReplyToken | None:
+        """Take the tokens just sampled, one per row, before they are read again.
+
+        Returns:
+            The first row's token with its scores; `None` once its reply is over.
+        """
+        turn = self.turn
+        if turn is None:
+            return None
+        if turn.loop == "assisted":
+            self._tell_kept(turn, ids[0])
+        offset = turn.note(ids, self._parser)
+        if offset is None:
+            return None
+        scores = tuple(
+            _score_at(table, start, offset)
+            for table, start in zip(self._teller.tables, turn.starts, strict=True)
+        )
+        piece = turn.rows[0].text.pieces[offset]
+        return ReplyToken(text=piece, token_id=ids[0], by_bank=scores)
+
+    def end(self, reason: FinishReason | None) -> None:
+        """Finish the running turn, if any; a reason that is not given is worked out."""
+        turn, self.turn = self.turn, None
+        self._tap.steer({})
+        self.seed = None
+        if turn is not None:
+            self._ended = turn.config
+            self._mix(turn, [])
+            if turn.beams is not None and not self._tell_beams(turn, turn.beams):
+                reason = reason or "failed"
+            turn.take_last(self._parser)
+            self._teller.tell_turn(turn.finish(reason, self._teller.tables))
+
+    def _begin_turn(self, decoding: Decoding, forward: Forward) -> None:
+        """Read the first forward of a prompt."""
+        seed, self.seed = self.seed, None
+        self.end(None)
+        past, columns = forward.past, prompt_columns(decoding, forward)
+        last = past + forward.input_ids.shape[1]
+        mask = forward.attention_mask if decoding.mask is None else decoding.mask
+        known = forward.input_ids if decoding.ids is None else decoding.ids
+        extra = [known] if mask is None else [known, mask[:, :columns]]
+        scores, fetched = self._read(forward, past, last, columns, extra)
+        prompt = Prompt(
+            fetched[0].reshape(known.shape),
+            None if mask is None else fetched[1].reshape(-1, columns),
+            columns,
+            self._parser,
+        )
+        turn = begin_turn(
+            self._turns,
+            decoding,
+            seed,
+            forward,
+            prompt,
+            known.shape[1],
+            self._teller.tables,
+            self._tokenizer,
+        )
+        self.turn = turn
+        self._turns += 1
+        if decoding.criteria is not None and turn.loop in ("steps", "assisted"):
+            decoding.criteria.append(Listener(self._on_kept, turn))
+        self._tell_columns(turn, scores, past, last)
+        turn.follow(forward)
+
+    def _continue_turn(self, turn: RunningTurn, decoding: Decoding, forward: Forward) -> None:
+        """Read more of a prompt, candidates, or a step of a beam search."""
+        if turn.loop == "assisted" and decoding.ids is not None:
+            self._settle(turn, decoding.ids)
+        first, last = turn.columns(forward)
+        scores, _ = self._read(forward, first, last, turn.prompt.columns, [])
+        self._tell_columns(turn, scores, first, last)
+        turn.follow(forward)
+
+    def _step(self, turn: RunningTurn, decoding: Decoding, forward: Forward) -> None:
+        """Read one new token of each row."""
+        first, last = turn.columns(forward)
+        extra = [forward.input_ids[:, -1]]
+        if decoding.unfinished is not None:  # also of one row: on mps a finished one runs on
+            extra.append(decoding.unfinished)
+        elif turn.loop == "own" and forward.attention_mask is not None:
+            extra.append(forward.attention_mask[:, -1])
+        scores, fetched = self._read(forward, first, last, turn.prompt.columns, extra)
+        speaking = fetched[1] if len(fetched) > 1 else None
+        turn.seen = last
+        turn.follow(forward)
+        self._tell_step(turn, scores, turn.advance(fetched[0], speaking, self._parser))
+
+    def _read(
+        self, forward: Forward, first: int, last: int, columns: int, extra: Sequence[Tensor]
+    ) -> tuple[list[Floats], list[NDArray[np.integer]]]:
+        """Score the columns from `first` up to `last` of a forward, in a turn whose prompt has
+        `columns`, and fetch the scores and some integers."""
+        rows, width = forward.input_ids.shape[0], last - first
+        states = [state[:, -width:] for state in forward.states]
+        begin = first - columns + 1
+        offset: int | Tensor = max(0, begin)
+        if begin + width > 1 and width > 1:
+            each = torch.arange(begin, begin + width, device=states[0].device)
+            offset = each.clamp_(min=0).repeat(rows)
+        return fetch([reader.score(states, offset) for reader in self._readers], extra)
+
+    def _tell_columns(
+        self, turn: RunningTurn, scores: Sequence[Floats], first: int, last: int
+    ) -> None:
+        """Tell of a prompt's tokens, and tell of or hold the states after them."""
+        width, end = last - first, turn.prompt.columns - 1
+        for token in turn.prompt.tokens(first, min(last, end), width, turn.sources):
+            self._teller.tell_token(
+                scores,
+                token.place,
+                turn=turn.index,
+                sequence=token.sequence,
+                position=token.position,
+                offset=None,
+                segment=token.segment,
+            )
+        turn.seen = min(last, end)
+        if last <= end:
+            return
+        speaking = max(first, end) - first  # the first state that speaks of a reply token
+        if turn.beams is not None:
+            turn.seen = last
+            turn.beams.hold([np.ascontiguousarray(of[:, width - 1 :: width]) for of in scores])
+        elif turn.loop == "assisted":
+            turn.candidates.hold(scores, range(speaking, width))
+        else:
+            turn.seen = last
+            newest = [of[:, width - 1 :: width] for of in scores]
+            self._tell_step(turn, newest, turn.begin_reply())
+
+    def _tell_step(
+        self, turn: RunningTurn, scores: Sequence[Floats], speaking: Sequence[int]
+    ) -> None:
+        """Tell of one state of each row that speaks, from scores ``[layers, rows, labels]``."""
+        wishes: list[Wish] = []
+        for r in speaking:
+            wishes += self._tell_reply(turn, r, scores, r)
+        self._steer(turn, wishes)
+
+    def _tell_reply(
+        self, turn: RunningTurn, sequence: int, scores: Sequence[Floats], place: int
+    ) -> list[Wish]:
+        row = turn.rows[sequence]
+        return self._teller.tell_token(
+            scores,
+            place,
+            turn=turn.index,
+            sequence=sequence,
+            position=row.position,
+            offset=row.offset,
+            segment=row.segment,
+        )
+
+    def _on_kept(self, turn: RunningTurn, ids: Tensor, verdict: Tensor | None) -> None:
+        """Hear which tokens a loop has kept ``[rows, columns]``, and which rows it ends."""
+        if turn is not self.turn:
+            return
+        if turn.loop == "assisted":
+            self._settle(turn, ids)
+        else:
+            turn.kept = ids
+        turn.verdict = verdict
+
+    def _settle(self, turn: RunningTurn, ids: Tensor) -> None:
+        """Tell of the candidates that were kept and drop the others."""
+        said = turn.rows[0].text.states
+        for token in ids[0, turn.prompt.columns - turn.base + said :].tolist():
+            self._tell_kept(turn, token)
+        turn.candidates.reject()
+
+    def _tell_kept(self, turn: RunningTurn, token: int) -> None:
+        """Tell of the oldest state that is held, which produced this token."""
+        held = turn.candidates.next()
+        if held is None:
+            return
+        row = turn.rows[0]
+        row.text.states += 1
+        turn.seen = turn.prompt.columns + row.offset
+        self._steer(turn, self._tell_reply(turn, 0, *held))
+        row.take(token, self._parser)
+
+    def _tell_beams(self, turn: RunningTurn, beams: Beams) -> bool:
+        """Tell of the replies that a beam search returned, and whether it came to its end."""
+        chosen = beams.chosen()
+        if chosen is None:
+            return False
+        first = turn.prompt.columns - turn.base
+        for sequence, (ids, steps) in enumerate(zip(*chosen, strict=True)):
+            row = turn.rows[sequence]
+            for token, held in zip(ids[first:].tolist(), beams.replay(steps), strict=False):
+                row.text.states += 1
+                self._steer(turn, self._tell_reply(turn, sequence, *held))
+                row.take(token, self._parser)
+        return True
+
+    def _steer(self, turn: RunningTurn, wishes: Sequence[Wish]) -> None:
+        """Add what plugins wish for from the next forward on.
+
+        Raises:
+            UnsupportedError: for a loop whose states change after they were read.
+        """
+        if turn.cannot_steer and any(wish.strength for wish in wishes):
+            raise UnsupportedError(
+                f"Could not steer under {turn.cannot_steer}: its forwards read tokens that were "
+                "steered already, or that are thrown away. Steer under greedy search or "
+                "sampling with the cache."
+            )
+        if wishes or self._tap.steered:
+            self._tap.steer(self._mix(turn, wishes))
+
+    def _mix(self, turn: RunningTurn, wishes: Sequence[Wish]) -> dict[int, Tensor]:
+        """Sum and cap wishes, and record what changed."""
+        offsets = [row.offset for row in turn.rows]
+        additions, changes = self._mixer.mix(wishes, turn.index, offsets)
+        self._teller.tell_steering(changes)
+        return additions
+
+
+def _score_at(table: TokenTable, start: int, offset: int) -> TokenScore:
+    """Find the score of row 0 at an offset, newest first."""
+    for i in range(len(table) - 1, start - 1, -1):
+        if (score := table[i]).sequence == 0 and score.offset == offset:
+            return score
+    raise AssertionError("a token was noted before its state was scored")

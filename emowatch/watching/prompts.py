@@ -1,0 +1,97 @@
+"""A prompt column by column: which token stands where, in which segment, padding left out.
+
+A prompt may be read in one forward or in several, and a part of it may be in the cache already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emowatch.errors import UnsupportedError
+from emowatch.model.segments import SegmentParser
+from emowatch.records import Segment
+
+
+@dataclass(frozen=True, slots=True)
+class PromptToken:
+    """One token of a prompt."""
+
+    place: int
+    """Index among the ``rows · columns`` states that were read with it."""
+    sequence: int
+    position: int
+    segment: Segment
+
+
+class Prompt:
+    """The columns of a batch of prompts.
+
+    Attributes:
+        columns: how many there are, with those in the cache and padding.
+        lengths: tokens of each row.
+        openings: for each row, the segment of its reply's first token.
+    """
+
+    def __init__(
+        self,
+        ids: NDArray[np.integer],
+        mask: NDArray[np.integer] | None,
+        columns: int,
+        parser: SegmentParser,
+    ) -> None:
+        """Lay out a batch of prompts.
+
+        Args:
+            ids: ``[rows, known]``: the last `known` of the columns; the rest are in the cache
+                and not at hand.
+            mask: ``[rows, columns]``, 0 for padding; `None` where every token counts.
+            columns: how many there are.
+            parser: tells segments.
+
+        Raises:
+            UnsupportedError: for a batch that is padded on the right.
+        """
+        rows, known = ids.shape
+        kept = np.ones((rows, columns), dtype=bool) if mask is None else mask != 0
+        if not kept[:, -1].all():
+            raise UnsupportedError(
+                "Could not watch a batch that is padded on the right: its replies would follow "
+                'padding. Set tokenizer.padding_side = "left".'
+            )
+        self.columns = columns
+        self._positions = kept.cumsum(1) - 1  # [rows, columns]
+        self.lengths: list[int] = (self._positions[:, -1] + 1).tolist()
+        self.openings: list[Segment] = []
+        self._columns: list[NDArray[np.integer]] = []
+        self._segments: list[list[Segment]] = []
+        for row in range(rows):
+            own = np.flatnonzero(kept[row, columns - known :])
+            segments, opening = parser.parse_prompt(ids[row, own].tolist())
+            self.openings.append(opening)
+            self._columns.append(own + (columns - known))
+            self._segments.append(segments)
+
+    def tokens(
+        self, first: int, last: int, width: int, rows: Sequence[int]
+    ) -> Iterator[PromptToken]:
+        """List the tokens in the columns from `first` up to and without `last`.
+
+        Args:
+            first: first column that was read.
+            last: the column after the last that is asked for.
+            width: columns that were read, from `first` on.
+            rows: for each sequence, the row that read it.
+        """
+        for sequence, row in enumerate(rows):
+            own = self._columns[row]
+            start, end = np.searchsorted(own, (first, last)).tolist()
+            columns = own[start:end]
+            positions = self._positions[row, columns]
+            for column, position, segment in zip(
+                columns.tolist(), positions.tolist(), self._segments[row][start:end], strict=True
+            ):
+                yield PromptToken(row * width + column - first, sequence, position, segment)

@@ -1,0 +1,84 @@
+"""The law of decoding: each kept reply token has exactly one score, that of the state which a
+single forward over the finished text has at its place. Whatever the mode."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+import emowatch
+from emowatch.bank import ProbeBank
+from emowatch.trace import Trace
+from tests.model.zoo import hook_count
+from tests.watching.modes import CHUNKS, MODES, OLD, Said
+from tests.watching.speaking import Plugin
+
+
+@torch.no_grad()
+def teacher_forced(model: Any, bank: ProbeBank, text: Tensor, prompt: int) -> Tensor:
+    """Score a whole text ``[time]`` at each state, ``[time, layers, labels]``."""
+    hidden = model(text[None], output_hidden_states=True).hidden_states
+    states = torch.stack([hidden[layer][0] for layer in bank.card.layers])
+    offsets = (torch.arange(len(text)) - prompt + 1).clamp(min=0)
+    return bank.heads.scores(states, offsets).transpose(0, 1)
+
+
+def reply_of(said: Said, sequence: int) -> list[int]:
+    """Cut a returned row after its end token, or after the last of its tokens."""
+    reply: list[int] = said.sequences[sequence, said.mask.shape[1] :].tolist()
+    for place, token in enumerate(reply):
+        if token in said.ends:
+            return reply[: place + 1]
+    return reply
+
+
+def check_law(model: Any, bank: ProbeBank, said: Said, trace: Trace) -> None:
+    """Compare what a watch kept of its last turn with forwards over what was returned."""
+    turn = trace.turns[-1].index
+    assert [t.sequence for t in trace.turns if t.index == turn] == list(range(len(said.sequences)))
+    for sequence, ids in enumerate(said.sequences):
+        columns = said.mask.shape[1]
+        own = ids[:columns][said.mask[sequence] != 0]
+        reply = reply_of(said, sequence)
+        text = torch.cat([own, torch.tensor(reply[:-1], dtype=torch.long)])
+        mine = [t for t in trace.tokens if t.turn == turn and t.sequence == sequence]
+        prompt = [t for t in mine if t.offset is None]
+        scored = [t for t in mine if t.offset is not None]
+        assert [t.position for t in prompt] == list(range(said.read, len(own) - 1))
+        assert [t.offset for t in scored] == list(range(len(reply)))
+        assert [t.position for t in scored] == list(range(len(own) - 1, len(text)))
+        assert {t.segment for t in scored} == {"reply"}
+        wanted = teacher_forced(model, bank, text, len(own)).numpy()
+        for token in mine:
+            assert token.layer_scores is not None
+            assert np.allclose(token.layer_scores, wanted[token.position], atol=2e-5)
+        told = next(t for t in trace.turns if (t.index, t.sequence) == (turn, sequence))
+        assert (told.prompt_tokens, told.reply_tokens) == (len(own), len(reply))
+        if told.settings:  # of generate; an own loop tells nobody of its last token
+            assert told.token_ids == tuple(reply)
+            assert told.finish_reason == ("stop" if reply[-1] in said.ends else "length")
+
+
+@pytest.mark.parametrize("mode", [mode for mode in MODES if not (OLD and mode in CHUNKS)])
+@pytest.mark.filterwarnings("ignore::UserWarning")  # transformers' own, on rare modes
+def test_each_kept_reply_token_is_scored_exactly_once(
+    model: Any, bank: ProbeBank, tiny_tokenizer: PreTrainedTokenizerFast, mode: str
+) -> None:
+    """And the model says to the bit what it says unwatched; no hook stays."""
+    hooks, plugin = hook_count(model), Plugin()
+    torch.manual_seed(4)
+    before = MODES[mode](model)
+    torch.manual_seed(4)
+    with emowatch.watch(
+        model, tiny_tokenizer, probes=bank, layers="all", plugins=[plugin]
+    ) as watch:
+        said = MODES[mode](model)
+    assert torch.equal(before.sequences, said.sequences)
+    assert hook_count(model) == hooks
+    check_law(model, bank, said, watch.trace)
+    assert plugin.heard == list(watch.trace.tokens)
