@@ -43,14 +43,14 @@ class Forward:
 
         Asked of the cache as it is now: true until the next forward. May wait for the device.
         """
-        if self.attention_mask is not None:
-            return int(self.attention_mask.shape[1] - self.input_ids.shape[1])
         if self.places is not None:
             return int(self.places[0])
-        if self.cache is None:
-            return 0
-        added = int(self.input_ids.shape[1]) if self.states else 0
-        return int(self.cache.get_seq_length()) - added
+        if self.cache is not None:
+            added = int(self.input_ids.shape[1]) if self.states else 0
+            return int(self.cache.get_seq_length()) - added
+        if self.attention_mask is not None:  # families that keep their cache to themselves
+            return int(self.attention_mask.shape[1] - self.input_ids.shape[1])
+        return 0
 
 
 class Tap:

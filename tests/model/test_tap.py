@@ -360,13 +360,20 @@ def test_states_of_generation_equal_one_forward_over_the_whole_text(family: str)
     """KV cache, left padding and neighbours in the batch must all leave no mark."""
     model, lengths = make_model(family), (4, 7)
     ids, mask = left_padded(lengths)
-    with tapped(model) as (_, seen):
+    seen: list[Forward] = []
+    counted: list[int] = []
+
+    def keep(forward: Forward) -> None:
+        seen.append(forward)
+        counted.append(forward.past)
+
+    with Tap(model, find_blocks(model), LAYERS, keep):
         output = model.generate(
             ids, attention_mask=mask, max_new_tokens=5, min_new_tokens=5, do_sample=False
         )
     assert len(seen) == 5
     width = ids.shape[1]
-    assert [forward.past for forward in seen] == [0, *range(width, width + 4)]
+    assert counted == [0, *range(width, width + 4)]
     for row, length in enumerate(lengths):
         whole = output[row : row + 1, width - length : -1]
         wanted = model(input_ids=whole, output_hidden_states=True).hidden_states
