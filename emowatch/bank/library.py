@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 import sys
 from functools import cache
@@ -73,8 +74,12 @@ def load_bank(source: str | Path) -> ProbeBank:
 
 
 def _from_hub(repository: str, shown: str) -> Path:
-    from huggingface_hub import errors, hf_hub_download  # 0.3 s, and only for banks on the hub
+    # 0.3 s, and only for banks on the hub
+    from huggingface_hub import constants, errors, hf_hub_download
 
+    notes = logging.getLogger("huggingface_hub.file_download")
+    level = notes.level
+    notes.setLevel(logging.CRITICAL)  # what fails for good is raised as well
     try:
         return Path(hf_hub_download(repository, FILE_NAME))
     except errors.GatedRepoError as error:
@@ -82,15 +87,21 @@ def _from_hub(repository: str, shown: str) -> Path:
             f"Could not fetch the bank {shown!r}: the repository is gated. Accept its terms at "
             f"https://huggingface.co/{shown}, then log in with: hf auth login"
         ) from error
-    except (OSError, ValueError) as error:
+    except Exception as error:  # of the client and the HTTP library below it, without one base
         gone = errors.RepositoryNotFoundError, errors.EntryNotFoundError, errors.HFValidationError
         if isinstance(error, gone) and not isinstance(error, errors.LocalEntryNotFoundError):
             raise UsageError(
                 f"Could not find a bank {shown!r}: there is no such path here, and no such "
                 f"repository on the hub that holds {FILE_NAME}."
             ) from error
+        why = "the hub did not answer, or the connection broke off"
+        if constants.HF_HUB_OFFLINE:
+            why = "HF_HUB_OFFLINE is set, and it is not in the local cache"
+        elif isinstance(error, OSError) and error.errno and error.strerror:
+            why = clean_line(error.strerror)  # of the system: a full disk, a closed port
         raise RetryableError(
-            f"Could not fetch the bank {shown!r}: there is no such path here, and the hub did not "
-            f"give {FILE_NAME} ({clean_line(type(error).__name__)}). Fetch it once with a "
-            f"connection, with: hf download {shown}"
+            f"Could not fetch the bank {shown!r}: there is no such path here, and {why}. Fetch it "
+            f"once with a connection, with: hf download {shown}"
         ) from error
+    finally:
+        notes.setLevel(level)

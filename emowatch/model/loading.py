@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
+from logging import CRITICAL, getLogger
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,19 @@ from huggingface_hub import constants
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging
+from transformers.utils.hub import cached_file
 
 from emowatch import demo
 from emowatch.errors import EmowatchError, ModelError, RetryableError, UsageError
 from emowatch.text import clean_line
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?", re.ASCII)
+_UNREACHABLE = frozenset(
+    ("OfflineModeIsEnabled", "LocalEntryNotFoundError", "ConnectError", "ConnectionError")
+)
+_BROKEN_OFF = frozenset(
+    ("ChunkedEncodingError", "IncompleteRead", "ReadError", "ReadTimeout", "RemoteProtocolError")
+)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -79,8 +87,10 @@ def load_model(
             f"Could not load {clean_line(source)!r}: there is no such folder, and a model on the "
             "hub is named like owner/name."
         )
-    options: dict[str, Any] = {"revision": revision} if revision else {}
+    options: dict[str, Any] = {}
     try:
+        if not is_local:
+            options["revision"] = _commit(source, revision)
         config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code, **options)
         if getattr(config, "is_encoder_decoder", False):
             raise ModelError(
@@ -101,7 +111,7 @@ def load_model(
     except EmowatchError:
         raise
     except Exception as error:  # of five libraries, most of which share no base
-        raise _explain(source, is_local, error) from error
+        raise _explain(source, revision, is_local, error) from error
     model, info = loaded
     _check_complete(source, info["missing_keys"])
     if tokenizer.pad_token_id is None:
@@ -110,9 +120,12 @@ def load_model(
 
 
 def quiet_libraries() -> None:
-    """Keep transformers' bars and notes off the screen; for programs, not for the library."""
+    """Keep the libraries' bars and notes off the screen; for programs, not for the library."""
     logging.disable_progress_bar()
     logging.set_verbosity_error()
+    if "HF_HUB_VERBOSITY" not in os.environ:
+        for name in ("file_download", "hf_api"):  # what fails for good is raised as well
+            getLogger(f"huggingface_hub.{name}").setLevel(CRITICAL)
 
 
 def name_of(name: str | Path) -> str:
@@ -173,17 +186,41 @@ def _check_folder(folder: Path) -> None:
             f"Could not load a model from {clean_line(str(folder))!r}: there is no config.json in "
             f"it (it holds {clean_line(inside)})."
         )
-    # Without this transformers 4 guesses from the folder's name: "tiny-llama" would become a
-    # random model of 7 billion weights.
+    _check_config(folder / "config.json", str(folder))
+
+
+def _check_config(path: Path, source: str) -> None:
+    """Refuse what names no type, lest transformers 4 guess it from the name of the folder.
+
+    "tiny-llama" would become a random model of 7 billion weights.
+    """
     try:
-        kind = json.loads((folder / "config.json").read_bytes()).get("model_type")
+        kind = json.loads(path.read_bytes()).get("model_type")
     except (OSError, ValueError, AttributeError):
         kind = None
     if not isinstance(kind, str):
         raise ModelError(
-            f"Could not load the model in {clean_line(str(folder))!r}: its config.json is broken "
+            f"Could not load the model in {clean_line(source)!r}: its config.json is broken "
             "or names no model_type."
         )
+
+
+def _commit(source: str, revision: str | None) -> str:
+    """Give the commit that a revision is now, so that all files are of the same one.
+
+    It is also what keeps transformers honest. Where the branch ``main`` has pickled weights only,
+    it asks a service on the hub to convert them, and takes what that puts into a pull request
+    which the owner has not accepted.
+    """
+    config = cached_file(source, "config.json", revision=revision or "main")
+    if config is None:
+        raise ModelError(
+            f"Could not load {clean_line(source)!r}: there is no config.json in this repository, "
+            "so it holds no model that transformers can load. Quantised files and adapters mostly "
+            "name the model that they are made of."
+        )
+    _check_config(Path(config), source)
+    return Path(config).parent.name
 
 
 def _check_complete(source: str, missing: Collection[str]) -> None:
@@ -196,7 +233,7 @@ def _check_complete(source: str, missing: Collection[str]) -> None:
         )
 
 
-def _explain(source: str, is_local: bool, error: Exception) -> Exception:
+def _explain(source: str, revision: str | None, is_local: bool, error: Exception) -> Exception:
     """Say what failed and what to do, for the few ways in which loading fails."""
     shown, text = clean_line(source), str(error)
     offline = bool(constants.HF_HUB_OFFLINE)  # also set by TRANSFORMERS_OFFLINE
@@ -218,6 +255,13 @@ def _explain(source: str, is_local: bool, error: Exception) -> Exception:
         )
     if is_local:
         return ModelError(f"Could not load the model in {shown!r}: {clean_line(text, 300)}")
+    return _explain_hub(shown, revision, offline, kinds, text)
+
+
+def _explain_hub(
+    shown: str, revision: str | None, offline: bool, kinds: set[str], text: str
+) -> Exception:
+    """Say what failed with a repository of the hub."""
     if "GatedRepoError" in kinds or "gated repo" in text:
         return ModelError(
             f"Could not load {shown!r}: the repository is gated. Accept its terms at "
@@ -228,12 +272,23 @@ def _explain(source: str, is_local: bool, error: Exception) -> Exception:
             f"Could not load {shown!r}: there is no such folder here and no such repository on "
             "the hub. Check the spelling; private repositories need: hf auth login"
         )
-    network = {"OfflineModeIsEnabled", "LocalEntryNotFoundError", "ConnectError", "ConnectionError"}
-    if offline or kinds & network or "couldn't connect" in text or "offline" in text.lower():
+    if "RevisionNotFoundError" in kinds:
+        return ModelError(
+            f"Could not load {shown!r}: it has no revision {clean_line(str(revision))!r}. Name a "
+            f"branch, tag or commit of https://huggingface.co/{shown}/commits/main"
+        )
+    began = "LocalEntryNotFoundError" not in kinds  # which says that the hub gave no answer at all
+    if (began and kinds & _BROKEN_OFF) or "Consistency check failed" in text:
+        return RetryableError(
+            f"Could not load {shown!r}: the connection to the hub broke off in the middle of a "
+            "file. Try again: what has arrived is kept, and the rest is fetched."
+        )
+    if offline or kinds & _UNREACHABLE or "couldn't connect" in text or "offline" in text.lower():
         why = "HF_HUB_OFFLINE is set" if offline else "the hub could not be reached"
+        wanted = f"{shown} --revision {clean_line(revision)}" if revision else shown
         return RetryableError(
             f"Could not load {shown!r}: there is no such folder here, it is not in the local "
-            f"cache, and {why}. Fetch it once with a connection, with: hf download {shown}. "
+            f"cache, and {why}. Fetch it once with a connection, with: hf download {wanted}. "
             "Without --model the embedded demo model is used, which needs no network."
         )
     return ModelError(f"Could not load {shown!r}: {clean_line(text, 300)}")

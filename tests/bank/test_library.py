@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub
 import pytest
-from huggingface_hub import errors
-from huggingface_hub.errors import (
-    GatedRepoError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-)
 
 from emowatch.bank import ProbeBank, library, list_banks, load_bank
 from emowatch.errors import ProbeFormatError, RetryableError, UsageError
@@ -171,7 +163,7 @@ def test_banks_of_a_checkout_are_found_beside_the_package() -> None:
     assert folder.name in ("probes", "_probes")
 
 
-# The hub
+# The hub: see tests/hub for what is asked of a real one
 
 
 def test_a_hub_id_while_offline_may_be_tried_again(shelf: Path) -> None:
@@ -181,82 +173,8 @@ def test_a_hub_id_while_offline_may_be_tried_again(shelf: Path) -> None:
     assert caught.value.exit_code == 3
 
 
-def answer(monkeypatch: pytest.MonkeyPatch, given: Any) -> None:
-    """Let the hub's door answer with a path or an error."""
-
-    def download(*_: Any, **__: Any) -> str:
-        if isinstance(given, Exception):
-            raise given
-        return str(given)
-
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-
-
-class Response:
-    """What the hub's client keeps of an HTTP answer."""
-
-    headers: dict[str, str] = {}  # noqa: RUF012  # read only
-    status_code = 404
-    request = None
-
-
-def hub_error(kind: Any) -> Exception:
-    """Make an error of the hub's client, whatever it takes to build one in this version."""
-    error: Exception = kind.__new__(kind)
-    error.args = ("no",)
-    error.response = Response()  # type: ignore[attr-defined]
-    return error
-
-
-# The client before 1.0 has one name for a file that is not there, wherever it is not.
-NO_SUCH_FILE = getattr(errors, "RemoteEntryNotFoundError", errors.EntryNotFoundError)
-
-
-@pytest.mark.parametrize("kind", [RepositoryNotFoundError, NO_SUCH_FILE])
-def test_a_repository_without_a_bank_is_the_users_to_mend(
-    shelf: Path, monkeypatch: pytest.MonkeyPatch, kind: Any
-) -> None:
-    """Trying again would find as little."""
-    answer(monkeypatch, hub_error(kind))
-    with pytest.raises(UsageError, match=r"no such repository on the hub that holds probe\.safe"):
-        load_bank("somebody/mood-bank")
-
-
-def test_a_gated_bank_says_where_to_accept_its_terms(
-    shelf: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It is there, and a click away."""
-    answer(monkeypatch, hub_error(GatedRepoError))
-    with pytest.raises(UsageError, match=r"is gated.*https://huggingface\.co/somebody/mood"):
-        load_bank("somebody/mood")
-
-
-@pytest.mark.parametrize("kind", [LocalEntryNotFoundError, ConnectionError, TimeoutError])
-def test_a_hub_that_cannot_be_reached_may_be_tried_again(
-    shelf: Path, monkeypatch: pytest.MonkeyPatch, kind: Any
-) -> None:
-    """The one kind of failure that passes."""
-    answer(monkeypatch, hub_error(kind))
-    with pytest.raises(RetryableError, match="Fetch it once with a connection"):
-        load_bank("somebody/mood")
-
-
 @pytest.mark.parametrize("name", ["a b/c", "-/-", "a/b!"])
 def test_an_impossible_hub_id_is_refused(shelf: Path, name: str) -> None:
     """The hub's client knows the rules, and no connection is needed."""
     with pytest.raises(UsageError, match="no such repository on the hub"):
         load_bank(name)
-
-
-def test_a_bank_from_the_hub_is_read_as_carefully_as_any(
-    shelf: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A stranger's file is a stranger's file."""
-    answer(monkeypatch, shelf / "calm-mood" / "probe.safetensors")
-    assert load_bank("somebody/mood").card.name == "calm-mood"
-    bad = shelf / "bad"
-    os.mkdir(bad)
-    (bad / "probe.safetensors").write_bytes(b"bad")
-    answer(monkeypatch, bad / "probe.safetensors")
-    with pytest.raises(ProbeFormatError):
-        load_bank("somebody/mood")

@@ -6,14 +6,12 @@ pipes need a process of their own: see `test_pipes`.
 
 from __future__ import annotations
 
-import csv
 import json
 import shutil
-import sys
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
-from typing import TYPE_CHECKING, ClassVar
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -27,36 +25,6 @@ if TYPE_CHECKING:
 
     from emowatch.tui.source import ModelSource
     from tests.conftest import Site
-
-
-class FakeDataset(list[dict[str, str]]):
-    """The part of a data set of the hub that is used."""
-
-    column_names = ("text", "label")
-    features: ClassVar[dict[str, None]] = {"text": None, "label": None}
-    info = SimpleNamespace(license=None)
-
-    def __init__(self, path: Path) -> None:
-        with path.open(encoding="utf-8", newline="") as file:
-            super().__init__(csv.DictReader(file, delimiter="\t"))
-        self._fingerprint = path.stem
-
-    def select_columns(self, names: list[str]) -> FakeDataset:
-        return self
-
-
-def fake_hub(monkeypatch: pytest.MonkeyPatch, data: Path) -> list[str]:
-    """Put a hub without a network in the place of ``datasets``; return the splits it is asked."""
-    asked: list[str] = []
-
-    def load_dataset(name: str, split: str, **options: object) -> FakeDataset:
-        asked.append(split)
-        return FakeDataset(data / ("test.tsv" if split == "test" else "train.tsv"))
-
-    module = ModuleType("datasets")
-    monkeypatch.setattr(module, "load_dataset", load_dataset, raising=False)
-    monkeypatch.setitem(sys.modules, "datasets", module)
-    return asked
 
 
 ALARM = "threshold-alarm:threshold=0.01,consecutive=1"
@@ -97,33 +65,6 @@ def test_evaluate_gives_every_figure_with_its_floors_and_intervals(
         assert 0 <= place["shuffled_balanced_accuracy"] <= 1
     primary = next(row for row in found["layers"] if row["layer"] == found["primary"])
     assert found["balanced_accuracy"] == primary["balanced_accuracy"] > 0.7
-
-
-def test_splits_of_the_hub_are_chosen_and_noted(
-    cli: Cli,
-    model: Path,
-    data: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """A bank learns from `train` and is measured on `test`, unless another is named."""
-    asked = fake_hub(monkeypatch, data)
-    out = tmp_path / "new"
-    flags = "--model", model
-    for given, split in (((), "train"), (("--split", "validation", "--overwrite"), "validation")):
-        done = cli("train", "somebody/moods", "--out", out, *flags, *FLAGS, *given)
-        assert done.code == 0, done.err
-        assert asked.pop() == split
-        card = json.loads(cli("probes", "show", out, "--json").out)
-        assert card["data"]["source"] == f"somebody/moods (split {split})"
-        record = json.loads((out / "run.json").read_text(encoding="utf-8"))["corpus"]
-        assert (record["source"], record["split"]) == ("somebody/moods", split)
-    done = cli("evaluate", out, "somebody/moods", *flags, "--json")
-    assert done.code == 0, done.err
-    assert asked == ["test", "validation"]  # the second for the text baseline
-    (found,) = objects(done)
-    assert found["data"] == "somebody/moods (split test)"
-    assert found["tfidf_balanced_accuracy"] is not None
 
 
 def test_a_bank_is_replaced_only_where_asked(cli: Cli, model: Path, data: Path, bank: Path) -> None:

@@ -1,6 +1,6 @@
-"""Loading: from folders and by hub id, with every way of failing put into words.
+"""Loading from folders, with every way of failing put into words.
 
-Nothing is fetched: the hub is offline, and only its door is replaced.
+Nothing is fetched: the hub is offline.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from emowatch.errors import EmowatchError, ModelError, RetryableError, UsageError
@@ -243,7 +242,7 @@ def test_a_revision_of_a_folder_is_refused(folder: Path) -> None:
             load_model(name, revision="v2")
 
 
-# The hub
+# The hub: see tests/hub for what is asked of a real one
 
 
 @pytest.mark.parametrize("name", ["somebody/some-model", "some-model"])
@@ -255,67 +254,13 @@ def test_a_hub_id_while_offline_may_be_tried_again(name: str) -> None:
     assert caught.value.exit_code == 3
 
 
-class Refusal:
-    """What the hub's client keeps of an HTTP answer."""
-
-    headers: dict[str, str] = {}  # noqa: RUF012  # read only
-    status_code = 403
-    request = None
-
-
-def refuse(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
-    """Let the hub's door answer with an error."""
-
-    def from_pretrained(*_: Any, **__: Any) -> None:
-        raise error
-
-    monkeypatch.setattr(transformers.AutoConfig, "from_pretrained", from_pretrained)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-
-
-def hub_error(kind: Any, text: str) -> Exception:
-    """Make an error of the hub's client."""
-    error: Exception = kind(text, response=Refusal())
-    return error
-
-
-@pytest.mark.parametrize("wrapped", [True, False])
-def test_a_gated_repository_says_where_to_accept_its_terms(
-    monkeypatch: pytest.MonkeyPatch, wrapped: bool
-) -> None:
-    """Trying again will not help; a click and a login will."""
-    error = hub_error(GatedRepoError, "403")
-    if wrapped:
-        outer = OSError("You are trying to access a gated repo.")
-        outer.__cause__ = error
-        error = outer
-    refuse(monkeypatch, error)
-    with pytest.raises(ModelError, match=r"is gated.*https://huggingface\.co/owner/name.*hf auth"):
-        load_model("owner/name")
-
-
-def test_a_repository_that_is_not_there_is_the_users_to_mend(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """A private one looks the same from outside, so the message names both."""
-    refuse(monkeypatch, hub_error(RepositoryNotFoundError, "404"))
-    with pytest.raises(ModelError, match=r"no such repository on the hub.*private repositories"):
-        load_model("owner/name")
-
-
-def test_a_hub_that_cannot_be_reached_may_be_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A train, a tunnel."""
-    refuse(monkeypatch, OSError("We couldn't connect to 'https://huggingface.co'"))
-    with pytest.raises(RetryableError, match=r"the hub could not be reached.*hf download owner/n"):
-        load_model("owner/name")
-
-
-def test_errors_show_hostile_names_harmlessly(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_show_hostile_names_harmlessly(folder: Path) -> None:
     """A name may come from a file, and ends on a terminal."""
-    refuse(monkeypatch, OSError("bad \x1b]0;title\x07 answer\nsecond line"))
+    change_config(folder, model_type="bad \x1b]0;title\x07 kind\nsecond line")
     with pytest.raises(EmowatchError) as caught:
-        load_model("owner/name")
-    assert "\x1b" not in str(caught.value)
+        load_model(folder)
+    assert "title" in str(caught.value)
+    assert "\x1b" not in str(caught.value) and "\n" not in str(caught.value)
     with pytest.raises(ModelError) as caught_name:
         load_model("\x1b[2Jowner/name")
     assert "\x1b" not in str(caught_name.value)

@@ -12,11 +12,12 @@ from typing import Literal, NamedTuple
 
 from emowatch.errors import CorpusError
 from emowatch.workshop.corpora.checks import check_classes, check_usable
-from emowatch.workshop.corpora.columnar import is_hub_id, open_hub_table, open_parquet_table
+from emowatch.workshop.corpora.columnar import open_parquet_table
 from emowatch.workshop.corpora.columns import ColumnChoice, choose_columns
 from emowatch.workshop.corpora.examples import Corpus, Example, Quarantined, Reason
 from emowatch.workshop.corpora.files import Progress, check_file, data_suffix, file_errors
 from emowatch.workshop.corpora.formats import open_text_table
+from emowatch.workshop.corpora.hub import is_hub_id, open_hub_table
 from emowatch.workshop.corpora.labelling import (
     LabelDecoder,
     checked_labels,
@@ -47,7 +48,8 @@ def read_corpus(
     Files are ``.csv``, ``.tsv``, ``.jsonl``, ``.json`` (each also as ``.gz``) and ``.parquet``;
     the headerless TSV of GoEmotions is recognised. Anything that is no local path but looks like
     ``namespace/name`` or ``hf://datasets/namespace/name@revision`` is read from the Hub, where
-    ``split`` applies (``train`` where it is left out). Rows that cannot be used are in
+    ``split`` applies (``train`` where it is left out), and ``:configuration`` or, with the prefix,
+    ``/file`` may follow. Rows that cannot be used are in
     ``Corpus.quarantined`` with a reason.
 
     ``labels`` fixes the classes and their order, and rows with another label are put aside.
@@ -63,7 +65,8 @@ def read_corpus(
     Raises CorpusError, with what to do, when the source cannot be read, when a column is missing
     or could be any of several, when no row is usable, when fewer than two classes have examples,
     and when a class has fewer than ``min_per_class`` of them (0 turns only this check off),
-    and for a ``split`` of a file.
+    and for a ``split`` of a file. Raises RetryableError when the Hub does not answer and what was
+    asked for was not read before.
     """
     if limit is not None and limit < 1:
         raise CorpusError(f"--limit must be at least 1, or left out. Got {limit} instead.")
