@@ -89,6 +89,11 @@ class TokenTable(Sequence[TokenScore]):
             raise IndexError(f"token {index} of a trace with {len(self)} tokens")
         return self._record(index % len(self))
 
+    @property
+    def turns(self) -> int:
+        """Turns so far, the running one counted."""
+        return max(self._turn, default=-1) + 1
+
     def array(self) -> Floats:
         """Copy all scores ``[tokens, labels]``."""
         return np.array(self._scores, dtype=np.float32).reshape(len(self), len(self.bank.labels))
@@ -97,16 +102,37 @@ class TokenTable(Sequence[TokenScore]):
         """Copy all offsets ``[tokens]``; -1 before the last prompt token."""
         return np.array(self._offset, dtype=np.int32)
 
-    def reply_mean(self, start: int, turn: int, sequence: int) -> Floats:
-        """Average ``[labels]`` over the reply of one row, looking from place `start` on."""
-        turns = np.array(self._turn[start:], dtype=np.int32)
-        sequences = np.array(self._sequence[start:], dtype=np.int16)
-        offsets = np.array(self._offset[start:], dtype=np.int32)
+    def mean(
+        self, segment: Segment, turn: int, sequence: int = 0, *, start: int = 0
+    ) -> Floats | None:
+        """Average ``[labels]`` over one segment of one row in a turn; `None` where it has none.
+
+        Of ``reply`` and ``thinking`` only what the model said in that turn counts, and not the
+        earlier messages that the prompt repeats. `start` is the place to look from.
+        """
+        if segment not in SEGMENTS:
+            raise ValueError(f"there is no segment {segment!r}; there are: {', '.join(SEGMENTS)}")
         width = len(self.bank.labels)
+        chosen = (
+            (np.array(self._turn[start:], dtype=np.int32) == turn)
+            & (np.array(self._sequence[start:], dtype=np.int16) == sequence)
+            & (np.array(self._segment[start:], dtype=np.int8) == SEGMENTS.index(segment))
+        )
+        if segment in ("reply", "thinking"):
+            chosen &= np.array(self._offset[start:], dtype=np.int32) >= 0
+        if not chosen.any():
+            return None
         scores = np.array(self._scores[start * width :], dtype=np.float32).reshape(-1, width)
-        chosen = (turns == turn) & (sequences == sequence) & (offsets >= 0)
-        mean: Floats = scores[chosen].mean(0) if chosen.any() else np.zeros(width, np.float32)
+        mean: Floats = scores[chosen].mean(0)
         return mean
+
+    def reply_mean(self, start: int, turn: int, sequence: int) -> Floats:
+        """Average ``[labels]`` over the reply of one row, looking from place `start` on.
+
+        Thoughts and tool calls are left out. Zeros where nothing is left.
+        """
+        mean = self.mean("reply", turn, sequence, start=start)
+        return np.zeros(len(self.bank.labels), np.float32) if mean is None else mean
 
     def _record(self, i: int) -> TokenScore:
         width = len(self.bank.labels)
@@ -162,12 +188,30 @@ class Trace:
         """List the scores of one reply in order of offset; ``turn=-1`` is the last one."""
         table = self.tokens if bank is None else self.by_bank[bank]
         if turn < 0:
-            turn += max((score.turn for score in table), default=-1) + 1
+            turn += table.turns
         return [
             score
             for score in table
             if score.turn == turn and score.sequence == sequence and score.offset is not None
         ]
+
+    def mean(
+        self,
+        segment: Segment = "reply",
+        turn: int = -1,
+        sequence: int = 0,
+        bank: str | None = None,
+    ) -> Scores | None:
+        """Average the scores of one segment in one turn; ``turn=-1`` is the last one.
+
+        Of ``reply`` and ``thinking`` only what the model said in that turn counts; ``user`` and
+        ``system`` are all such messages of the turn's prompt. `None` where there is no such token.
+        """
+        table = self.tokens if bank is None else self.by_bank[bank]
+        if turn < 0:
+            turn += table.turns
+        found = table.mean(segment, turn, sequence)
+        return None if found is None else Scores(table.bank.labels, found)
 
     @classmethod
     def load(cls, path: str | Path) -> Trace:

@@ -26,6 +26,7 @@ from emowatch.records import (
     Alarm,
     BankInfo,
     Scores,
+    Segment,
     Session,
     SteeringChange,
     TokenScore,
@@ -407,3 +408,69 @@ def test_a_turn_keeps_its_mean_scores_from_being_changed() -> None:
     scores = Scores(SEVEN.labels, table_of(4).reply_mean(0, 0, 0))
     with pytest.raises(ValueError, match="read-only"):
         scores.array[0] = 1
+
+
+# Means by segment
+
+
+def table_of_segments() -> TokenTable:
+    """Score a prompt that repeats an earlier reply, then thoughts, a call and an answer."""
+    table = TokenTable(MOOD)
+    rows: list[tuple[Segment, int | None, float]] = [
+        ("user", None, 1),
+        ("reply", None, 100),
+        ("thinking", None, 100),
+        ("user", None, 3),
+        ("thinking", 0, 10),
+        ("thinking", 1, 20),
+        ("special", 2, 7),
+        ("reply", 3, 4),
+        ("reply", 4, 6),
+        ("tool", 5, 50),
+    ]
+    for turn in range(2):
+        for sequence in range(2):
+            for position, (segment, offset, value) in enumerate(rows):
+                table.append(
+                    turn=turn,
+                    sequence=sequence,
+                    position=position,
+                    offset=offset,
+                    segment=segment,
+                    scores=np.array([value + 1000 * turn, sequence], dtype=np.float32),
+                )
+    return table
+
+
+def test_thoughts_and_calls_do_not_leak_into_the_mean_of_a_reply() -> None:
+    """A model may think one thing and say another: their means are kept apart."""
+    table = table_of_segments()
+    assert table.reply_mean(0, 0, 1).tolist() == [5, 1]
+    assert table.reply_mean(20, 1, 0).tolist() == [1005, 0]
+
+
+def test_a_trace_gives_the_mean_of_each_segment() -> None:
+    """Of replies and thoughts only those of the turn, not what the prompt repeats."""
+    trace = Trace(make_session())
+    trace.by_bank["mood"] = table_of_segments()
+    means: dict[Segment, float] = {"user": 2, "thinking": 15, "reply": 5, "tool": 50, "special": 7}
+    for segment, value in means.items():
+        for turn, more in ((0, 0), (1, 1000), (-1, 1000), (-2, 0)):
+            mean = trace.mean(segment, turn, 1, "mood")
+            assert mean is not None
+            assert dict(mean) == {"anger": value + more, "joy": 1}
+    assert trace.mean() == trace.mean("reply", 1)
+    assert trace.mean("system") is None
+    assert trace.mean("reply", turn=7) is None
+    assert Trace(make_session()).mean("reply") is None
+    with pytest.raises(ValueError, match=r"no segment 'thoughts'; there are: system, user"):
+        trace.mean("thoughts")  # type: ignore[arg-type]
+
+
+def test_a_reply_of_thoughts_alone_has_no_mean() -> None:
+    """It was cut while the model was thinking; the turn's own mean is then zero."""
+    table = TokenTable(MOOD)
+    values = np.array([0.5, 0.5], dtype=np.float32)
+    table.append(turn=0, sequence=0, position=3, offset=0, segment="thinking", scores=values)
+    assert table.mean("reply", 0) is None
+    assert table.reply_mean(0, 0, 0).tolist() == [0, 0]

@@ -122,10 +122,10 @@ def prepare(
 def _is_cut_in_thought(
     parser: SegmentParser, prompt: Sequence[int], reply: Sequence[int] | None
 ) -> bool:
-    segment = parser.parse_prompt(prompt)[1]
+    _, segments = parser.follow(prompt)
     for token in reply or ():
-        segment = parser.reply_segment(token, segment)
-    return segment == "thinking"
+        segments.take(token)
+    return segments.is_thinking
 
 
 def join(
