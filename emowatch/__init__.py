@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from emowatch.hookspecs import hookimpl
     from emowatch.model.loading import load_model
     from emowatch.records import Alarm, ReplyToken, Session, Steering, TokenScore, Turn
-    from emowatch.streaming import stream
+    from emowatch.streaming import astream, stream
     from emowatch.trace import Trace
     from emowatch.watching import watch
 
@@ -27,6 +27,7 @@ _HOMES = {
     "TokenScore": "emowatch.records",
     "Trace": "emowatch.trace",
     "Turn": "emowatch.records",
+    "astream": "emowatch.streaming",
     "hookimpl": "emowatch.hookspecs",
     "load_bank": "emowatch.bank",
     "load_model": "emowatch.model.loading",
@@ -45,6 +46,7 @@ __all__ = [
     "TokenScore",
     "Trace",
     "Turn",
+    "astream",
     "hookimpl",
     "load_bank",
     "load_model",

@@ -1,0 +1,122 @@
+"""Prompts: rendered with the template, cut to the context, refused where nothing can be said."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+import emowatch
+from emowatch.bank import ProbeBank
+from emowatch.errors import ContextError, UsageError
+from tests.model.zoo import hook_count
+from tests.streaming.talking import endless, streams
+
+
+def test_a_dialogue_is_written_with_the_template(
+    begin: Any, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """Scores of system and user tokens come with it."""
+    talk = [{"role": "system", "content": "be kind"}, {"role": "user", "content": "hello"}]
+    with begin(talk) as stream:
+        list(stream)
+    segments = [token.segment for token in stream.trace.tokens]
+    assert segments.count("system") == 7
+    assert segments.count("user") == 5
+
+
+def test_a_model_without_a_template_goes_on_from_the_text(
+    begin: Any, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """A base model."""
+    tiny_tokenizer.chat_template = None
+    with begin("once upon") as stream:
+        list(stream)
+    assert stream.turn.prompt_tokens == 9
+
+
+def test_options_are_handed_on_to_generate(begin: Any) -> None:
+    """Also the caller's own streamer and criteria, which are asked beside ours."""
+
+    class Own:
+        def __init__(self) -> None:
+            self.put_ids: list[int] = []
+            self.ended = False
+
+        def put(self, value: Tensor) -> None:
+            self.put_ids += value.flatten().tolist()
+
+        def end(self) -> None:
+            self.ended = True
+
+    own = Own()
+    asked: list[int] = []
+
+    def stop(input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
+        asked.append(input_ids.shape[1])
+        return torch.tensor([len(asked) == 3])
+
+    stream = begin(logits_processor=endless(0), streamer=own, stopping_criteria=[stop])
+    assert [token.token_id for token in stream] == [40, 40, 40]
+    assert own.put_ids[-3:] == [40, 40, 40]
+    assert own.ended
+    assert stream.turn.finish_reason == "stop"
+
+
+def test_a_seed_makes_sampling_repeatable(begin: Any) -> None:
+    """For whoever wants to see the same chat again."""
+    said = [
+        [token.token_id for token in begin(do_sample=True, temperature=2.0, seed=seed)]
+        for seed in (4, 4, 5)
+    ]
+    assert said[0] == said[1] != said[2]
+
+
+def test_the_reply_is_cut_to_what_the_context_leaves(
+    model: Any, tiny_tokenizer: PreTrainedTokenizerFast, bank: ProbeBank
+) -> None:
+    """Past its context a model speaks nonsense, or crashes."""
+    context = model.config.max_position_embeddings
+    text = "x" * (context - 9)
+    stream = emowatch.stream(
+        model, tiny_tokenizer, text, probes=bank, max_new_tokens=500, logits_processor=endless(0)
+    )
+    tokens = list(stream)
+    assert stream.turn is not None
+    assert stream.turn.prompt_tokens + len(tokens) == context
+    assert stream.turn.finish_reason == "length"
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    "messages",
+    ["", "  \n", [{"role": "user", "content": ""}], [{"role": "system", "content": " "}], [{}]],
+)
+def test_an_empty_message_is_refused_before_anything_starts(
+    begin: Any, model: Any, messages: Any
+) -> None:
+    """There is nothing to answer, and a model would answer all the same."""
+    hooks, threads = hook_count(model), streams()
+    with pytest.raises(UsageError, match="message is empty"):
+        begin(messages)
+    assert (hook_count(model), streams()) == (hooks, threads)
+
+
+@pytest.mark.parametrize("length", [256, 1000])
+def test_a_prompt_longer_than_the_context_is_refused(begin: Any, length: int) -> None:
+    """With both numbers, and what to do."""
+    with pytest.raises(
+        ContextError, match=r"The prompt has \d+ tokens, .* context is 256: nothing"
+    ):
+        begin("x" * length)
+
+
+def test_a_dialogue_that_the_template_refuses_is_a_usage_error(begin: Any) -> None:
+    """Each template has roles of its own."""
+    with pytest.raises(UsageError, match="chat template refused the dialogue: unknown role: bard"):
+        begin([{"role": "bard", "content": "hm"}])
