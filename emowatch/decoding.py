@@ -68,6 +68,8 @@ class Decoding:
     """Whether the prompt comes in several forwards."""
     unread: int | None = None
     """Columns of a chunked prompt that were not in the cache, while they are read."""
+    compiled: bool = False
+    """Whether the forwards after the prompt's run as compiled code."""
     criteria: list[Any] | None = None
     """The loop's own list of stopping criteria."""
     frame: FrameType | None = None
@@ -215,6 +217,7 @@ def _of_loop(
         candidates=candidates,
         chunked=bool(config.prefill_chunk_size),
         unread=unread,
+        compiled=hasattr(variables.get("model_forward"), "_torchdynamo_orig_callable"),
         criteria=variables.get("stopping_criteria"),
         frame=frame if loop == "beams" else None,
     )

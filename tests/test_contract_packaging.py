@@ -24,14 +24,17 @@ EXTRAS = {
     "data": {"datasets", "pyarrow"},
     "plot": {"matplotlib"},
     "dev": {
+        "accelerate",
         "hatchling",
         "hypothesis",
         "import-linter",
         "mypy",
+        "optimum-quanto",
         "pytest",
         "pytest-asyncio",
         "pytest-textual-snapshot",
         "ruff",
+        "torchao",
     },
 }
 DISTRIBUTION_OF = {

@@ -11,6 +11,7 @@ from torch import nn
 
 from emowatch.bank.card import Fingerprints
 from emowatch.model.blocks import Blocks, text_config
+from emowatch.model.weights import numbers_of, process_of
 
 _CONFIG_KEYS = (
     "model_type",
@@ -40,7 +41,7 @@ def fingerprint(model: nn.Module, blocks: Blocks, tokenizer: Any = None) -> Fing
         template=_hash(str(getattr(tokenizer, "chat_template", None) or ""))
         if tokenizer is not None
         else "",
-        weights=_weights(blocks),
+        weights=_weights(model, blocks),
     )
 
 
@@ -52,16 +53,27 @@ def _vocabulary(tokenizer: Any) -> str:
     return json.dumps(sorted(tokenizer.get_vocab().items(), key=lambda pair: pair[1]))
 
 
-def _weights(blocks: Blocks) -> str:
+def _weights(model: nn.Module, blocks: Blocks) -> str:
     """Hash 64 numbers of each matrix of the middle block, rounded to bfloat16.
 
-    The rounding lets a model loaded in another float dtype keep its fingerprint.
+    The rounding lets a model loaded in another float dtype keep its fingerprint; float16 rounds
+    first and to other numbers, so there it is mostly another one. Packed weights are hashed as
+    they are packed. Unknown, and empty, where this process does not hold them.
     """
+    if process_of(model)[1] > 1:
+        return ""
     digest = hashlib.sha256()
     middle = blocks.blocks[blocks.n_layers // 2]
     for name, parameter in sorted(middle.named_parameters()):
-        if parameter.ndim >= 2 and parameter.is_floating_point() and not parameter.is_meta:
-            few = parameter.detach().flatten()[:64].to("cpu", torch.bfloat16)
-            digest.update(name.encode())
-            digest.update(few.view(torch.int16).numpy().tobytes())
+        if parameter.ndim < 2:
+            continue
+        numbers = numbers_of(middle, name)
+        if not numbers:
+            return ""
+        digest.update(name.encode())
+        for stored in numbers:
+            few = stored.flatten()[:64].cpu()
+            if few.is_floating_point():
+                few = few.to(torch.bfloat16)
+            digest.update(few.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

@@ -177,9 +177,12 @@ class ProbeBank:
     ) -> list[str]:
         """Compare the bank with a model; return what differs and may be harmless.
 
+        float16 rounds away what tells weights apart, so there they are told of as a doubt.
+
         Raises:
             ProbeMismatchError: if the model has another shape; with `strict` also if its
-                weights, tokenizer or chat template differ from those of the training.
+                weights, tokenizer or chat template differ from those of the training, or its
+                weights cannot be compared because this process does not hold them.
         """
         card, wanted = self.card, self.card.fingerprints
         found = fingerprint(model, blocks, tokenizer)
@@ -199,11 +202,23 @@ class ProbeBank:
             and getattr(found, f.name)
             and getattr(wanted, f.name) != getattr(found, f.name)
         ]
+        if "weights" in differing and _is_half(blocks):
+            differing[differing.index("weights")] = "weights (or the same before float16)"
+        if strict and wanted.weights and not found.weights:
+            raise ProbeMismatchError(
+                f"{pair}, as far as can be told: the weights of this model cannot be compared, "
+                "because this process does not hold all of them (refused because of --strict)."
+            )
         if differing and strict:
             raise ProbeMismatchError(
                 f"{pair}: {' and '.join(differing)} differ (refused because of --strict)."
             )
         return differing
+
+
+def _is_half(blocks: Blocks) -> bool:
+    middle = blocks.blocks[blocks.n_layers // 2]
+    return any(parameter.dtype == torch.float16 for parameter in middle.parameters())
 
 
 def _hash(tensors: Mapping[str, Tensor]) -> str:

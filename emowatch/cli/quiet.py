@@ -11,6 +11,8 @@ def quiet_environment() -> None:
     """Tell libraries that are not imported yet; what the user has set stays."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    for talker in ("torchao", "torch.utils._pytree"):  # torchao warns of parts that nobody uses
+        logging.getLogger(talker).setLevel(logging.ERROR)
     if "HF_HUB_VERBOSITY" not in os.environ:
         logging.getLogger("huggingface_hub.utils._http").addFilter(_RETRIES)
 

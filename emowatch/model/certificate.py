@@ -19,6 +19,8 @@ class Check:
     """What `measured` may be at most, or in words."""
     meaning: str
     """What a failure means for the scores."""
+    only_for: str = ""
+    """The use that a failure spoils; empty where it spoils every use."""
 
     @property
     def found(self) -> str:
@@ -49,8 +51,8 @@ class Certificate:
 
     @property
     def passed(self) -> bool:
-        """Whether no check failed."""
-        return not self.failed
+        """Whether no check failed that every use of the model depends on."""
+        return all(check.only_for for check in self.failed)
 
     def to_json(self) -> dict[str, Any]:
         """Turn into plain values, fit for JSON and for `Session.certificate`."""
@@ -73,6 +75,9 @@ def render_table(certificate: Certificate) -> str:
         lines.append(f"{sign}  {clean_line(check.name):{width}}  {clean_line(check.found)}")
         if not check.passed:
             lines.append(f"        {clean_line(check.meaning)}")
+            if check.only_for:
+                lines.append(f"        Only for {clean_line(check.only_for)}.")
     failed, total = len(one.failed), len(one.checks)
-    lines += ["", f"All {total} checks passed." if not failed else f"{failed} of {total} failed."]
+    verdict = f"{failed} of {total} failed{', none that every use needs' if one.passed else ''}."
+    lines += ["", verdict if failed else f"All {total} checks passed."]
     return "\n".join(lines)

@@ -15,8 +15,9 @@ from torch import nn
 
 from emowatch import __version__
 from emowatch.model.certificate import Certificate, Check, render_table
-from emowatch.model.checks import CHECKS, Patient
+from emowatch.model.checks import CHECKS
 from emowatch.model.loading import name_of_model
+from emowatch.model.patient import Patient
 
 __all__ = ["Certificate", "Check", "examine", "render_table"]
 

@@ -13,11 +13,13 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self
 
+import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from emowatch.errors import ModelError, TapError, UnsupportedError
+from emowatch.errors import TapError, UnsupportedError, UsageError
 from emowatch.model.blocks import Blocks
+from emowatch.model.weights import check_present
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +91,18 @@ class Tap:
         self._handles: list[RemovableHandle] = []
         self._steering: list[RemovableHandle] = []
         self._running: Forward | None = None
+        self._buffer: Tensor | None = None
+        """``[layers, rows, 1, d_model]``: where compiled forwards leave states; NaN before."""
         self._thread: int | None = None
 
     def __enter__(self) -> Self:
         """Set the hooks."""
         if self._handles:
             raise TapError("This tap is already on its model; leave it before entering again.")
+        if hasattr(self.model, "_compiled_call"):
+            # transformers has compiled it for a static cache. Such code does not notice hooks that
+            # come later (pytorch #117758), so that it must be traced again.
+            torch.compiler.reset()
         try:
             register = self._handles.append
             register(self.model.register_forward_pre_hook(self._begin, with_kwargs=True))
@@ -127,8 +135,48 @@ class Tap:
             handle.remove()
         self._handles.clear()
         self.steer({})
-        self._running = None
+        self._running = self._buffer = None
         self._states = [None] * len(self.layers)
+
+    def expect_compiled(self, states: Sequence[Tensor]) -> None:
+        """Let the forwards from here on be compiled, one new token per row.
+
+        Compiled code runs no Python, so that nobody is called then: a forward leaves its states
+        in a buffer, from which `states_of_compiled` takes them.
+
+        Args:
+            states: those of the last forward that was not compiled, ``[rows, slice, d_model]``.
+
+        Raises:
+            UnsupportedError: if they are not all on one device.
+        """
+        if len({state.device for state in states}) > 1:
+            raise UnsupportedError(
+                "Could not watch compiled forwards of a model that is spread over several devices. "
+                "Pass disable_compile=True to generate."
+            )
+        rows, _, d_model = states[0].shape
+        shape = (len(states), rows, 1, d_model)
+        found = self._buffer
+        # Another buffer would be compiled for again.
+        if found is None or found.shape != shape or found.dtype != states[0].dtype:
+            self._buffer = states[0].new_full(shape, torch.nan)
+            torch._dynamo.mark_static_address(self._buffer)
+
+    def states_of_compiled(self) -> tuple[Tensor, ...]:
+        """Take what the newest compiled forward left, for each layer ``[rows, 1, d_model]``.
+
+        A layer whose hook is not in the compiled code has left NaN.
+        """
+        assert self._buffer is not None
+        states = tuple(self._buffer.clone())
+        self._buffer.fill_(torch.nan)
+        return states
+
+    @property
+    def _in_compiled_code(self) -> bool:
+        """Whether this is being traced into code that leaves its states in the buffer."""
+        return self._buffer is not None and torch.compiler.is_compiling()
 
     def steer(self, additions: Mapping[int, Tensor]) -> None:
         """Add ``[rows or 1, d_model]`` to every state of these layers from now on.
@@ -156,6 +204,10 @@ class Tap:
         return bool(self._steering)
 
     def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self._in_compiled_code:
+            return
+        if torch.compiler.is_compiling() or is_compiled(self.model):
+            _refuse_compiled()
         here = threading.get_ident()
         if self._running is not None and self._thread != here and _is_alive(self._thread):
             raise UnsupportedError(
@@ -171,6 +223,10 @@ class Tap:
                 "Could not watch a forward that was given inputs_embeds and no input_ids: "
                 "without token ids, tokens cannot be told apart. Pass input_ids."
             )
+        if not input_ids.numel():
+            raise UsageError(
+                "Could not watch an empty prompt: a model needs a token to begin with."
+            )
         mask = kwargs.get("attention_mask")
         plain = mask if isinstance(mask, Tensor) and mask.ndim == 2 else None
         cache, places = kwargs.get("past_key_values"), kwargs.get("cache_position")
@@ -181,17 +237,25 @@ class Tap:
 
     def _reader(self, slot: int) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
         def read(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            self._states[slot] = _without_graph(hidden_of(args, kwargs))
+            if self._in_compiled_code:
+                self._buffer[slot].copy_(hidden_of(args, kwargs))  # type: ignore[index]
+            else:
+                self._states[slot] = _without_graph(hidden_of(args, kwargs))
 
         return read
 
     def _norm_reader(self, slot: int) -> Callable[[nn.Module, Any, Tensor], None]:
         def read(module: nn.Module, args: Any, output: Tensor) -> None:
-            self._states[slot] = _without_graph(output)
+            if self._in_compiled_code:
+                self._buffer[slot].copy_(output)  # type: ignore[index]
+            else:
+                self._states[slot] = _without_graph(output)
 
         return read
 
     def _end(self, module: nn.Module, args: Any, output: Any) -> None:
+        if torch.compiler.is_compiling():
+            return
         forward = self._running
         if forward is None:
             return  # not to be read
@@ -218,9 +282,20 @@ class Tap:
         A forward that was refused because another thread is inside one ends here too, and
         must leave the other's alone.
         """
-        if self._thread == threading.get_ident():
+        if not torch.compiler.is_compiling() and self._thread == threading.get_ident():
             self._running = None
             self._states = [None] * len(self.layers)
+
+
+def _refuse() -> None:
+    raise UnsupportedError(
+        "Could not watch a model that was compiled while it was watched. Leave the compiling to "
+        'generate (cache_implementation="static"), or watch the model uncompiled.'
+    )
+
+
+_refuse_compiled: Callable[[], None] = torch.compiler.disable(_refuse)
+"""Called between two pieces of compiled code, so that the error is seen as it is."""
 
 
 def hidden_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
@@ -239,21 +314,26 @@ def check_readable(model: nn.Module) -> None:
     """Refuse models whose hooks would be skipped or that hold no numbers.
 
     Raises:
-        UnsupportedError: if the model or a part of it is compiled.
-        ModelError: if a weight is on the meta device.
+        UnsupportedError: if the model or a part of it is compiled, or it is split into stages.
+        ModelError: if a weight is on the meta device, and nothing loads it before it is used.
     """
     for name, module in model.named_modules():
-        if hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None):
+        if is_compiled(module):
             raise UnsupportedError(
                 f"Could not watch {type(model).__name__}: {name or 'the model'} is compiled, and "
-                "compiled code skips hooks. Watch the model before torch.compile is called on it."
+                "compiled code skips hooks. Watch it uncompiled, or leave the compiling to "
+                'generate (cache_implementation="static").'
             )
-    for name, parameter in model.named_parameters():
-        if parameter.is_meta:
-            raise ModelError(
-                f"Could not read {type(model).__name__}: its weight {name} is on the meta device "
-                "and has no values. Load the model's weights first."
-            )
+    check_present(model)
+
+
+def is_compiled(module: nn.Module) -> bool:
+    """Tell whether a module, or what it runs, was given to ``torch.compile``."""
+    return (
+        hasattr(module, "_orig_mod")
+        or getattr(module, "_compiled_call_impl", None) is not None
+        or hasattr(module.forward, "_torchdynamo_orig_callable")
+    )
 
 
 def _without_graph(states: Tensor) -> Tensor:

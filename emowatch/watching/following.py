@@ -14,13 +14,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from emowatch.decoding import Decoding, Listener
-from emowatch.errors import UnsupportedError
+from emowatch.decoding import Decoding, Listener, current_decoding
+from emowatch.errors import TapError, UnsupportedError
+from emowatch.model.blocks import text_config
 from emowatch.model.segments import SegmentParser
 from emowatch.model.tap import Forward, Tap
 from emowatch.records import FinishReason, Floats, ReplyToken, TokenScore
 from emowatch.steering import Mixer, Wish
 from emowatch.trace import TokenTable
+from emowatch.watching.cautions import Cautions
 from emowatch.watching.held import Beams
 from emowatch.watching.prompts import Prompt
 from emowatch.watching.reading import Reader, fetch
@@ -46,6 +48,8 @@ class Follower:
         self._tokenizer = tokenizer
         self._parser = SegmentParser(tokenizer)
         self._mixer = Mixer()
+        context = getattr(text_config(tap.model), "max_position_embeddings", None)
+        self._cautions = Cautions(context)
         self._turns = 0
         self._ended: Any = None
         """Config of the turn that ended last."""
@@ -85,9 +89,11 @@ class Follower:
         turn = self.turn
         if turn is None:
             return None
+        if turn.compiled:
+            self._catch_up(turn)
         if turn.loop == "assisted":
             self._tell_kept(turn, ids[0])
-        offset = turn.note(ids, self._parser)
+        offset = turn.note(ids)
         if offset is None:
             return None
         scores = tuple(
@@ -107,7 +113,7 @@ class Follower:
             self._mix(turn, [])
             if turn.beams is not None and not self._tell_beams(turn, turn.beams):
                 reason = reason or "failed"
-            turn.take_last(self._parser)
+            turn.take_last()
             self._teller.tell_turn(turn.finish(reason, self._teller.tables))
 
     def _begin_turn(self, decoding: Decoding, forward: Forward) -> None:
@@ -140,6 +146,8 @@ class Follower:
         self._turns += 1
         if decoding.criteria is not None and turn.loop in ("steps", "assisted"):
             decoding.criteria.append(Listener(self._on_kept, turn))
+        if turn.compiled:
+            self._tap.expect_compiled(forward.states)
         self._tell_columns(turn, scores, past, last)
         turn.follow(forward)
 
@@ -162,9 +170,15 @@ class Follower:
             extra.append(forward.attention_mask[:, -1])
         scores, fetched = self._read(forward, first, last, turn.prompt.columns, extra)
         speaking = fetched[1] if len(fetched) > 1 else None
+        if turn.compiled and any(np.isnan(of).any() for of in scores):
+            raise TapError(
+                "A compiled forward left no numbers of some layers: their hooks are not in the "
+                "code, or the model computes NaN. Enter the watch before the model is compiled, or "
+                "pass disable_compile=True to generate."
+            )
         turn.seen = last
         turn.follow(forward)
-        self._tell_step(turn, scores, turn.advance(fetched[0], speaking, self._parser))
+        self._tell_step(turn, scores, turn.advance(fetched[0], speaking))
 
     def _read(
         self, forward: Forward, first: int, last: int, columns: int, extra: Sequence[Tensor]
@@ -178,7 +192,9 @@ class Follower:
         if begin + width > 1 and width > 1:
             each = torch.arange(begin, begin + width, device=states[0].device)
             offset = each.clamp_(min=0).repeat(rows)
-        return fetch([reader.score(states, offset) for reader in self._readers], extra)
+        scores, fetched = fetch([reader.score(states, offset) for reader in self._readers], extra)
+        self._cautions.heed(scores, last)
+        return scores, fetched
 
     def _tell_columns(
         self, turn: RunningTurn, scores: Sequence[Floats], first: int, last: int
@@ -236,11 +252,22 @@ class Follower:
         """Hear which tokens a loop has kept ``[rows, columns]``, and which rows it ends."""
         if turn is not self.turn:
             return
+        if turn.compiled:
+            self._catch_up(turn)
         if turn.loop == "assisted":
             self._settle(turn, ids)
         else:
             turn.kept = ids
         turn.verdict = verdict
+
+    def _catch_up(self, turn: RunningTurn) -> None:
+        """Read the compiled forward that has run since this was last asked, if one has."""
+        decoding = current_decoding(self._tap.model)
+        assert decoding is not None and decoding.ids is not None
+        read = decoding.ids[:, :-1]  # nobody has read the newest token yet
+        if turn.base + read.shape[1] > turn.seen:
+            states = self._tap.states_of_compiled()
+            self._step(turn, decoding, Forward(read[:, -1:], None, None, states=states))
 
     def _settle(self, turn: RunningTurn, ids: Tensor) -> None:
         """Tell of the candidates that were kept and drop the others."""
@@ -258,7 +285,7 @@ class Follower:
         row.text.states += 1
         turn.seen = turn.prompt.columns + row.offset
         self._steer(turn, self._tell_reply(turn, 0, *held))
-        row.take(token, self._parser)
+        row.take(token)
 
     def _tell_beams(self, turn: RunningTurn, beams: Beams) -> bool:
         """Tell of the replies that a beam search returned, and whether it came to its end."""
@@ -271,7 +298,7 @@ class Follower:
             for token, held in zip(ids[first:].tolist(), beams.replay(steps), strict=False):
                 row.text.states += 1
                 self._steer(turn, self._tell_reply(turn, sequence, *held))
-                row.take(token, self._parser)
+                row.take(token)
         return True
 
     def _steer(self, turn: RunningTurn, wishes: Sequence[Wish]) -> None:

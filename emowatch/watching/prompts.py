@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emowatch.errors import UnsupportedError
-from emowatch.model.segments import SegmentParser
+from emowatch.model.segments import ReplySegments, SegmentParser
 from emowatch.records import Segment
 
 
@@ -33,7 +33,7 @@ class Prompt:
     Attributes:
         columns: how many there are, with those in the cache and padding.
         lengths: tokens of each row.
-        openings: for each row, the segment of its reply's first token.
+        replies: for each row, what tells the segments of its reply.
     """
 
     def __init__(
@@ -65,13 +65,13 @@ class Prompt:
         self.columns = columns
         self._positions = kept.cumsum(1) - 1  # [rows, columns]
         self.lengths: list[int] = (self._positions[:, -1] + 1).tolist()
-        self.openings: list[Segment] = []
+        self.replies: list[ReplySegments] = []
         self._columns: list[NDArray[np.integer]] = []
         self._segments: list[list[Segment]] = []
         for row in range(rows):
             own = np.flatnonzero(kept[row, columns - known :])
-            segments, opening = parser.parse_prompt(ids[row, own].tolist())
-            self.openings.append(opening)
+            segments, reply = parser.follow(ids[row, own].tolist())
+            self.replies.append(reply)
             self._columns.append(own + (columns - known))
             self._segments.append(segments)
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from emowatch.bank import ProbeBank
 from emowatch.bank.card import BankCard
 from emowatch.bank.heads import Heads
+from emowatch.errors import UnsupportedError
 from emowatch.records import Floats
 
 
@@ -35,12 +36,25 @@ class Reader:
     def score(self, states: Sequence[Tensor], offset: int | Tensor) -> Tensor:
         """Score ``[rows, slice, d_model]`` per layer into ``[layers, rows · slice, labels]``.
 
-        `offset` is one for all, or ``[rows · slice]``.
+        `offset` is one for all, or ``[rows · slice]``. The heads live where the states of the
+        first layer that they read are, and stay there; states of other devices come to them.
+
+        Raises:
+            UnsupportedError: for states of a part of the text alone.
         """
         chosen = [states[slot] for slot in self.slots]
+        rows, width = chosen[0].shape[:2]
+        if isinstance(offset, Tensor) and offset.numel() != rows * width:
+            raise UnsupportedError(
+                f"Could not score {offset.numel()} tokens from {rows * width} states: this model "
+                "splits its states among processes along the text. Split it by tensors alone, "
+                "without sequence parallelism."
+            )
         home = chosen[0].device
         if any(state.device != home for state in chosen):
             chosen = [state.to(home) for state in chosen]
+        if isinstance(offset, Tensor):  # made where the states of another bank may be
+            offset = offset.to(home)
         self.heads = self.heads.to(home)
         # [layers, rows · slice, d_model]; one layer needs no copy
         stacked = (torch.stack(chosen) if len(chosen) > 1 else chosen[0][None]).flatten(1, 2)

@@ -15,10 +15,11 @@ from torch import nn
 from emowatch.bank import ProbeBank, load_bank
 from emowatch.decoding import Decoding, current_decoding
 from emowatch.dispatch import Dispatcher, OnPluginError
-from emowatch.errors import UsageError
+from emowatch.errors import UnsupportedError, UsageError
 from emowatch.model.blocks import Blocks, find_blocks
 from emowatch.model.loading import name_of_model
 from emowatch.model.tap import Forward, Tap
+from emowatch.model.weights import process_of
 from emowatch.plugins import PluginSpec, make_plugin_manager
 from emowatch.records import FinishReason, ReplyToken, Session
 from emowatch.text import clean_line
@@ -51,6 +52,9 @@ def watch(
     transformers, and your own loops over ``model(...)`` are watched; what cannot be followed
     is refused with a reason.
 
+    Where tensor parallelism splits a model among processes, watch it in each of them: each keeps
+    a trace, and the first alone calls plugins and writes to stderr.
+
     Args:
         model: a decoder-only causal LM of transformers.
         tokenizer: its tokenizer; tells system, user and reply apart by its chat template.
@@ -68,7 +72,7 @@ def watch(
     Raises:
         UsageError: for an unknown bank.
         ProbeMismatchError: for a bank of another model.
-        UnsupportedError: for a model that cannot be watched.
+        UnsupportedError: for a model that cannot be watched, or not steered as it is split.
         PluginError: for a plugin that does not load.
 
     Example:
@@ -83,10 +87,20 @@ def watch(
     names = [bank.card.name for bank in found]
     if len(set(names)) < len(names):
         raise UsageError(f"Two banks go by the same name: {', '.join(names)}.")
+    if not getattr(model, "can_generate", lambda: True)():
+        raise UnsupportedError(
+            f"Could not watch {type(model).__name__}: it generates no text. A causal language "
+            "model is needed, such as AutoModelForCausalLM loads."
+        )
+    if tokenizer is not None and not callable(getattr(tokenizer, "decode", None)):
+        raise UsageError(f"Could not use a {type(tokenizer).__name__} as the model's tokenizer.")
     structure = find_blocks(model, blocks)
     name = model_name or name_of_model(model)
+    process, processes = process_of(model)
     for bank in found:
         differing = bank.check_fits(model, structure, tokenizer, model_name=name, strict=strict)
+        if process:
+            continue
         if differing:
             sys.stderr.write(
                 f"emowatch: the bank {clean_line(bank.card.name)} was trained with other "
@@ -103,7 +117,16 @@ def watch(
         seed=torch.initial_seed() if seed is None else seed,
         certificate=dict(certificate or {}),
     )
-    dispatcher = Dispatcher(make_plugin_manager(plugins), on_error=on_plugin_error)
+    # Only one of the processes that share a model speaks: each has the same scores.
+    dispatcher = Dispatcher(
+        make_plugin_manager(() if process else plugins), on_error=on_plugin_error
+    )
+    if processes > 1 and dispatcher.has("steer"):
+        raise UnsupportedError(
+            f"Could not steer {clean_line(name)}: it is split among {processes} processes, and "
+            "what is added in one of them alone would part their states. Leave the plugins that "
+            "steer out, or load the model in one process."
+        )
     return Watch(model, structure, tokenizer, found, layers, session, dispatcher)
 
 

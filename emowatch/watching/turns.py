@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from emowatch.decoding import Decoding, Loop
 from emowatch.errors import UnsupportedError
-from emowatch.model.segments import SegmentParser
+from emowatch.model.segments import ReplySegments
 from emowatch.model.tap import Forward
 from emowatch.records import FinishReason, Scores, Segment, Turn
 from emowatch.trace import TokenTable
@@ -31,8 +32,7 @@ class Row:
 
     prompt_tokens: int
     text: ReplyText
-    segment: Segment = "reply"
-    """Of the next reply token."""
+    segments: ReplySegments
     finished: bool = False
 
     @property
@@ -45,10 +45,15 @@ class Row:
         """Position of the newest state."""
         return self.prompt_tokens + self.text.states - 2
 
-    def take(self, token: int, parser: SegmentParser) -> None:
+    @property
+    def segment(self) -> Segment:
+        """Segment of the next reply token."""
+        return self.segments.segment
+
+    def take(self, token: int) -> None:
         """Take the reply token that the newest state produced."""
         self.text.add(token)
-        self.segment = parser.reply_segment(token, self.segment)
+        self.segments.take(token)
 
 
 @dataclass(slots=True)
@@ -81,6 +86,8 @@ class RunningTurn:
     """Steps that a streamer has told of."""
     candidates: Candidates = field(default_factory=Candidates)
     """States of assisted decoding whose tokens are not settled."""
+    compiled: bool = False
+    """Whether the forwards after the prompt's run as compiled code, which calls nobody."""
     beams: Beams | None = None
     """The beam search that runs, if it is one."""
     kept: Tensor | None = None
@@ -135,7 +142,7 @@ class RunningTurn:
             )
         return self.seen, last
 
-    def note(self, ids: Sequence[int], parser: SegmentParser) -> int | None:
+    def note(self, ids: Sequence[int]) -> int | None:
         """Take the tokens just sampled, one per row, before they are read again.
 
         Returns:
@@ -146,7 +153,7 @@ class RunningTurn:
         offset, self.told = self.told, self.told + 1
         for row, token in zip(self.rows, ids, strict=True):
             if not row.finished and len(row.text.ids) == offset:
-                row.take(token, parser)
+                row.take(token)
         spoken = self.rows[0].text
         return offset if offset < min(len(spoken.ids), spoken.states) else None
 
@@ -155,6 +162,8 @@ class RunningTurn:
         """Name the way of decoding where it cannot be steered; nothing where it can."""
         if self.rereads:
             return "use_cache=False"
+        if self.compiled:
+            return "a compiled forward"
         return {"assisted": "assisted decoding", "beams": "beam search"}.get(self.loop, "")
 
     def begin_reply(self) -> list[int]:
@@ -168,7 +177,6 @@ class RunningTurn:
         self,
         ids: NDArray[np.integer],
         speaking: NDArray[np.integer] | None,
-        parser: SegmentParser,
     ) -> list[int]:
         """Take the tokens ``[rows]`` that a forward has just read; return the rows that speak.
 
@@ -180,7 +188,7 @@ class RunningTurn:
             if row.finished:
                 continue
             if len(row.text.ids) < self.offset:  # not told by a streamer
-                row.take(int(ids[r]), parser)
+                row.take(int(ids[r]))
             if speaking is not None and not speaking[r]:
                 row.finished = True
                 continue
@@ -188,7 +196,7 @@ class RunningTurn:
             found.append(r)
         return found
 
-    def take_last(self, parser: SegmentParser) -> None:
+    def take_last(self) -> None:
         """Take the tokens that no forward has read, from what the loop kept."""
         if self.kept is None:
             return
@@ -196,7 +204,7 @@ class RunningTurn:
         said = self.kept[:, first:].cpu().numpy()  # [rows, reply]
         for row, ids in zip(self.rows, said, strict=True):
             for token in ids[len(row.text.ids) : row.text.states].tolist():
-                row.take(token, parser)
+                row.take(token)
 
     def finish(self, reason: FinishReason | None, tables: Sequence[TokenTable]) -> list[Turn]:
         """Describe each row's reply; a reason that is not given is worked out."""
@@ -241,7 +249,8 @@ def prompt_columns(decoding: Decoding, forward: Forward) -> int:
     Raises:
         UnsupportedError: for a forward that reads more than the prompt's part that is not in the
             cache, as assisted decoding does in transformers 5.23 where it goes on from a cache; for
-            chunks before transformers 5; and for a mask of another form in an own loop.
+            chunks before transformers 5 or in compiled code; and for a mask of another form in an
+            own loop.
     """
     if forward.is_odd and decoding.loop == "own":
         raise UnsupportedError(
@@ -249,6 +258,11 @@ def prompt_columns(decoding: Decoding, forward: Forward) -> int:
             "be told from it, and positions with it. Pass such a mask, or call model.generate."
         )
     unread = decoding.unread
+    if decoding.chunked and decoding.compiled:
+        raise UnsupportedError(
+            "Could not watch a prompt that is read in chunks by compiled code. Leave "
+            "prefill_chunk_size out, or pass disable_compile=True to generate."
+        )
     if decoding.chunked and unread is None:
         raise UnsupportedError(
             "Could not watch a prompt that is read in chunks: this version of transformers runs "
@@ -302,10 +316,12 @@ def begin_turn(
         base=prompt.columns - known,
         sources=sources,
         rows=[
-            Row(prompt.lengths[row], ReplyText(tokenizer), prompt.openings[row]) for row in sources
+            Row(prompt.lengths[row], ReplyText(tokenizer), copy(prompt.replies[row]))
+            for row in sources
         ],
         limit=decoding.left,
         starts=[len(table) for table in tables],
         seen=forward.past,
+        compiled=decoding.compiled,
         beams=None if decoding.frame is None else Beams(decoding.frame),
     )

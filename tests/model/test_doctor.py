@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import transformers
 from torch import Tensor, nn
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
-from emowatch.model.checks import PROMPT_TOKENS, Patient
+from emowatch.model.checks import CHECKS
 from emowatch.model.doctor import Certificate, Check, examine, render_table
-from tests.model.zoo import FAMILIES, LEAKING, hook_count, make_model, random_ids
+from emowatch.model.patient import PROMPT_TOKENS, Patient
+from tests.model.zoo import FAMILIES, FORGETFUL, LEAKING, OLD, hook_count, make_model, random_ids
 
 
 def finding(certificate: Certificate, name: str) -> Check:
@@ -37,6 +41,8 @@ def test_a_healthy_model_of_any_family_passes(
     """A doctor that finds fault with everybody is not asked again."""
     certificate = examine(make_model(family), tiny_tokenizer, name=family)
     found = {"left padding"} if family in LEAKING else set()
+    if family in FORGETFUL and not OLD:
+        found.add("next turn")
     assert failures(certificate) == found, render_table(certificate)
     assert certificate.model == family
     assert (certificate.dtype, certificate.device) == ("float32", "cpu")
@@ -218,7 +224,7 @@ def test_a_model_whose_rows_mix_is_found() -> None:
 
     model = make_model("llama")
     model.model.layers[0].__class__ = MixingLayer
-    assert failures(examine(model, None)) == {"batch rows"}
+    assert failures(examine(model, None)) == {"batch rows", "beam search"}
 
 
 def test_a_model_that_sees_its_padding_is_found() -> None:
@@ -241,7 +247,40 @@ def test_a_model_that_loses_its_place_when_it_speaks_is_found() -> None:
         return right(x, torch.zeros_like(position_ids) if is_step else position_ids)
 
     rotary.forward = forgetful
-    assert failures(examine(model, None)) == {"cached decoding"}
+    ways = {"next turn", "static cache", "candidates", "beam search"}
+    assert failures(examine(model, None)) == {"cached decoding"} | ways
+
+
+@pytest.mark.parametrize(
+    ("defect", "check"),
+    [
+        ("DynamicCache.crop", "candidates"),
+        ("DynamicCache.reorder_cache", "beam search"),
+        ("StaticCache.update", "static cache"),
+    ],
+)
+def test_a_cache_that_fails_one_way_of_decoding_is_found(
+    defect: str, check: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rejected candidates stay, beams keep each other's past, or the past is lost."""
+    kind, method = defect.split(".")
+    whole = getattr(getattr(transformers, kind), method)
+
+    def spoiled(cache: Any, *args: Any, **kwargs: Any) -> Any:
+        if method == "update":
+            keys, values = whole(cache, *args, **kwargs)
+            return keys, values.flip(1)
+        return None
+
+    monkeypatch.setattr(getattr(transformers, kind), method, spoiled)
+    assert check in failures(examine(make_model("llama"), None))
+
+
+def test_a_way_that_the_model_does_not_have_is_no_failure() -> None:
+    """Families with a recurrent state cannot take candidates back, and transformers says so."""
+    told = finding(examine(make_model("bamba"), None), "candidates")
+    assert told.passed
+    assert "stateful models" in str(told.measured)
 
 
 def test_a_compiled_model_is_told_so() -> None:
@@ -254,18 +293,24 @@ def test_a_compiled_model_is_told_so() -> None:
 
 
 def test_a_way_of_generating_that_cannot_be_watched_is_found() -> None:
-    """Some models ask for a static cache in their generation config."""
+    """Some repositories bring their own, which may do anything."""
     model = make_model("llama")
-    model.generation_config.cache_implementation = "static"
+
+    def generate(ids: Tensor, attention_mask: Tensor, max_new_tokens: int, **_: Any) -> Tensor:
+        for _step in range(max_new_tokens):
+            logits = model.forward(ids).logits  # past the model's hooks
+            ids = torch.cat([ids, logits[:, -1:].argmax(-1)], 1)
+        return ids
+
+    model.generate = generate
     certificate = examine(model, None)
-    assert failures(certificate) == {"cached decoding", "generate unchanged"}
-    assert "static caches" in str(finding(certificate, "generate unchanged").measured)
+    assert {"cached decoding", "generate unchanged"} <= failures(certificate)
+    told = str(finding(certificate, "generate unchanged").measured)
+    assert told == "same tokens, 0 forwards for 4"
 
 
 def test_an_encoder_decoder_model_fails_without_a_crash() -> None:
     """The doctor is asked about any model."""
-    import transformers
-
     config = transformers.T5Config(vocab_size=64, d_model=32, num_layers=2, num_heads=4, d_ff=32)
     certificate = examine(transformers.T5ForConditionalGeneration(config).eval(), None)
     assert "encoder-decoder" in str(finding(certificate, "blocks").measured)
@@ -321,3 +366,24 @@ def test_the_table_is_clean() -> None:
     text = render_table(certificate)
     assert "\x1b" not in text
     assert len(text.splitlines()) == 7
+
+
+def test_a_failure_of_a_rare_use_does_not_fail_the_model() -> None:
+    """It is told with the use that it spoils; what every use needs weighs more."""
+    one = examine(make_model("llama"), None)
+    passed, *_ = one.checks
+    rare = replace(passed, name="beam search", passed=False, only_for="beam search")
+    spoiled = replace(one, checks=(*one.checks, rare))
+    assert spoiled.failed and spoiled.passed
+    assert "Only for beam search." in render_table(spoiled)
+    assert render_table(spoiled).endswith("1 of 16 failed, none that every use needs.")
+    broken = replace(one, checks=(*one.checks, replace(rare, only_for="")))
+    assert not broken.passed
+
+
+def test_the_guide_has_every_check_in_the_doctors_own_words() -> None:
+    """A table that is written by hand grows old."""
+    guide = (Path(__file__).parents[2] / "docs" / "doctor.md").read_text(encoding="utf-8")
+    rows = [f"| {t.name} | {t.meaning} | {t.only_for or 'every use'} |" for t in CHECKS]
+    found = [line for line in guide.splitlines() if line.startswith("| ")]
+    assert found[1:] == rows

@@ -152,7 +152,7 @@ def test_the_hooks_are_gone_after_an_exception_in_a_callback(callback: str) -> N
     """What listens may fail as well, and its error is the one that is seen."""
     model = make_model("llama")
     before = hook_count(model)
-    calls: dict[str, Callable[..., None]] = {"on_forward": ignore, callback: fail}
+    calls: dict[str, Callable[..., Any]] = {"on_forward": ignore, callback: fail}
     tap = Tap(model, find_blocks(model), LAYERS, **calls)
     with pytest.raises(RuntimeError, match="lightning"), tap:
         model(input_ids=random_ids(1, 4))

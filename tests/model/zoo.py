@@ -155,9 +155,11 @@ _FAMILIES: dict[str, tuple[str, dict[str, Any], str]] = {
     ),
 }
 FAMILIES = tuple(_FAMILIES)
-_OLD = transformers.__version__.startswith("4.")
-LEAKING = {"falcon_h1", "granitemoehybrid"} if _OLD else set[str]()
+OLD = transformers.__version__.startswith("4.")
+LEAKING = {"falcon_h1", "granitemoehybrid"} if OLD else set[str]()
 """Families whose recurrent state takes up the padding on its left; 5 mended that."""
+FORGETFUL = {"jamba", "recurrent_gemma"}
+"""Families whose recurrent state transformers does not carry into the next turn's prompt."""
 STATEFUL = {"recurrent_gemma"}
 """Families that keep their recurrent state inside the module: a forward over a single token goes
 on from the last text."""

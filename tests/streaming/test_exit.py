@@ -13,7 +13,9 @@ from tests.model.zoo import make_model
 
 ROOT = Path(__file__).parent.parent.parent
 BEGIN = """
-import asyncio, os, signal, sys
+import asyncio, logging, os, signal, sys
+for talker in ("torchao", "torch.utils._pytree"):
+    logging.getLogger(talker).setLevel(logging.ERROR)
 import transformers
 import emowatch
 from emowatch.bank import ProbeBank

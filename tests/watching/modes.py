@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import transformers
 from torch import Tensor
-from transformers import DynamicCache, StaticCache
+from transformers import CompileConfig, DynamicCache, StaticCache
 
+from tests.model.zoo import OLD as OLD
 from tests.model.zoo import left_padded, make_model, random_ids
 from tests.watching.speaking import NEW, PROMPT, speak
 
@@ -33,7 +33,6 @@ class Said:
 
 Mode = Callable[[Any], Said]
 """Speaks with a model under watch."""
-OLD = transformers.__version__.startswith("4.")
 ENDS = list(range(2, 60))
 """Tokens that end a reply, many of them, so that rows end at different times."""
 
@@ -68,6 +67,14 @@ def _static(model: Any) -> Said:
     """Answer with a static cache of the caller's own."""
     cache = StaticCache(config=model.config, max_cache_len=32)
     return _alone(past_key_values=cache)(model)
+
+
+def compiled(backend: str = "eager") -> dict[str, Any]:
+    """Ask for a static cache with the forward compiled, which transformers does not do on a CPU."""
+    kind: Any = CompileConfig
+    config = kind(backend=backend, mode=None, fullgraph=True)
+    config._compile_all_devices = True
+    return {"cache_implementation": "static", "compile_config": config}
 
 
 def _assisted(**options: Any) -> Mode:
@@ -149,6 +156,8 @@ MODES: dict[str, Mode] = {
     "static batch": _batch(cache_implementation="static"),
     "static in chunks": _batch(cache_implementation="static", prefill_chunk_size=3),
     "static cache of one's own": _static,
+    "compiled": _alone(**compiled()),
+    "compiled batch": _batch(**compiled(), eos_token_id=ENDS, max_new_tokens=20),
     "beams": _alone(num_beams=3),
     "all beams": _alone(num_beams=3, num_return_sequences=3),
     "beams of a batch": _batch(num_beams=3, num_return_sequences=2),

@@ -17,8 +17,7 @@ import emowatch
 from emowatch.bank import ProbeBank
 from emowatch.errors import UnsupportedError
 from emowatch.records import Steering
-from tests.model.zoo import fail, hook_count, left_padded, make_model, random_ids
-from tests.watching.modes import OLD
+from tests.model.zoo import OLD, fail, hook_count, left_padded, make_model, random_ids
 from tests.watching.speaking import NEW, PROMPT, Plugin, bank_for, speak
 
 

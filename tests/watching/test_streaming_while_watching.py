@@ -113,3 +113,27 @@ def test_a_stream_of_several_rows_tells_of_the_first(
     first, second = watch.trace.turns
     assert (first.token_ids, first.finish_reason) == ((40, 41, END_ID), "stop")
     assert (second.token_ids, second.finish_reason) == ((50,) * NEW, "length")
+
+
+def test_candidates_that_were_kept_are_told_one_by_one(
+    model: Any, bank: ProbeBank, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """A round hands over several tokens at once, each of which has its own score."""
+    told: list[ReplyToken] = []
+    with emowatch.watch(model, tiny_tokenizer, probes=bank) as watch:
+        streamer = WatchStreamer(watch, on_token=told.append)
+        for _ in range(2):  # a streamer may be used again
+            output = speak(
+                model,
+                random_ids(1, PROMPT),
+                streamer=streamer,
+                prompt_lookup_num_tokens=3,
+                max_new_tokens=20,
+                eos_token_id=None,
+            )
+    reply = output[0, PROMPT:].tolist()
+    assert [token.token_id for token in told] == 2 * reply
+    assert [token.by_bank[0] for token in told] == [
+        score for turn in (0, 1) for score in watch.trace.reply(turn)
+    ]
+    assert [turn.finish_reason for turn in watch.trace.turns] == ["length", "length"]

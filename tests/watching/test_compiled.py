@@ -1,0 +1,124 @@
+"""Compiled models: watched by the same law where transformers compiles, and never in silence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from transformers import PreTrainedTokenizerFast
+
+import emowatch
+from emowatch.bank import ProbeBank
+from emowatch.errors import TapError, UnsupportedError
+from emowatch.records import Steering
+from emowatch.streaming import WatchStreamer
+from tests.model.zoo import hook_count, random_ids
+from tests.watching.modes import Said, compiled
+from tests.watching.speaking import NEW, PROMPT, Plugin, speak
+from tests.watching.test_law import check_law
+
+
+@pytest.fixture(autouse=True)
+def forget_compiled_code() -> None:
+    """Let no test find code that another one compiled."""
+    torch.compiler.reset()
+
+
+def say(model: Any, ids: Any) -> Said:
+    """Speak under compiled code."""
+    return Said(speak(model, ids, **compiled()), torch.ones(1, ids.shape[1]))
+
+
+def test_a_model_that_was_compiled_before_is_traced_again(model: Any, bank: ProbeBank) -> None:
+    """Compiled code does not notice hooks that come later; left alone, it would read nothing."""
+    ids = random_ids(1, PROMPT)
+    before, hooks = say(model, ids), hook_count(model)
+    for _ in range(2):  # and again after a watch has come and gone
+        with emowatch.watch(model, None, probes=bank, layers="all") as watch:
+            assert torch.equal(say(model, ids).sequences, before.sequences)
+        assert hook_count(model) == hooks
+    assert torch.equal(say(model, ids).sequences, before.sequences)
+    check_law(model, bank, before, watch.trace)
+
+
+def test_two_turns_run_the_same_code(model: Any, bank: ProbeBank) -> None:
+    """The buffer stays where it is, so that nothing is compiled again."""
+    counted = []
+    with emowatch.watch(model, None, probes=bank, layers="all") as watch:
+        for seed in (1, 2, 3):
+            said = say(model, random_ids(1, PROMPT, seed))
+            counted.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+    check_law(model, bank, said, watch.trace)
+    assert counted[0] == counted[1] == counted[2] >= 1
+
+
+def test_code_without_the_hooks_is_found_out(
+    model: Any, bank: ProbeBank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever let such code slip through: there are no scores of states that nobody read."""
+    say(model, random_ids(1, PROMPT))
+    monkeypatch.setattr(torch.compiler, "reset", lambda: None)
+    with emowatch.watch(model, None, probes=bank) as watch:
+        with pytest.raises(TapError, match="hooks are not in the code"):
+            say(model, random_ids(1, PROMPT))
+    assert [t.offset for t in watch.trace.reply()] == [0]
+
+
+def test_each_token_is_told_to_a_streamer_with_its_score(
+    model: Any, bank: ProbeBank, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """Before transformers 5 a streamer hears of a token before the stopping criteria do."""
+    told: list[int] = []
+    with emowatch.watch(model, tiny_tokenizer, probes=bank) as watch:
+        streamer = WatchStreamer(watch, on_token=lambda token: told.append(token.offset))
+        speak(model, random_ids(1, PROMPT), streamer=streamer, **compiled())
+    assert told == list(range(NEW))
+
+
+def test_compiled_code_is_not_steered(model: Any, bank: ProbeBank) -> None:
+    """An addition that comes and goes would be compiled for again and again."""
+    plugin = Plugin(steer=lambda _: Steering(direction="joy", layer=1, strength=2.0))
+    with (
+        pytest.raises(UnsupportedError, match="Could not steer under a compiled forward"),
+        emowatch.watch(model, None, probes=bank, plugins=[plugin]),
+    ):
+        say(model, random_ids(1, PROMPT))
+
+
+@pytest.mark.parametrize("way", ["model.compile", "model.forward", "a block", "torch.compile"])
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_what_was_compiled_by_hand_is_refused(model: Any, bank: ProbeBank, way: str) -> None:
+    """Some of these would be read, some not; none is guessed at."""
+    if way == "model.compile":
+        model.compile(backend="eager")
+    elif way == "model.forward":
+        model.forward = torch.compile(model.forward, backend="eager")
+    elif way == "a block":
+        model.model.layers[1] = torch.compile(model.model.layers[1], backend="eager")
+    else:
+        model = torch.compile(model, backend="eager")
+    with pytest.raises(UnsupportedError, match="compiled"):
+        emowatch.watch(model, None, probes=bank)
+
+
+@pytest.mark.parametrize("way", ["model.compile", "model.forward"])
+def test_what_is_compiled_under_watch_is_refused(model: Any, bank: ProbeBank, way: str) -> None:
+    """The hooks are there when it is traced, and say so before any state is missed."""
+    with emowatch.watch(model, None, probes=bank, layers="all") as watch:
+        if way == "model.compile":
+            model.compile(backend="eager")
+        else:
+            model.forward = torch.compile(model.forward, backend="eager")
+        with pytest.raises(UnsupportedError, match="compiled while it was watched"):
+            speak(model, random_ids(1, PROMPT))
+    assert not len(watch.trace.tokens)
+
+
+@pytest.mark.soak
+def test_the_law_holds_in_inductor_code(model: Any, bank: ProbeBank) -> None:
+    """The compiler that people use; it takes a minute to build what runs in milliseconds."""
+    ids = random_ids(1, PROMPT)
+    with emowatch.watch(model, None, probes=bank, layers="all") as watch:
+        output = speak(model, ids, **compiled("inductor"))
+    check_law(model, bank, Said(output, torch.ones(1, PROMPT)), watch.trace)
