@@ -15,13 +15,14 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -c constraints.txt
 DECLARED := pyproject.toml constraints.txt
 COMPAT := .venv-compat
+RIVALS := .venv-rivals
 # What mypy reads; what is not there is left out.
 TYPED := $(wildcard emowatch tests benchmarks docs/*.py)
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help chat test test-compat lint bench soak fuzz demo-model clean
+.PHONY: help chat test test-compat lint bench bench-rivals soak fuzz demo-model clean
 
 help:  ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -46,6 +47,9 @@ bench: $(VENV)/ready-dev  ## Run every benchmark; the machine should be otherwis
 	    echo "== $$name"; $(VENV)/bin/python -m benchmarks.$$name; \
 	done
 
+bench-rivals: $(VENV)/ready-dev $(RIVALS)/ready  ## Time reading along, beside other libraries too (hours; see ARGS="--help")
+	$(BIN)/python -m benchmarks.overhead $(ARGS)
+
 soak: $(VENV)/ready-dev  ## Run the tests that take many minutes
 	$(BIN)/python -m pytest -m soak $(ARGS)
 
@@ -56,8 +60,8 @@ demo-model: $(VENV)/ready  ## Make the demo model anew from the data sets in DAT
 	@[ -d "$(DATA)" ] || { echo "Name the folder that holds the data sets: make demo-model DATA=…" >&2; exit 2; }
 	$(BIN)/python -m emowatch.demo.recipe --data "$(DATA)" $(ARGS)
 
-clean:  ## Remove .venv, .venv-compat, builds and caches (never banks, traces or demo-work)
-	rm -rf $(VENV) $(COMPAT) dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+clean:  ## Remove .venv, .venv-compat, .venv-rivals, builds and caches (never banks, traces or demo-work)
+	rm -rf $(VENV) $(COMPAT) $(RIVALS) dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find emowatch tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 
@@ -88,4 +92,11 @@ $(COMPAT)/ready-dev: $(DECLARED) constraints-compat.txt
 	    > $(COMPAT)/constraints.txt
 	@$(COMPAT)/bin/python -m pip --disable-pip-version-check install -c $(COMPAT)/constraints.txt \
 	    -e '.[data,plot,dev]' >&2 </dev/null
+	@touch $@
+
+$(RIVALS)/ready: $(DECLARED) constraints-rivals.txt
+	@echo "Setting up $(RIVALS) (once) …" >&2
+	@$(PYTHON) -m venv $(RIVALS) >&2 </dev/null
+	@$(RIVALS)/bin/python -m pip --disable-pip-version-check install -c constraints.txt -c constraints-rivals.txt \
+	    -e . nnsight transformer-lens >&2 </dev/null
 	@touch $@

@@ -11,7 +11,6 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -19,10 +18,11 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import platformdirs
 
 from emowatch import __version__, hookimpl
-from emowatch.records import Alarm, Session, SteeringChange, TokenScore, Turn
+from emowatch.records import Alarm, Floats, Session, SteeringChange, TokenScore, Turn
 from emowatch.text import clean_line
 
 SCHEMA = 1
@@ -98,7 +98,7 @@ class JsonlLog:
         if score.layer_scores is not None:
             by_layer = {
                 "layers": score.layers,
-                "layer_scores": [_rounded(row) for row in score.layer_scores.tolist()],
+                "layer_scores": _rounded(score.layer_scores),
             }
         self._write(
             "token",
@@ -108,7 +108,7 @@ class JsonlLog:
             position=score.position,
             offset=score.offset,
             segment=score.segment,
-            scores=_rounded(score.scores.array.tolist()),
+            scores=_rounded(score.scores.array),
             **by_layer,
         )
         self._tokens += 1
@@ -140,7 +140,7 @@ class JsonlLog:
             reply_tokens=turn.reply_tokens,
             finish_reason=turn.finish_reason,
             settings=dict(turn.settings),
-            mean_scores={bank: _rounded(s.array.tolist()) for bank, s in turn.mean_scores.items()},
+            mean_scores={bank: _rounded(s.array) for bank, s in turn.mean_scores.items()},
             **said,
         )
 
@@ -171,9 +171,16 @@ class JsonlLog:
         self._file = None
 
 
-def _rounded(values: Iterable[float]) -> list[float | None]:
-    """Round to 7 decimals, as fine as float32 is near 1; what is no number becomes null."""
-    return [round(value, DECIMALS) if value == value else None for value in values]
+def _rounded(values: Floats) -> list[Any]:
+    """List an array, rounded to 7 decimals, as fine as float32 is near 1.
+
+    What is no number becomes null.
+    """
+    exact = np.round(values.astype(np.float64), DECIMALS)
+    broken = np.isnan(exact)
+    shown = np.where(broken, np.array(None), exact) if broken.any() else exact
+    listed: list[Any] = shown.tolist()
+    return listed
 
 
 def _open_new(path: Path) -> FileIO:

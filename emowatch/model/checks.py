@@ -14,9 +14,9 @@ from torch import Tensor
 from emowatch.model import ways
 from emowatch.model.blocks import text_config
 from emowatch.model.patient import PADDING, PROMPT_TOKENS, Finding, Patient, Test
+from emowatch.model.readable import check_readable
 from emowatch.model.segments import SegmentParser
 from emowatch.model.states import read_states
-from emowatch.model.tap import check_readable
 from emowatch.model.weights import numbers_of
 from emowatch.records import SEGMENTS
 

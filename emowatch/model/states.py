@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from emowatch.errors import TapError
 from emowatch.model.blocks import Blocks
-from emowatch.model.tap import check_readable, hidden_of
+from emowatch.model.readable import check_readable
+from emowatch.model.tap import hidden_of
 
 Select = Callable[[Tensor], Tensor]
 

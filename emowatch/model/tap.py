@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
@@ -19,7 +19,7 @@ from torch.utils.hooks import RemovableHandle
 
 from emowatch.errors import TapError, UnsupportedError, UsageError
 from emowatch.model.blocks import Blocks
-from emowatch.model.weights import check_present
+from emowatch.model.readable import check_readable, is_compiled, refuse_compiled
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,11 +173,6 @@ class Tap:
         self._buffer.fill_(torch.nan)
         return states
 
-    @property
-    def _in_compiled_code(self) -> bool:
-        """Whether this is being traced into code that leaves its states in the buffer."""
-        return self._buffer is not None and torch.compiler.is_compiling()
-
     def steer(self, additions: Mapping[int, Tensor]) -> None:
         """Add ``[rows or 1, d_model]`` to every state of these layers from now on.
 
@@ -204,10 +199,10 @@ class Tap:
         return bool(self._steering)
 
     def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self._in_compiled_code:
+        if torch.compiler.is_compiling() and self._buffer is not None:
             return
         if torch.compiler.is_compiling() or is_compiled(self.model):
-            _refuse_compiled()
+            refuse_compiled()
         here = threading.get_ident()
         if self._running is not None and self._thread != here and _is_alive(self._thread):
             raise UnsupportedError(
@@ -237,8 +232,8 @@ class Tap:
 
     def _reader(self, slot: int) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
         def read(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            if self._in_compiled_code:
-                self._buffer[slot].copy_(hidden_of(args, kwargs))  # type: ignore[index]
+            if self._buffer is not None and torch.compiler.is_compiling():
+                self._buffer[slot].copy_(hidden_of(args, kwargs))
             else:
                 self._states[slot] = _without_graph(hidden_of(args, kwargs))
 
@@ -246,8 +241,8 @@ class Tap:
 
     def _norm_reader(self, slot: int) -> Callable[[nn.Module, Any, Tensor], None]:
         def read(module: nn.Module, args: Any, output: Tensor) -> None:
-            if self._in_compiled_code:
-                self._buffer[slot].copy_(output)  # type: ignore[index]
+            if self._buffer is not None and torch.compiler.is_compiling():
+                self._buffer[slot].copy_(output)
             else:
                 self._states[slot] = _without_graph(output)
 
@@ -274,7 +269,16 @@ class Tap:
         cache = forward.cache
         if cache is None:  # made by this forward
             cache = getattr(output, "past_key_values", None)
-        self._on_forward(replace(forward, cache=cache, states=found))
+        self._on_forward(
+            Forward(
+                forward.input_ids,
+                forward.attention_mask,
+                cache,
+                forward.places,
+                forward.is_odd,
+                found,
+            )
+        )
 
     def _forget(self, module: nn.Module, args: Any, output: Any) -> None:
         """Note that a forward is over, also one that failed; torch then gives no output.
@@ -287,17 +291,6 @@ class Tap:
             self._states = [None] * len(self.layers)
 
 
-def _refuse() -> None:
-    raise UnsupportedError(
-        "Could not watch a model that was compiled while it was watched. Leave the compiling to "
-        'generate (cache_implementation="static"), or watch the model uncompiled.'
-    )
-
-
-_refuse_compiled: Callable[[], None] = torch.compiler.disable(_refuse)
-"""Called between two pieces of compiled code, so that the error is seen as it is."""
-
-
 def hidden_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
     """Return the hidden states that a block was called with, by place or by keyword."""
     hidden = args[0] if args else kwargs.get("hidden_states")
@@ -308,32 +301,6 @@ def hidden_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
             "expected; this model keeps no plain residual stream."
         )
     return hidden
-
-
-def check_readable(model: nn.Module) -> None:
-    """Refuse models whose hooks would be skipped or that hold no numbers.
-
-    Raises:
-        UnsupportedError: if the model or a part of it is compiled, or it is split into stages.
-        ModelError: if a weight is on the meta device, and nothing loads it before it is used.
-    """
-    for name, module in model.named_modules():
-        if is_compiled(module):
-            raise UnsupportedError(
-                f"Could not watch {type(model).__name__}: {name or 'the model'} is compiled, and "
-                "compiled code skips hooks. Watch it uncompiled, or leave the compiling to "
-                'generate (cache_implementation="static").'
-            )
-    check_present(model)
-
-
-def is_compiled(module: nn.Module) -> bool:
-    """Tell whether a module, or what it runs, was given to ``torch.compile``."""
-    return (
-        hasattr(module, "_orig_mod")
-        or getattr(module, "_compiled_call_impl", None) is not None
-        or hasattr(module.forward, "_torchdynamo_orig_callable")
-    )
 
 
 def _without_graph(states: Tensor) -> Tensor:

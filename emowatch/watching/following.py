@@ -186,7 +186,9 @@ class Follower:
         """Score the columns from `first` up to `last` of a forward, in a turn whose prompt has
         `columns`, and fetch the scores and some integers."""
         rows, width = forward.input_ids.shape[0], last - first
-        states = [state[:, -width:] for state in forward.states]
+        states: Sequence[Tensor] = forward.states
+        if width < states[0].shape[1]:
+            states = [state[:, -width:] for state in states]
         begin = first - columns + 1
         offset: int | Tensor = max(0, begin)
         if begin + width > 1 and width > 1:

@@ -65,6 +65,7 @@ class Teller:
             segment: of that reply token, or of the prompt's token.
         """
         records = []
+        heard = any(map(self._plugins.has, ("token_scored", "judge", "steer")))
         for (table, primary, layers), of_bank in zip(self._sources, scores, strict=True):
             mine = of_bank[:, place]  # [layers, labels]
             by_layer = mine if layers else None
@@ -77,6 +78,8 @@ class Teller:
                 scores=mine[primary],
                 layer_scores=by_layer,
             )
+            if not heard:
+                continue
             records.append(
                 TokenScore(
                     bank=table.bank.name,

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from emowatch.errors import TrainingError
 from emowatch.model.blocks import Blocks
+from emowatch.model.readable import check_readable
 from emowatch.model.states import read_states
-from emowatch.model.tap import check_readable
 from emowatch.text import clean_line
 from emowatch.workshop.activations import KEY, MANIFEST, SHARDS, TEMPORARY, Activations
 from emowatch.workshop.locking import alone

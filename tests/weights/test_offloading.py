@@ -17,8 +17,8 @@ import emowatch
 from emowatch.bank.fingerprints import fingerprint
 from emowatch.errors import ModelError
 from emowatch.model.blocks import find_blocks
+from emowatch.model.readable import check_readable
 from emowatch.model.states import read_states
-from emowatch.model.tap import check_readable
 from emowatch.model.weights import numbers_of
 from tests.model.zoo import make_model, random_ids
 from tests.watching.speaking import PROMPT, bank_for

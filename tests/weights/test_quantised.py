@@ -29,8 +29,8 @@ import emowatch
 from emowatch.bank import ProbeBank
 from emowatch.errors import ProbeMismatchError
 from emowatch.model.blocks import find_blocks
+from emowatch.model.readable import check_readable
 from emowatch.model.states import read_states
-from emowatch.model.tap import check_readable
 from tests.model.zoo import make_model, random_ids
 from tests.watching.speaking import PROMPT, bank_for, speak
 from tests.weights.exact import check_exact

@@ -1,0 +1,48 @@
+"""Refuse models whose hooks would be skipped or that hold no numbers, before and while they run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from emowatch.errors import UnsupportedError
+from emowatch.model.weights import check_present
+
+
+def _refuse() -> None:
+    raise UnsupportedError(
+        "Could not watch a model that was compiled while it was watched. Leave the compiling to "
+        'generate (cache_implementation="static"), or watch the model uncompiled.'
+    )
+
+
+refuse_compiled: Callable[[], None] = torch.compiler.disable(_refuse)
+"""Called between two pieces of compiled code, so that the error is seen as it is."""
+
+
+def check_readable(model: nn.Module) -> None:
+    """Refuse models whose hooks would be skipped or that hold no numbers.
+
+    Raises:
+        UnsupportedError: if the model or a part of it is compiled, or it is split into stages.
+        ModelError: if a weight is on the meta device, and nothing loads it before it is used.
+    """
+    for name, module in model.named_modules():
+        if is_compiled(module):
+            raise UnsupportedError(
+                f"Could not watch {type(model).__name__}: {name or 'the model'} is compiled, and "
+                "compiled code skips hooks. Watch it uncompiled, or leave the compiling to "
+                'generate (cache_implementation="static").'
+            )
+    check_present(model)
+
+
+def is_compiled(module: nn.Module) -> bool:
+    """Tell whether a module, or what it runs, was given to ``torch.compile``."""
+    return (
+        hasattr(module, "_orig_mod")
+        or getattr(module, "_compiled_call_impl", None) is not None
+        or hasattr(module.forward, "_torchdynamo_orig_callable")
+    )
