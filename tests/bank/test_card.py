@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -195,7 +196,7 @@ def test_what_was_not_measured_is_said_to_be_so() -> None:
 @pytest.mark.parametrize("model", ["a: b", "#x", "- y", "[z", "owner/name", '"', "%"])
 def test_the_front_matter_is_sound_yaml_for_any_name(model: str) -> None:
     """The hub reads it, and refuses the upload where it cannot."""
-    yaml = pytest.importorskip("yaml")
+    yaml = import_module("yaml")  # comes with transformers, and without types
     text = render_card(make_card(model=model, licence=model))
     head = yaml.safe_load(text.split("---\n")[1])
     assert head["base_model"] == head["license"] == model

@@ -140,7 +140,6 @@ async def test_starlette_stops_the_model_when_the_client_goes(
     page: dict[str, Any], model: Any, held: Held, version: str
 ) -> None:
     """Both of its ways: it listens for the end, or meets it where it sends the next token."""
-    pytest.importorskip("starlette")
     exec(compile(code("starlette"), "docs/serving.md", "exec"), page)
     hooks = hook_count(model)
     sent: list[dict[str, Any]] = []

@@ -16,7 +16,6 @@ from tests.workshop.test_evaluation import bank_of, measured, readers, rows
 
 def test_each_figure_is_an_svg_that_names_its_bank(tmp_path: Path) -> None:
     """They stand in reports, where nobody remembers what was drawn."""
-    pytest.importorskip("matplotlib")
     bank = readers()
     drawn = draw_figures(bank.card, measured(bank, rows(), shuffled=bank), tmp_path / "new")
     assert [path.name for path in drawn] == ["layers.svg", "confusion.svg"]
@@ -26,7 +25,6 @@ def test_each_figure_is_an_svg_that_names_its_bank(tmp_path: Path) -> None:
 
 def test_accuracy_by_offset_is_drawn_for_replies(tmp_path: Path) -> None:
     """Only there are offsets."""
-    pytest.importorskip("matplotlib")
     bank = bank_of(readers().tensors["weight"], bins=(0, 1, 8))
     drawn = draw_figures(bank.card, measured(bank, rows(offsets=12)), tmp_path)
     assert [path.name for path in drawn] == ["layers.svg", "confusion.svg", "offsets.svg"]
@@ -34,7 +32,6 @@ def test_accuracy_by_offset_is_drawn_for_replies(tmp_path: Path) -> None:
 
 def test_drawing_shows_no_window_and_touches_no_global_state(tmp_path: Path) -> None:
     """A library that opens a display fails on every server."""
-    pytest.importorskip("matplotlib")
     had = "matplotlib.pyplot" in sys.modules
     bank = readers()
     draw_figures(bank.card, measured(bank, rows()), tmp_path)
@@ -53,7 +50,6 @@ def test_without_matplotlib_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     """The figures are the last step; a traceback there would hide the results."""
-    pytest.importorskip("matplotlib")
     (tmp_path / "taken").touch()
     bank = readers()
     with pytest.raises(UsageError, match=r"Could not write figures to .*taken"):
