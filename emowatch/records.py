@@ -192,7 +192,8 @@ class Turn:
     settings: Mapping[str, Any]
     """How tokens were chosen: sampling, temperature, limits, the seed where one was asked for."""
     mean_scores: Mapping[str, Scores]
-    """Mean score over the reply by bank name."""
+    """Mean score over the reply by bank name, thoughts and tool calls left out; empty where nothing
+    is left."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -126,14 +126,6 @@ class TokenTable(Sequence[TokenScore]):
         mean: Floats = scores[chosen].mean(0)
         return mean
 
-    def reply_mean(self, start: int, turn: int, sequence: int) -> Floats:
-        """Average ``[labels]`` over the reply of one row, looking from place `start` on.
-
-        Thoughts and tool calls are left out. Zeros where nothing is left.
-        """
-        mean = self.mean("reply", turn, sequence, start=start)
-        return np.zeros(len(self.bank.labels), np.float32) if mean is None else mean
-
     def _record(self, i: int) -> TokenScore:
         width = len(self.bank.labels)
         scores = np.array(self._scores[i * width : (i + 1) * width], dtype=np.float32)

@@ -398,14 +398,17 @@ def test_the_mean_of_a_reply_leaves_out_the_prompt_and_other_rows() -> None:
             segment="reply",
             scores=np.array([value, 0], dtype=np.float32),
         )
-    assert table.reply_mean(0, 1, 0).tolist() == [1.5, 0]
-    assert table.reply_mean(3, 1, 0).tolist() == [2.0, 0]
-    assert table.reply_mean(0, 5, 0).tolist() == [0, 0]
+    whole, later = table.mean("reply", 1), table.mean("reply", 1, start=3)
+    assert whole is not None and whole.tolist() == [1.5, 0]
+    assert later is not None and later.tolist() == [2.0, 0]
+    assert table.mean("reply", 5) is None
 
 
 def test_a_turn_keeps_its_mean_scores_from_being_changed() -> None:
     """They are computed, not read from the table, and were writable once."""
-    scores = Scores(SEVEN.labels, table_of(4).reply_mean(0, 0, 0))
+    mean = table_of(4).mean("reply", 0)
+    assert mean is not None
+    scores = Scores(SEVEN.labels, mean)
     with pytest.raises(ValueError, match="read-only"):
         scores.array[0] = 1
 
@@ -445,8 +448,9 @@ def table_of_segments() -> TokenTable:
 def test_thoughts_and_calls_do_not_leak_into_the_mean_of_a_reply() -> None:
     """A model may think one thing and say another: their means are kept apart."""
     table = table_of_segments()
-    assert table.reply_mean(0, 0, 1).tolist() == [5, 1]
-    assert table.reply_mean(20, 1, 0).tolist() == [1005, 0]
+    first, second = table.mean("reply", 0, 1), table.mean("reply", 1, start=20)
+    assert first is not None and first.tolist() == [5, 1]
+    assert second is not None and second.tolist() == [1005, 0]
 
 
 def test_a_trace_gives_the_mean_of_each_segment() -> None:
@@ -468,9 +472,8 @@ def test_a_trace_gives_the_mean_of_each_segment() -> None:
 
 
 def test_a_reply_of_thoughts_alone_has_no_mean() -> None:
-    """It was cut while the model was thinking; the turn's own mean is then zero."""
+    """It was cut while the model was thinking."""
     table = TokenTable(MOOD)
     values = np.array([0.5, 0.5], dtype=np.float32)
     table.append(turn=0, sequence=0, position=3, offset=0, segment="thinking", scores=values)
     assert table.mean("reply", 0) is None
-    assert table.reply_mean(0, 0, 0).tolist() == [0, 0]

@@ -47,7 +47,8 @@ def turn_object(turn: Turn, trace: Trace) -> dict[str, Any]:
 def print_plain(turn: Turn, trace: Trace) -> None:
     """Print the mean scores of a turn, a line per bank."""
     for bank in trace.session.banks:
-        scores = listed(turn.mean_scores[bank.name], MOST)
+        mean = turn.mean_scores.get(bank.name)
+        scores = "nothing was said" if mean is None else listed(mean, MOST)
         click.echo(f"{title(bank)} ({clean_line(bank.name)}): {scores}")
     click.echo(f"{counted(turn.reply_tokens, 'token')} · {turn.finish_reason}", err=True)
 

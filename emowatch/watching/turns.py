@@ -235,12 +235,12 @@ class RunningTurn:
         return reason or ("failed" if ended is False else "stop")
 
     def _means(self, sequence: int, tables: Sequence[TokenTable]) -> dict[str, Scores]:
-        return {
-            table.bank.name: Scores(
-                table.bank.labels, table.reply_mean(start, self.index, sequence)
-            )
-            for table, start in zip(tables, self.starts, strict=True)
-        }
+        means = {}
+        for table, start in zip(tables, self.starts, strict=True):
+            mean = table.mean("reply", self.index, sequence, start=start)
+            if mean is not None:
+                means[table.bank.name] = Scores(table.bank.labels, mean)
+        return means
 
 
 def prompt_columns(decoding: Decoding, forward: Forward) -> int:
