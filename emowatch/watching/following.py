@@ -24,10 +24,10 @@ from emowatch.steering import Mixer, Wish
 from emowatch.trace import TokenTable
 from emowatch.watching.cautions import Cautions
 from emowatch.watching.held import Beams
-from emowatch.watching.prompts import Prompt
+from emowatch.watching.prompts import Prompt, prompt_columns
 from emowatch.watching.reading import Reader, fetch
 from emowatch.watching.telling import Teller
-from emowatch.watching.turns import RunningTurn, begin_turn, prompt_columns
+from emowatch.watching.turns import RunningTurn, begin_turn
 
 
 class Follower:

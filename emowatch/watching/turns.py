@@ -243,43 +243,6 @@ class RunningTurn:
         return means
 
 
-def prompt_columns(decoding: Decoding, forward: Forward) -> int:
-    """Count the columns of a prompt from the first forward that reads of it.
-
-    Raises:
-        UnsupportedError: for a forward that reads more than the prompt's part that is not in the
-            cache, as assisted decoding does in transformers 5.23 where it goes on from a cache; for
-            chunks before transformers 5 or in compiled code; and for a mask of another form in an
-            own loop.
-    """
-    if forward.is_odd and decoding.loop == "own":
-        raise UnsupportedError(
-            "Could not watch a forward whose attention mask is not [rows, columns]: padding cannot "
-            "be told from it, and positions with it. Pass such a mask, or call model.generate."
-        )
-    unread = decoding.unread
-    if decoding.chunked and decoding.compiled:
-        raise UnsupportedError(
-            "Could not watch a prompt that is read in chunks by compiled code. Leave "
-            "prefill_chunk_size out, or pass disable_compile=True to generate."
-        )
-    if decoding.chunked and unread is None:
-        raise UnsupportedError(
-            "Could not watch a prompt that is read in chunks: this version of transformers runs "
-            "them past the model's hooks. Leave prefill_chunk_size out, or use transformers 5."
-        )
-    if unread is None:
-        unread = int(forward.input_ids.shape[1]) - decoding.candidates
-    columns = forward.past + unread
-    if decoding.length is not None and columns != decoding.length:
-        raise UnsupportedError(
-            f"Could not watch this generation: transformers reads {unread} tokens after the "
-            f"{forward.past} in the cache, but the text has {decoding.length}. Its reply would "
-            "follow words that are not in the prompt. Begin with an empty cache."
-        )
-    return columns
-
-
 def begin_turn(
     index: int,
     decoding: Decoding,
