@@ -33,6 +33,8 @@ _REFUSED = {
     "_constrained_beam_search": "constrained beam search",
     "generate": "a decoding loop that is not one of transformers' own",
 }
+_SIDE = ("transformers.generation.logits_process", "transformers.generation.stopping_criteria")
+"""Modules whose functions a loop calls between its own forwards."""
 _CONTINUOUS = "transformers.generation.continuous_batching"
 _SETTINGS = (
     "do_sample",
@@ -131,21 +133,23 @@ class Listener:
         return False
 
 
-def current_decoding(model: nn.Module) -> Decoding | None:
+def current_decoding(model: nn.Module, *, is_between: bool = False) -> Decoding | None:
     """Find the loop on the stack.
 
     Args:
         model: the model whose forward is running.
+        is_between: whether this is asked between forwards, by what the loop calls there.
 
     Returns:
-        The loop, or `None` for a forward that drafts candidates for this very model, whose own
-        forward over them comes later.
+        The loop, or `None` for a forward that is none of its own: one that drafts candidates, over
+        which the loop's own forward comes later; or that a logits processor (as of guidance), a
+        stopping criterion, a streamer or a plugin asks for.
 
     Raises:
         UnsupportedError: for a loop whose states cannot be attributed to returned tokens.
     """
     prefill: Mapping[str, Any] = {}
-    drafts = False
+    drafts = aside = False
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         name, module, inner = frame.f_code.co_name, frame.f_globals.get("__name__", ""), frame
@@ -157,6 +161,7 @@ def current_decoding(model: nn.Module) -> Decoding | None:
                 "that is padded on the left."
             )
         if module != _UTILS:
+            aside |= module in _SIDE or module == "emowatch.dispatch" or name == "put"
             continue
         if name in ("_prefill", "_prefill_chunking"):
             prefill = inner.f_locals
@@ -167,6 +172,8 @@ def current_decoding(model: nn.Module) -> Decoding | None:
                 "decoding."
             )
         elif name in _FOLLOWED:
+            if aside and not is_between:
+                return None
             variables = inner.f_locals
             if drafts:
                 if name == "_assisted_decoding" and variables["self"] is model:
@@ -181,7 +188,20 @@ def current_decoding(model: nn.Module) -> Decoding | None:
             "Could not watch an assistant model: its tokens are candidates that another model "
             "accepts or rejects. Watch the model that generate was called on."
         )
-    return Decoding("own")
+    return None if aside else Decoding("own")
+
+
+def is_between_forwards() -> bool:
+    """Tell whether transformers' loop is running, and not ``generate`` that is still preparing."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_globals.get("__name__", "") == _UTILS:
+            if frame.f_code.co_name in _FOLLOWED:
+                return True
+            if frame.f_code.co_name == "generate":
+                return False
+        frame = frame.f_back
+    return True
 
 
 def _of_loop(

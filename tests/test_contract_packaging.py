@@ -30,6 +30,7 @@ EXTRAS = {
         "import-linter",
         "mypy",
         "optimum-quanto",
+        "peft",
         "pytest",
         "pytest-asyncio",
         "pytest-textual-snapshot",

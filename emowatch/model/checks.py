@@ -41,7 +41,9 @@ def _has_finite_weights(patient: Patient) -> Finding:
         for name, _ in patient.model.named_parameters()
         if not all(map(_is_finite, numbers_of(patient.model, name)))
     ]
-    found = f"{broken[0]} and {len(broken) - 1} more" if broken else "all finite"
+    patient.is_damaged = bool(broken)
+    more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
+    found = f"{broken[0]}{more}" if broken else "all finite"
     return not broken, found, "all finite"
 
 

@@ -41,11 +41,22 @@ class Patient:
         self.tokenizer = tokenizer
         self.path = path
         self.dtype = "unknown"
+        self.is_damaged = False
+        """Whether a weight is no number, so that states are none either."""
         self._blocks: Blocks | None = None
         self._taken: tuple[list[Tensor], Any] | None = None
 
     def checked(self, test: Test) -> Check:
         """Run one check; whatever goes wrong in a model we have never seen is its finding."""
+        if self.is_damaged:
+            return Check(
+                name=test.name,
+                passed=False,
+                measured="not measured",
+                limit="",
+                meaning="States are NaN where weights are; mend those first.",
+                only_for=test.only_for,
+            )
         try:
             with torch.no_grad():
                 passed, measured, limit = test.run(self)

@@ -94,6 +94,8 @@ class Tap:
         self._buffer: Tensor | None = None
         """``[layers, rows, 1, d_model]``: where compiled forwards leave states; NaN before."""
         self._thread: int | None = None
+        """The thread that is inside a forward; `None` between forwards."""
+        self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
         """Set the hooks."""
@@ -135,7 +137,7 @@ class Tap:
             handle.remove()
         self._handles.clear()
         self.steer({})
-        self._running = self._buffer = None
+        self._running = self._buffer = self._thread = None
         self._states = [None] * len(self.layers)
 
     def expect_compiled(self, states: Sequence[Tensor]) -> None:
@@ -203,13 +205,7 @@ class Tap:
             return
         if torch.compiler.is_compiling() or is_compiled(self.model):
             refuse_compiled()
-        here = threading.get_ident()
-        if self._running is not None and self._thread != here and _is_alive(self._thread):
-            raise UnsupportedError(
-                "Could not watch two forwards at once on one model: another thread is inside "
-                "one. Let each generation end before the next begins."
-            )
-        self._thread = here
+        self._take_hold()
         self._running = None
         self._states = [None] * len(self.layers)
         input_ids = args[0] if args else kwargs.get("input_ids")
@@ -230,12 +226,38 @@ class Tap:
         if self._on_begin(forward):
             self._running = forward
 
+    def _take_hold(self) -> None:
+        """Let no other thread into a forward before this one is over."""
+        here = threading.get_ident()
+        with self._lock:
+            if self._thread not in (None, here) and _is_alive(self._thread):
+                raise UnsupportedError(
+                    "Could not watch two forwards at once on one model: another thread is inside "
+                    "one. Let each generation end before the next begins."
+                )
+            self._thread = here
+
+    def _check_entered(self) -> None:
+        """Refuse states of a forward that did not begin with the watched model itself.
+
+        Raises:
+            UnsupportedError: as where a wrapper runs the model that it wraps.
+        """
+        if self._thread is None:
+            raise UnsupportedError(
+                f"Could not watch a forward that reached the blocks of {type(self.model).__name__} "
+                "past it: a wrapper runs what it wraps, or a part was called by itself. Watch the "
+                "model that generate runs."
+            )
+
     def _reader(self, slot: int) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
         def read(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             if self._buffer is not None and torch.compiler.is_compiling():
                 self._buffer[slot].copy_(hidden_of(args, kwargs))
             else:
-                self._states[slot] = _without_graph(hidden_of(args, kwargs))
+                hidden = hidden_of(args, kwargs)
+                self._check_entered()
+                self._states[slot] = _without_graph(hidden)
 
         return read
 
@@ -244,6 +266,7 @@ class Tap:
             if self._buffer is not None and torch.compiler.is_compiling():
                 self._buffer[slot].copy_(output)
             else:
+                self._check_entered()
                 self._states[slot] = _without_graph(output)
 
         return read
@@ -289,6 +312,7 @@ class Tap:
         if not torch.compiler.is_compiling() and self._thread == threading.get_ident():
             self._running = None
             self._states = [None] * len(self.layers)
+            self._thread = None
 
 
 def hidden_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import StoppingCriteria
 from transformers.generation.streamers import BaseStreamer
 
+from emowatch.decoding import is_between_forwards
 from emowatch.records import ReplyToken
 from emowatch.watching import Watch
 
@@ -44,26 +45,22 @@ class WatchStreamer(BaseStreamer):
         self._watch = watcher
         self._inner = inner
         self._on_token = on_token
-        self._speaking = False
-        """Whether the prompt has been told."""
 
     def put(self, value: Tensor) -> None:
         """Take the prompt ``[rows, time]`` first, then the tokens that were kept.
 
         These are ``[rows]`` of one step, or ``[1, kept]`` of a round of assisted decoding.
         """
-        if self._speaking:
+        if value.ndim == 1 or is_between_forwards():
             for step in [value] if value.ndim == 1 else value.unbind(1):
                 token = self._watch.note_tokens(step.tolist())
                 if token is not None and self._on_token is not None:
                     self._on_token(token)
-        self._speaking = True
         if self._inner is not None:
             self._inner.put(value)
 
     def end(self) -> None:
         """Finish the turn."""
-        self._speaking = False
         self._watch.end_turn("cancelled" if self._was_cancelled() else None)
         if self._inner is not None:
             self._inner.end()

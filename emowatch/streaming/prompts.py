@@ -88,6 +88,13 @@ def encode_prompt(tokenizer: Any, messages: str | Sequence[Message]) -> dict[str
         UsageError: for a message without text, or a dialogue the template refuses.
     """
     dialogue = [{"role": "user", "content": messages}] if isinstance(messages, str) else messages
+    if not isinstance(dialogue, Sequence) or not all(isinstance(m, Mapping) for m in dialogue):
+        raise UsageError(
+            f"Could not answer a {type(messages).__name__}: pass the text of one message, or a "
+            'list of {"role": …, "content": …}.'
+        )
+    if not dialogue:
+        raise UsageError("The dialogue is empty: nothing to answer.")
     for message in dialogue:
         if not message.get("content", "").strip():
             raise UsageError(f"The {message.get('role', 'user')} message is empty: nothing to say.")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+import numpy as np
+
 from emowatch.records import Floats
 
 
@@ -17,14 +19,14 @@ class Cautions:
         self._has_numbers = True
 
     def heed(self, scores: Sequence[Floats], columns: int) -> None:
-        """Look at the scores of one forward, per bank ``[layers, states, labels]``.
+        """Look at the scores of one forward.
 
         Args:
-            scores: a state that is no number spreads to all labels, later layers and later
-                tokens, so that the last of each is enough to look at.
+            scores: per bank ``[rows]``: one score of each row's newest state at the last layer. A
+                state that is no number spreads to all labels, later layers and later tokens.
             columns: how long the text is by now.
         """
-        if self._has_numbers and any(of[-1, -1, -1] != of[-1, -1, -1] for of in scores):
+        if self._has_numbers and any(np.isnan(of).any() for of in scores):
             self._has_numbers = False
             _say(
                 "the model computes NaN, and its scores are none from here on; no alarm will "

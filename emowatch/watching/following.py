@@ -6,6 +6,7 @@ and kept before it.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -51,8 +52,8 @@ class Follower:
         context = getattr(text_config(tap.model), "max_position_embeddings", None)
         self._cautions = Cautions(context)
         self._turns = 0
-        self._ended: Any = None
-        """Config of the turn that ended last."""
+        self._ended: list[weakref.ref[Any]] = []
+        """Configs of turns that ended and whose loop may still run."""
 
     def prepare(self, decoding: Decoding, forward: Forward) -> None:
         """Drop what the last turn asked to be added before another's prompt is read."""
@@ -67,7 +68,7 @@ class Follower:
         Raises:
             UnsupportedError: for a forward that cannot be followed.
         """
-        if self._ended is not None and decoding.config is self._ended:
+        if decoding.config is not None and any(e() is decoding.config for e in self._ended):
             raise UnsupportedError(
                 "Could not watch two generations at once on one model: a forward came from one "
                 "that another had interrupted. Let each end before the next begins."
@@ -109,7 +110,9 @@ class Follower:
         self._tap.steer({})
         self.seed = None
         if turn is not None:
-            self._ended = turn.config
+            self._ended = [ended for ended in self._ended if ended() is not None]
+            if turn.config is not None:
+                self._ended.append(weakref.ref(turn.config))
             self._mix(turn, [])
             if turn.beams is not None and not self._tell_beams(turn, turn.beams):
                 reason = reason or "failed"
@@ -146,6 +149,7 @@ class Follower:
         self._turns += 1
         if decoding.criteria is not None and turn.loop in ("steps", "assisted"):
             decoding.criteria.append(Listener(self._on_kept, turn))
+            turn.is_heard = True
         if turn.compiled:
             self._tap.expect_compiled(forward.states)
         self._tell_columns(turn, scores, past, last)
@@ -167,7 +171,8 @@ class Follower:
         if decoding.unfinished is not None:  # also of one row: on mps a finished one runs on
             extra.append(decoding.unfinished)
         elif turn.loop == "own" and forward.attention_mask is not None:
-            extra.append(forward.attention_mask[:, -1])
+            # A mask for a static cache is as wide as the cache.
+            extra.append(forward.attention_mask[:, first])
         scores, fetched = self._read(forward, first, last, turn.prompt.columns, extra)
         speaking = fetched[1] if len(fetched) > 1 else None
         if turn.compiled and any(np.isnan(of).any() for of in scores):
@@ -195,7 +200,7 @@ class Follower:
             each = torch.arange(begin, begin + width, device=states[0].device)
             offset = each.clamp_(min=0).repeat(rows)
         scores, fetched = fetch([reader.score(states, offset) for reader in self._readers], extra)
-        self._cautions.heed(scores, last)
+        self._cautions.heed([of[-1, width - 1 :: width, -1] for of in scores], last)
         return scores, fetched
 
     def _tell_columns(
@@ -264,7 +269,7 @@ class Follower:
 
     def _catch_up(self, turn: RunningTurn) -> None:
         """Read the compiled forward that has run since this was last asked, if one has."""
-        decoding = current_decoding(self._tap.model)
+        decoding = current_decoding(self._tap.model, is_between=True)
         assert decoding is not None and decoding.ids is not None
         read = decoding.ids[:, :-1]  # nobody has read the newest token yet
         if turn.base + read.shape[1] > turn.seen:

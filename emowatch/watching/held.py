@@ -42,7 +42,10 @@ class Beams:
     """The scores of all rows of a beam search, step by step, until it has chosen."""
 
     def __init__(self, frame: FrameType) -> None:
-        """Follow the search that runs in a frame, which is kept alive to see its choice."""
+        """Follow the search that runs in a frame, which is kept alive to see its choice.
+
+        All that it holds is kept with it, the cache too, until the turn ends.
+        """
         self._frame = frame
         self._steps: list[Sequence[Floats]] = []
 

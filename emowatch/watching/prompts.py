@@ -108,6 +108,14 @@ def prompt_columns(decoding: Decoding, forward: Forward) -> int:
             chunks before transformers 5 or in compiled code; and for a mask of another form in an
             own loop.
     """
+    mask = forward.attention_mask
+    if decoding.loop == "own" and mask is not None:
+        reached = forward.past + forward.input_ids.shape[1]
+        if mask.shape[1] < reached:
+            raise UnsupportedError(
+                f"Could not watch a forward whose mask has {mask.shape[1]} columns where its text "
+                f"has {reached}: it must also tell of the tokens in the cache."
+            )
     if forward.is_odd and decoding.loop == "own":
         raise UnsupportedError(
             "Could not watch a forward whose attention mask is not [rows, columns]: padding cannot "

@@ -87,11 +87,16 @@ def watch(
     names = [bank.card.name for bank in found]
     if len(set(names)) < len(names):
         raise UsageError(f"Two banks go by the same name: {', '.join(names)}.")
+    base: Any = getattr(model, "get_base_model", None)
+    if base is not None:  # peft runs the model that it wraps, adapters and all
+        model = base()
     if not getattr(model, "can_generate", lambda: True)():
         raise UnsupportedError(
             f"Could not watch {type(model).__name__}: it generates no text. A causal language "
             "model is needed, such as AutoModelForCausalLM loads."
         )
+    if layers not in ("primary", "all"):
+        raise UsageError(f'Could not watch layers={layers!r}: it is "primary" or "all".')
     if tokenizer is not None and not callable(getattr(tokenizer, "decode", None)):
         raise UsageError(f"Could not use a {type(tokenizer).__name__} as the model's tokenizer.")
     structure = find_blocks(model, blocks)

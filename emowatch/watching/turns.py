@@ -92,8 +92,10 @@ class RunningTurn:
     """The beam search that runs, if it is one."""
     kept: Tensor | None = None
     """``[rows, columns]``: all tokens of a `steps` loop, also the newest, which nobody reads."""
+    is_heard: bool = False
+    """Whether a `Listener` hears what the loop keeps."""
     verdict: Tensor | None = None
-    """``[rows]``: whether the loop's stopping criteria have ended each row."""
+    """``[rows]``: whether the loop's stopping criteria have ended each row; `None` before."""
     _cache: weakref.ref[Any] | None = field(default=None)
     _last_ids: Tensor | None = None
 
@@ -152,7 +154,7 @@ class RunningTurn:
         # the step is counted here.
         offset, self.told = self.told, self.told + 1
         for row, token in zip(self.rows, ids, strict=True):
-            if not row.finished and len(row.text.ids) == offset:
+            if not row.finished and len(row.text.ids) == offset < row.text.states:
                 row.take(token)
         spoken = self.rows[0].text
         return offset if offset < min(len(spoken.ids), spoken.states) else None
@@ -208,14 +210,16 @@ class RunningTurn:
 
     def finish(self, reason: FinishReason | None, tables: Sequence[TokenTable]) -> list[Turn]:
         """Describe each row's reply; a reason that is not given is worked out."""
-        ended = None if self.verdict is None else self.verdict.tolist()
+        ended: list[bool | None] = [False if self.is_heard else None] * len(self.rows)
+        if self.verdict is not None:
+            ended = self.verdict.tolist()
         return [
             Turn(
                 index=self.index,
                 sequence=sequence,
                 prompt_tokens=row.prompt_tokens,
                 reply_tokens=row.text.states,
-                finish_reason=self._reason(row, reason, None if ended is None else ended[sequence]),
+                finish_reason=self._reason(row, reason, ended[sequence]),
                 text=row.text.text,
                 token_ids=tuple(row.text.ids),
                 settings=self.settings,
@@ -230,7 +234,7 @@ class RunningTurn:
             row.text.ids and row.text.ids[-1] in (ends if isinstance(ends, list) else [ends])
         ):
             return "stop"
-        if row.text.states == self.limit and reason != "failed":
+        if len(row.text.ids) == row.text.states == self.limit and reason != "failed":
             return "length"  # also where it was cancelled at its last token
         return reason or ("failed" if ended is False else "stop")
 

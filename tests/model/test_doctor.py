@@ -43,6 +43,8 @@ def test_a_healthy_model_of_any_family_passes(
     found = {"left padding"} if family in LEAKING else set()
     if family in FORGETFUL and not OLD:
         found.add("next turn")
+    if family == "lfm2" and OLD:
+        found.add("candidates")  # its convolutions do not take rejected ones back
     assert failures(certificate) == found, render_table(certificate)
     assert certificate.model == family
     assert (certificate.dtype, certificate.device) == ("float32", "cpu")
@@ -306,7 +308,7 @@ def test_a_way_of_generating_that_cannot_be_watched_is_found() -> None:
     certificate = examine(model, None)
     assert {"cached decoding", "generate unchanged"} <= failures(certificate)
     told = str(finding(certificate, "generate unchanged").measured)
-    assert told == "same tokens, 0 forwards for 4"
+    assert "reached the blocks of LlamaForCausalLM past it" in told
 
 
 def test_an_encoder_decoder_model_fails_without_a_crash() -> None:

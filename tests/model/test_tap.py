@@ -423,3 +423,27 @@ def test_a_forward_that_is_not_to_be_read_passes_unread() -> None:
         model(input_ids=ids)
         assert not any(isinstance(state, Tensor) for state in tap._states)
     assert not seen
+
+
+def test_a_second_thread_is_refused_from_the_first_moment_on() -> None:
+    """Also while the first is still looking who calls it, before any state is read."""
+    model, ids = make_model("llama"), random_ids(1, 4)
+    inside, over = threading.Event(), threading.Event()
+    seen: list[Forward] = []
+
+    def wait(_: Forward) -> bool:
+        inside.set()
+        return over.wait(60)
+
+    with (
+        ThreadPoolExecutor(1) as pool,
+        Tap(model, find_blocks(model), LAYERS, seen.append, wait),
+        torch.no_grad(),
+    ):
+        first = pool.submit(model, input_ids=ids)
+        assert inside.wait(60)
+        with pytest.raises(UnsupportedError, match="another thread is inside"):
+            model(input_ids=ids)
+        over.set()
+        first.result(60)
+    assert len(seen) == 1

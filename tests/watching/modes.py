@@ -129,6 +129,27 @@ def _own_loop(model: Any) -> Said:
 
 
 @torch.no_grad()
+def _own_loop_with_a_static_cache(model: Any) -> Said:
+    """Call the model with a mask as wide as the cache, most of which is still empty."""
+    cache = StaticCache(config=model.config, max_cache_len=32)
+    text = told = random_ids(1, PROMPT)
+    mask = torch.zeros(1, 32, dtype=torch.long)
+    for _ in range(NEW):
+        mask[:, : text.shape[1]] = 1
+        places = torch.arange(text.shape[1] - told.shape[1], text.shape[1])
+        output = model(
+            told,
+            attention_mask=mask,
+            position_ids=places[None],
+            cache_position=places,
+            past_key_values=cache,
+        )
+        told = output.logits[:, -1:].argmax(-1)
+        text = torch.cat([text, told], dim=1)
+    return Said(text, torch.ones(1, PROMPT), ())
+
+
+@torch.no_grad()
 def _own_loop_without_cache(model: Any) -> Said:
     """Call the model on the whole text again and again."""
     text = random_ids(1, PROMPT)
@@ -136,6 +157,16 @@ def _own_loop_without_cache(model: Any) -> Said:
         told = model(text, use_cache=False).logits[:, -1:].argmax(-1)
         text = torch.cat([text, told], dim=1)
     return Said(text, torch.ones(1, PROMPT), ())
+
+
+def _asked(model: Any) -> Said:
+    """Let a processor run the model on the newest token alone."""
+
+    def ask(ids: Tensor, scores: Tensor) -> Tensor:
+        model(ids[:, -1:])
+        return scores
+
+    return _alone(logits_processor=[ask])(model)
 
 
 MODES: dict[str, Mode] = {
@@ -175,10 +206,16 @@ MODES: dict[str, Mode] = {
     "assisted sampling": _assisted(max_new_tokens=20, do_sample=True),
     "assisted by itself": _same_assistant,
     "look-up": _alone(prompt_lookup_num_tokens=3, max_new_tokens=20),
+    "guidance": _alone(guidance_scale=2.0),
+    "guided batch": _batch(guidance_scale=1.5, eos_token_id=ENDS, max_new_tokens=20),
+    "guided beams": _alone(num_beams=2, guidance_scale=1.5),
+    "guided look-up": _alone(prompt_lookup_num_tokens=3, guidance_scale=1.5),
+    "a processor that asks the model": _asked,
     "early exit": _alone(assistant_early_exit=1, max_new_tokens=20),
     "next turn": _next_turn(all_ids=True),
     **({} if OLD else {"next turn, new tokens alone": _next_turn(all_ids=False)}),  # it fails there
     "an own loop": _own_loop,
+    "an own loop with a static cache": _own_loop_with_a_static_cache,
     "an own loop without cache": _own_loop_without_cache,
 }
 CHUNKS = tuple(mode for mode in MODES if "chunks" in mode)

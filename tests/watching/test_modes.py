@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+import peft
 import pytest
 import torch
 from torch import Tensor
@@ -170,6 +172,68 @@ def test_an_own_loop_is_steered_in_its_reply_alone(model: Any, bank: ProbeBank) 
     assert not torch.allclose(read[1], unsteered, atol=1e-2)
 
 
+def test_a_mask_that_leaves_out_the_cache_is_refused(model: Any, bank: ProbeBank) -> None:
+    """Padding before the new tokens could not be told."""
+    cache = DynamicCache(config=model.config)
+    with emowatch.watch(model, None, probes=bank):
+        model(random_ids(1, PROMPT), past_key_values=cache)
+        with pytest.raises(UnsupportedError, match="has 3 columns where its text has 10"):
+            mask = torch.ones(1, 3, dtype=torch.long)
+            model(random_ids(1, 3), attention_mask=mask, past_key_values=cache)
+
+
+# Others who call the model
+
+
+def test_a_plugin_may_ask_the_model(model: Any, bank: ProbeBank) -> None:
+    """What it asks is none of the reply."""
+    asked = random_ids(1, 4)
+    with emowatch.watch(model, None, probes=bank) as alone:
+        wanted = speak(model, random_ids(1, PROMPT))
+    plugin = Plugin(judge=lambda _: model(asked) and None)
+    with emowatch.watch(
+        model, None, probes=bank, plugins=[plugin], on_plugin_error="raise"
+    ) as watch:
+        assert torch.equal(speak(model, random_ids(1, PROMPT)), wanted)
+    assert list(watch.trace.tokens) == list(alone.trace.tokens)
+
+
+def test_a_wrapper_is_not_watched_in_silence(model: Any, bank: ProbeBank) -> None:
+    """It runs what it wraps, and its own hooks never fire."""
+
+    class Wrapper(torch.nn.Module):
+        """Hands on what it is asked."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = model
+            self.config = model.config
+
+        def generate(self, *args: Any, **kwargs: Any) -> Any:
+            return self.inner.generate(*args, **kwargs)
+
+        def get_input_embeddings(self) -> Any:
+            return self.inner.get_input_embeddings()
+
+    wrapper = Wrapper()
+    with emowatch.watch(wrapper, None, probes=bank) as watch:
+        with pytest.raises(UnsupportedError, match="a wrapper runs what it wraps"):
+            speak(wrapper, random_ids(1, PROMPT))
+    assert not len(watch.trace.tokens)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # peft's own
+def test_a_model_with_adapters_is_watched(model: Any) -> None:
+    """peft wraps the model and lays its adapters into it."""
+    config = peft.LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj", "v_proj"])
+    adapted = peft.get_peft_model(model, config)
+    bank = bank_for(adapted.get_base_model())
+    before = speak(adapted, input_ids := random_ids(1, PROMPT))
+    with emowatch.watch(adapted, None, probes=bank) as watch:
+        assert torch.equal(speak(adapted, input_ids), before)
+    assert [t.offset for t in watch.trace.reply()] == list(range(NEW))
+
+
 # Steering
 
 
@@ -199,6 +263,42 @@ def test_steering_is_refused_where_it_would_reach_other_tokens(
 
 
 # Ends
+
+
+@torch.no_grad()
+def test_a_beam_search_lets_its_cache_go(model: Any, bank: ProbeBank) -> None:
+    """Gigabytes, at real sizes, that nobody needs once the turn is told to be over."""
+    seen: list[weakref.ref[Any]] = []
+    keep = model.register_forward_hook(
+        lambda _, __, output: seen.append(weakref.ref(output.past_key_values))
+    )
+    with emowatch.watch(model, None, probes=bank) as watch:
+        speak(model, random_ids(1, PROMPT), num_beams=2, eos_token_id=None)
+        watch.end_turn()
+        assert seen and all(cache() is None for cache in seen)
+        assert len(watch.trace.reply()) == NEW
+    keep.remove()
+
+
+@pytest.mark.parametrize("step", [1, 3, NEW])
+def test_a_generation_that_a_processor_broke_is_told_as_failed(
+    model: Any, bank: ProbeBank, step: int
+) -> None:
+    """Before its first token, in the middle, and where its last would have been drawn."""
+    calls = 0
+
+    def strike(ids: Tensor, scores: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == step:
+            raise RuntimeError("lightning")
+        return scores
+
+    with emowatch.watch(model, None, probes=bank) as watch:
+        with pytest.raises(RuntimeError, match="lightning"):
+            speak(model, random_ids(1, PROMPT), logits_processor=[strike], eos_token_id=None)
+        speak(model, random_ids(1, PROMPT), eos_token_id=None)
+    assert [turn.finish_reason for turn in watch.trace.turns] == ["failed", "length"]
 
 
 def test_a_reply_that_was_broken_off_is_told_as_failed(model: Any, bank: ProbeBank) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
+import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 from transformers.generation.streamers import BaseStreamer
@@ -137,3 +139,28 @@ def test_candidates_that_were_kept_are_told_one_by_one(
         score for turn in (0, 1) for score in watch.trace.reply(turn)
     ]
     assert [turn.finish_reason for turn in watch.trace.turns] == ["length", "length"]
+
+
+def test_a_streamer_that_is_used_after_a_failure_keeps_prompts_to_itself(
+    model: Any, bank: ProbeBank, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """transformers does not tell it when a generation fails; the next prompt is nobody's reply."""
+    calls = 0
+
+    def strike(ids: Tensor, _: Any, **__: Any) -> Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise RuntimeError("lightning")
+        return torch.zeros(len(ids), dtype=torch.bool)
+
+    with emowatch.watch(model, tiny_tokenizer, probes=bank) as watch:
+        streamer = WatchStreamer(watch)
+        options: dict[str, Any] = {"streamer": streamer, "eos_token_id": None}
+        with pytest.raises(RuntimeError, match="lightning"):
+            speak(model, random_ids(1, PROMPT), stopping_criteria=[strike], **options)
+        output = speak(model, random_ids(1, 20, seed=2), **options)
+    first, second = watch.trace.turns
+    assert first.finish_reason == "failed"
+    assert len(first.token_ids) <= first.reply_tokens == 2
+    assert second.token_ids == tuple(output[0, 20:].tolist())
