@@ -149,7 +149,7 @@ def current_decoding(model: nn.Module, *, is_between: bool = False) -> Decoding 
         UnsupportedError: for a loop whose states cannot be attributed to returned tokens.
     """
     prefill: Mapping[str, Any] = {}
-    drafts = aside = False
+    drafts = aside = streams = False
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         name, module, inner = frame.f_code.co_name, frame.f_globals.get("__name__", ""), frame
@@ -161,7 +161,9 @@ def current_decoding(model: nn.Module, *, is_between: bool = False) -> Decoding 
                 "that is padded on the left."
             )
         if module != _UTILS:
-            aside |= module in _SIDE or module == "emowatch.dispatch" or name == "put"
+            aside |= module in _SIDE or module == "emowatch.dispatch"
+            # A streamer's method; outside a loop the name says nothing.
+            streams |= name == "put"
             continue
         if name in ("_prefill", "_prefill_chunking"):
             prefill = inner.f_locals
@@ -172,7 +174,7 @@ def current_decoding(model: nn.Module, *, is_between: bool = False) -> Decoding 
                 "decoding."
             )
         elif name in _FOLLOWED:
-            if aside and not is_between:
+            if (aside or streams) and not is_between:
                 return None
             variables = inner.f_locals
             if drafts:

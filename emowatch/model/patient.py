@@ -60,7 +60,7 @@ class Patient:
         try:
             with torch.no_grad():
                 passed, measured, limit = test.run(self)
-        except Exception as error:
+        except Exception as error:  # a model that we have never seen may raise anything
             said = clean_line(str(error), 300) or "no message"
             passed, measured, limit = False, f"{type(error).__name__}: {said}", "no error"
         if isinstance(measured, float) and not math.isfinite(measured):

@@ -80,7 +80,7 @@ def searches_beams(patient: Patient) -> Finding:
     try:
         with Tap(patient.model, patient.blocks, patient.layers, lambda f: steps.append(f.states)):
             output = speak()
-    except Exception as error:
+    except Exception as error:  # tried again unwatched, which tells whose it is
         return _missing(speak, error)
     text, rows = output.sequences[:1], output.beam_indices[0].tolist()
     rows = rows[: len(steps)]
@@ -96,7 +96,7 @@ def searches_beams(patient: Patient) -> Finding:
 def _where_there_is(patient: Patient, speak: Callable[[], Tensor]) -> Finding:
     try:
         return _of_finished_text(patient, speak)
-    except Exception as error:
+    except Exception as error:  # tried again unwatched, which tells whose it is
         return _missing(speak, error)
 
 

@@ -56,11 +56,20 @@ class Follower:
         """Configs of turns that ended and whose loop may still run."""
 
     def prepare(self, decoding: Decoding, forward: Forward) -> None:
-        """Drop what the last turn asked to be added before another's prompt is read."""
+        """Drop what the last turn asked to be added before another's prompt is read.
+
+        Raises:
+            UnsupportedError: for a steered own loop that reads its whole text again.
+        """
         if self._tap.steered:
             turn = self.turn
             if turn is None or not turn.goes_on_with(decoding, forward):
                 self._tap.steer({})
+            elif turn.loop == "own" and forward.past == 0:
+                raise UnsupportedError(
+                    "Could not steer a loop that reads its whole text again: tokens that were read "
+                    "unsteered would be steered too. Pass past_key_values."
+                )
 
     def take(self, decoding: Decoding, forward: Forward) -> None:
         """Read one forward and tell of what it settles.

@@ -53,11 +53,6 @@ class Beams:
         """Hold one step, per bank ``[layers, rows, labels]``."""
         self._steps.append(scores)
 
-    @property
-    def steps(self) -> int:
-        """Steps that are held."""
-        return len(self._steps)
-
     def chosen(self) -> tuple[NDArray[np.integer], NDArray[np.integer]] | None:
         """Read what the search returned.
 

@@ -182,6 +182,30 @@ def test_a_mask_that_leaves_out_the_cache_is_refused(model: Any, bank: ProbeBank
             model(random_ids(1, 3), attention_mask=mask, past_key_values=cache)
 
 
+@torch.no_grad()
+def test_an_own_loop_in_a_function_of_any_name_is_followed(model: Any, bank: ProbeBank) -> None:
+    """A web view is called `put` where it answers PUT, and so is what a streamer is given by."""
+
+    def put(ids: Tensor) -> None:
+        output = model(ids)
+        model(torch.tensor([[40]]), past_key_values=output.past_key_values)
+
+    with emowatch.watch(model, None, probes=bank) as watch:
+        put(random_ids(1, PROMPT))
+    assert [t.offset for t in watch.trace.reply()] == [0, 1]
+
+
+@torch.no_grad()
+def test_steering_an_own_loop_without_a_cache_is_refused(model: Any, bank: ProbeBank) -> None:
+    """It would reach the prompt, which was read unsteered."""
+    push = Steering(direction="joy", layer=1, strength=4.0)
+    ids = random_ids(1, PROMPT)
+    with emowatch.watch(model, None, probes=bank, plugins=[Plugin(steer=lambda _: push)]):
+        model(ids, use_cache=False)
+        with pytest.raises(UnsupportedError, match="reads its whole text again"):
+            model(torch.cat([ids, ids[:, :1]], 1), use_cache=False)
+
+
 # Others who call the model
 
 

@@ -149,7 +149,7 @@ def _cut(spelled: str, last: Part) -> Iterator[Run]:
     before: Part = "start"
     message, place = "", 0
     for mark in _MARK.finditer(spelled):
-        part: Part = mark[1]  # type: ignore[assignment]
+        part: Part = mark[1]  # type: ignore[assignment]  # as it was written into the mark
         yield Run(before, part, spelled[place : mark.start()], message == mark[2])
         before, message, place = part, mark[2], mark.end()
     if before != "start":
