@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from benchmarks.rounds import Way
+    from benchmarks.lockstep import Way
     from benchmarks.ways import Scene
 
 
@@ -32,7 +32,7 @@ class Cell:
     batch: int
     tokens: int
     prompt: int
-    pairs: int
+    rounds: int
     dtype: str
     device: str
     threads: int
@@ -47,7 +47,7 @@ class Cell:
 
 def about(cell: Cell) -> dict[str, Any]:
     """List what its results are said of."""
-    left_out = ("ways", "pairs", "results")
+    left_out = ("ways", "rounds", "results")
     return {name: value for name, value in asdict(cell).items() if name not in left_out}
 
 
@@ -55,7 +55,8 @@ def run(cell: Cell) -> None:
     """Run the rounds of one cell and append them to its file of results."""
     import torch
 
-    from benchmarks.rounds import Results, contest
+    from benchmarks.lockstep import contest
+    from benchmarks.results import Results
     from benchmarks.shapes import llama
     from benchmarks.ways import Plain, scene_of
 
@@ -68,7 +69,7 @@ def run(cell: Cell) -> None:
     with scene_of(model, batch=cell.batch, prompt=cell.prompt, tokens=cell.tokens) as scene:
         ways = [_make(name, scene, versions) for name in cell.ways]
         results = Results(Path(cell.results), about(cell) | machine | {"versions": versions})
-        contest(Plain(scene), ways, rounds=cell.pairs, results=results)
+        contest([Plain(scene), *ways], rounds=cell.rounds, results=results)
 
 
 def _make(name: str, scene: Scene, versions: dict[str, str]) -> Way:

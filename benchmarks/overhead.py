@@ -1,6 +1,6 @@
 """What reading along costs beside ``generate``: emowatch, what one does without it, its rivals.
 
-    python -m benchmarks.overhead [-s 135m] [-b 1] [--pairs 15] [-o all-layers -o naive-hooks]
+    python -m benchmarks.overhead [-s 135m] [-b 1] [--rounds 12] [-o all-layers -o naive-hooks]
 
 Rivals run in an environment of their own, which ``make bench-rivals`` makes: each in a process
 with its own plain ``generate`` and with emowatch reading all layers, as the rival does.
@@ -17,10 +17,11 @@ import click
 
 from benchmarks.cell import Cell, about
 from benchmarks.overhead_table import table
-from benchmarks.rounds import Results
+from benchmarks.results import Results
 
 SHAPES = ("50m", "135m", "500m")
 OWN = (
+    "plain-again",
     "one-layer",
     "one-layer-plugins",
     "five-layers",
@@ -39,7 +40,7 @@ RIVALS_PYTHON = Path(".venv-rivals/bin/python")
 @click.option("--shapes", "-s", multiple=True, type=click.Choice(SHAPES), default=SHAPES)
 @click.option("--batch", "-b", multiple=True, type=int, default=(1, 8))
 @click.option("--only", "-o", multiple=True, type=click.Choice((*OWN, *RIVALS)))
-@click.option("--pairs", default=15, help="Rounds; each way runs once in each.")
+@click.option("--rounds", default=12, help="Each way generates once in each.")
 @click.option("--tokens", default=64, help="New tokens of each reply.")
 @click.option("--prompt", default=32, help="Tokens of the prompt.")
 @click.option("--dtype", default="float32", type=click.Choice(("float32", "bfloat16")))
@@ -50,7 +51,7 @@ def main(
     shapes: tuple[str, ...],
     batch: tuple[int, ...],
     only: tuple[str, ...],
-    pairs: int,
+    rounds: int,
     tokens: int,
     prompt: int,
     dtype: str,
@@ -69,7 +70,7 @@ def main(
                     batch=rows,
                     tokens=tokens,
                     prompt=prompt,
-                    pairs=pairs,
+                    rounds=rounds,
                     dtype=dtype,
                     device=device,
                     threads=threads,

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmarks.rounds import Way
+from benchmarks.lockstep import Way
 from benchmarks.ways import Scene
 
 
@@ -33,8 +33,8 @@ class Nnsight:
         """Wrap a copy of the model."""
         self.name = "nnsight"
         self._nnsight = import_module("nnsight")
-        model = copy.deepcopy(scene.model)
-        self._model = self._nnsight.TransformersModel(model, tokenizer=scene.tokenizer)
+        self.model = copy.deepcopy(scene.model)
+        self._wrapped = self._nnsight.TransformersModel(self.model, tokenizer=scene.tokenizer)
         self._scene = scene
         self._found: list[Any] = []
 
@@ -44,7 +44,7 @@ class Nnsight:
 
     def run(self) -> Tensor:
         """Generate inside a trace, scoring each step in it."""
-        nnsight, model, heads = self._nnsight, self._model, self._scene.heads
+        nnsight, model, heads = self._nnsight, self._wrapped, self._scene.heads
         inputs, tokens = self._scene.inputs, self._scene.tokens
         depth = self._scene.blocks.n_layers
         prompt = {name: inputs.pop(name) for name in ("input_ids", "attention_mask")}
@@ -76,9 +76,10 @@ class TransformerLens:
         """Put a bridge over a copy of the model."""
         self.name = "transformer-lens"
         bridge = import_module("transformer_lens.model_bridge").TransformerBridge
+        self.model = copy.deepcopy(scene.model)
         self._bridge = bridge.boot_transformers(
             "random-llama",
-            hf_model=copy.deepcopy(scene.model),
+            hf_model=self.model,
             tokenizer=scene.tokenizer,
             device=str(scene.prompt.device),
             dtype=scene.model.dtype,

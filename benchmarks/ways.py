@@ -6,6 +6,7 @@ also scores the prompt's tokens and keeps a trace; the others keep lists of scor
 
 from __future__ import annotations
 
+import copy
 import itertools
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import emowatch
-from benchmarks.rounds import Way
+from benchmarks.lockstep import Way, sharing_weights
 from benchmarks.shapes import words
 from emowatch.bank import ProbeBank
 from emowatch.bank.heads import Heads
@@ -67,6 +68,13 @@ class Scene:
             "do_sample": False,
         }
 
+    def apart(self) -> Scene:
+        """Give a way its own modules, on which nobody else's hooks are; the weights are shared."""
+        own = copy.copy(self)
+        own.model = sharing_weights(self.model)
+        own.blocks = find_blocks(own.model)
+        return own
+
     def bank(self, layers: str | Sequence[int] = "all") -> ProbeBank:
         """Make a bank of offset-aware heads for seven emotions, with random weights."""
         return ProbeBank.random_for(
@@ -81,11 +89,11 @@ class Scene:
 class Plain:
     """``generate``, and nobody reads along."""
 
-    name = "plain"
-
-    def __init__(self, scene: Scene) -> None:
+    def __init__(self, scene: Scene, name: str = "plain") -> None:
         """Take the scene."""
-        self._scene = scene
+        self.name = name
+        self._scene = scene.apart()
+        self.model = self._scene.model
 
     def attached(self) -> AbstractContextManager[None]:
         """Need nothing."""
@@ -113,7 +121,8 @@ class Watched:
     ) -> None:
         """Take the scene, a bank, and plugins by name."""
         self.name = name
-        self._scene = scene
+        self._scene = scene.apart()
+        self.model = self._scene.model
         self._bank = bank
         self._layers = layers
         self._plugins = plugins
@@ -165,7 +174,8 @@ class HiddenStates:
 
     def __init__(self, scene: Scene) -> None:
         """Take the scene."""
-        self._scene = scene
+        self._scene = scene.apart()
+        self.model = self._scene.model
         self._found: list[Any] = []
 
     def attached(self) -> AbstractContextManager[None]:
@@ -207,7 +217,8 @@ class NaiveHooks:
 
     def __init__(self, scene: Scene) -> None:
         """Take the scene; each layer's head stands alone."""
-        self._scene = scene
+        self._scene = scene.apart()
+        self.model = self._scene.model
         self._heads = [scene.heads.only([layer]) for layer in range(scene.blocks.n_layers + 1)]
         self._found: list[list[Any]] = []
 
@@ -254,6 +265,7 @@ def own_ways(scene: Scene) -> dict[str, Way]:
     spread = sorted({round(depth * part / FIVE) for part in range(1, FIVE + 1)})
     default = tuple(DEFAULT_PLUGINS)
     ways: list[Way] = [
+        Plain(scene, "plain-again"),
         Watched(scene, "one-layer", every, "primary"),
         Watched(scene, "one-layer-plugins", every, "primary", default),
         Watched(scene, "five-layers", scene.bank(spread), "all"),
