@@ -185,7 +185,9 @@ class ProbeBank:
                 weights cannot be compared because this process does not hold them.
         """
         card, wanted = self.card, self.card.fingerprints
-        found = fingerprint(model, blocks, tokenizer)
+        # A large vocabulary takes most of a second to hash.
+        is_compared = bool(wanted.tokenizer or wanted.template)
+        found = fingerprint(model, blocks, tokenizer if is_compared else None)
         named = model_name or type(model).__name__
         pair = f"The bank {card.name!r} was trained for {card.model!r}, not for {named!r}"
         if (card.d_model, card.n_layers) != (blocks.d_model, blocks.n_layers):

@@ -12,18 +12,24 @@ from emowatch.plugins import PluginSpec, parse_plugin
 from emowatch.text import clean_line
 
 if TYPE_CHECKING:
-    from emowatch.model.certificate import Certificate
+    from emowatch.doctor import Certificate
     from emowatch.model.loading import LoadedModel
 
 RECORDER = "jsonl-log"
 """The plugin that writes traces."""
 
 
-def examine_loaded(loaded: LoadedModel) -> Certificate:
+def examine_loaded(loaded: LoadedModel, *, compiled: bool = False) -> Certificate:
     """Examine a model as it was opened."""
-    from emowatch.model.doctor import examine  # after the libraries are quiet
+    from emowatch.doctor import examine  # after the libraries are quiet
 
-    return examine(loaded.model, loaded.tokenizer, blocks=loaded.blocks, name=loaded.name)
+    return examine(
+        loaded.model,
+        loaded.tokenizer,
+        blocks=loaded.blocks,
+        name=loaded.name,
+        compiled=compiled,
+    )
 
 
 def certify(
@@ -56,7 +62,8 @@ def certify(
     )
     certificate = examine_loaded(loaded)
     failed, total = certificate.failed, len(certificate.checks)
-    click.echo(f"{total - len(failed)} of {total} checks passed", err=True)
+    passed = sum(check.passed for check in certificate.checks)
+    click.echo(f"{passed} of {total} checks passed", err=True)
     if failed and strict:
         names = ", ".join(check.name for check in failed)
         raise ModelError(

@@ -19,6 +19,7 @@ from emowatch.cli.options import open_model
 @click.option("--trust-remote-code", is_flag=True, help="Run code that the repository brings.")
 @click.option("--blocks", help="Dotted path of the block list, where it is not found.")
 @click.option("--strict", is_flag=True, help="Exit with 1 for any failure, also of rare uses.")
+@click.option("--compiled", is_flag=True, help="Also as generate compiles it (takes minutes).")
 @click.option("--json", "as_json", is_flag=True, help="The certificate as one JSON object.")
 def command(
     model: str | None,
@@ -28,6 +29,7 @@ def command(
     trust_remote_code: bool,
     blocks: str | None,
     strict: bool,
+    compiled: bool,
     as_json: bool,
 ) -> None:
     """Check that a model can be watched exactly.
@@ -36,10 +38,15 @@ def command(
     status is 1 if a check failed that every use of the model depends on; with --strict also for
     one that matters to some ways of decoding alone.
     """
+    if model is not None and not model.strip():
+        raise click.UsageError(
+            f"Could not examine a model named {model!r}: that is no name. Name a folder or a hub "
+            "id, or leave MODEL out for the demo model."
+        )
     loaded = open_model(model, revision, dtype, device, trust_remote_code, blocks)
-    from emowatch.model.certificate import render_table
+    from emowatch.doctor import render_table
 
-    certificate = examine_loaded(loaded)
+    certificate = examine_loaded(loaded, compiled=compiled)
     if as_json:
         click.echo(json.dumps(certificate.to_json()))
     else:

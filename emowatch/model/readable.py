@@ -39,6 +39,19 @@ def check_readable(model: nn.Module) -> None:
     check_present(model)
 
 
+def check_speaks(model: nn.Module) -> None:
+    """Refuse a model that generates no text.
+
+    Raises:
+        UnsupportedError: for one without a language-model head.
+    """
+    if not getattr(model, "can_generate", lambda: True)():
+        raise UnsupportedError(
+            f"Could not watch {type(model).__name__}: it generates no text. A causal language "
+            "model is needed, such as AutoModelForCausalLM loads."
+        )
+
+
 def is_compiled(module: nn.Module) -> bool:
     """Tell whether a module, or what it runs, was given to ``torch.compile``."""
     return (

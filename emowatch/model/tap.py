@@ -241,13 +241,15 @@ class Tap:
         """Refuse states of a forward that did not begin with the watched model itself.
 
         Raises:
-            UnsupportedError: as where a wrapper runs the model that it wraps.
+            UnsupportedError: as where a wrapper runs the model that it wraps, or the chunks of a
+                prompt are read by `model.forward`, as they are before transformers 5.
         """
         if self._thread is None:
             raise UnsupportedError(
                 f"Could not watch a forward that reached the blocks of {type(self.model).__name__} "
-                "past it: a wrapper runs what it wraps, or a part was called by itself. Watch the "
-                "model that generate runs."
+                "past it: a wrapper runs what it wraps, a part was called by itself, or a prompt "
+                "is read in chunks by transformers 4. Watch the model that generate runs, and "
+                "leave prefill_chunk_size out."
             )
 
     def _reader(self, slot: int) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:

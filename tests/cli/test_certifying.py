@@ -34,7 +34,7 @@ def test_a_record_holds_what_the_doctor_says(
     done = cli("run", PROMPT, *flags, "--sample", "--record", path)
     assert done.code == 0, done.err
     assert done.err.splitlines()[0] == (
-        "examining tiny (--no-doctor leaves it out) … 15 of 15 checks passed"
+        "examining tiny (--no-doctor leaves it out) … 21 of 21 checks passed"
     )
     (certificate,) = objects(cli("doctor", model, "--json"))
     assert certificate["passed"] is True
@@ -76,7 +76,7 @@ def test_a_chat_that_is_recorded_holds_it(
     assert done.err.count("examining") == 1
     trace = Trace.load(path)
     assert len(trace.turns) == 2
-    assert len(trace.session.certificate["checks"]) == 15
+    assert len(trace.session.certificate["checks"]) == 21
 
 
 def test_a_check_that_fails_is_said_and_recorded_and_stops_nothing(

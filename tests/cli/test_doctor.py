@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from tests.cli.commands import Cli, objects
+from tests.cli.commands import Cli, objects, refused
 from tests.model.zoo import OLD, make_model
 
 
@@ -21,13 +21,13 @@ def test_a_failure_of_a_rare_use_counts_under_strict(
     done = cli("doctor", tmp_path)
     assert done.code == 0, done.err
     assert "Only for a cache that is kept between turns" in done.out
-    assert "1 of 15 failed, none that every use needs." in done.out
+    assert "2 of 21 failed, none that every use needs." in done.out
     strict = cli("doctor", tmp_path, "--strict", "--json")
     assert strict.code == 1
     (certificate,) = objects(strict)
     assert certificate["passed"] is True
-    (failed,) = [check for check in certificate["checks"] if not check["passed"]]
-    assert failed["name"] == "next turn"
+    failed = [check["name"] for check in certificate["checks"] if not check["passed"]]
+    assert failed == ["next turn", "prompt in chunks"]
 
 
 def test_a_failure_that_every_use_needs_counts_always(
@@ -37,3 +37,9 @@ def test_a_failure_that_every_use_needs_counts_always(
     done = cli("doctor", model, "--blocks", "model.leyers")
     assert done.code == 1
     assert "FAILED  blocks" in done.out
+
+
+@pytest.mark.parametrize("name", ["", " "])
+def test_an_empty_name_is_refused(cli: Cli, name: str) -> None:
+    """As of a variable that was never set; it would be the current folder."""
+    refused(cli("doctor", name), "that is no name", "demo model")

@@ -7,6 +7,9 @@ from typing import Any
 
 from emowatch.text import clean_line
 
+NOT_MEASURED = "not measured"
+"""What was found by a check that was not run."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
@@ -14,13 +17,19 @@ class Check:
 
     name: str
     passed: bool
+    """False also where it was not run."""
     measured: str | float
     limit: str | float
     """What `measured` may be at most, or in words."""
     meaning: str
-    """What a failure means for the scores."""
+    """What a failure means for the scores, or why the check was not run."""
     only_for: str = ""
     """The use that a failure spoils; empty where it spoils every use."""
+
+    @property
+    def was_run(self) -> bool:
+        """Whether anything was measured."""
+        return self.measured != NOT_MEASURED
 
     @property
     def found(self) -> str:
@@ -46,8 +55,13 @@ class Certificate:
 
     @property
     def failed(self) -> tuple[Check, ...]:
-        """The checks that failed."""
-        return tuple(check for check in self.checks if not check.passed)
+        """The checks that were run and failed."""
+        return tuple(check for check in self.checks if check.was_run and not check.passed)
+
+    @property
+    def unmeasured(self) -> tuple[Check, ...]:
+        """The checks that were not run, since one that they build on had failed."""
+        return tuple(check for check in self.checks if not check.was_run)
 
     @property
     def passed(self) -> bool:
@@ -70,14 +84,24 @@ def render_table(certificate: Certificate) -> str:
         "",
     ]
     width = max((len(check.name) for check in one.checks), default=0)
+    told = ""
     for check in one.checks:
-        sign = "ok    " if check.passed else "FAILED"
+        sign = "ok    " if check.passed else "FAILED" if check.was_run else "-     "
         lines.append(f"{sign}  {clean_line(check.name):{width}}  {clean_line(check.found)}")
-        if not check.passed:
+        if check.passed:
+            continue
+        if check.was_run or check.meaning != told:  # many checks may lack the same
             lines.append(f"        {clean_line(check.meaning)}")
-            if check.only_for:
-                lines.append(f"        Only for {clean_line(check.only_for)}.")
-    failed, total = len(one.failed), len(one.checks)
-    verdict = f"{failed} of {total} failed{', none that every use needs' if one.passed else ''}."
-    lines += ["", verdict if failed else f"All {total} checks passed."]
-    return "\n".join(lines)
+            told = check.meaning
+        if check.was_run and check.only_for:
+            lines.append(f"        Only for {clean_line(check.only_for)}.")
+    return "\n".join([*lines, "", _verdict(one)])
+
+
+def _verdict(one: Certificate) -> str:
+    failed, unmeasured, total = len(one.failed), len(one.unmeasured), len(one.checks)
+    if not failed:
+        return f"All {total} checks passed."
+    if unmeasured:
+        return f"{failed} of {total} failed, {unmeasured} not measured."
+    return f"{failed} of {total} failed{', none that every use needs' if one.passed else ''}."

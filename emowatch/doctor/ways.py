@@ -1,0 +1,313 @@
+"""The doctor's checks of ways of decoding: each is run under watch and held to the law.
+
+The first way is greedy search that may not repeat itself; what it said is written down for the
+others, so that one forward over the finished text tells for nearly all of them. A way that a model
+does not have, or that emowatch refuses in words, is no failure: the finding says so.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import CompileConfig, DynamicCache
+from transformers.utils.import_utils import is_hqq_available, is_optimum_quanto_available
+
+from emowatch.doctor.law import LAW, Said, Speak, contrast, found_in, hold, misplaced, watched
+from emowatch.doctor.patient import PADDING, PROMPT_TOKENS, REPLY_TOKENS, Finding, Patient
+from emowatch.errors import UnsupportedError
+from emowatch.model.blocks import text_config
+from emowatch.text import clean_line
+from emowatch.trace import Trace
+
+NOT_NEEDED = "informational"
+SAME_STATE = 1e-5
+"""Largest difference between two scores of one state, computed alone and among others."""
+BEAMS: Mapping[int, tuple[tuple[float, float], tuple[float, float]]] = {
+    0: ((-0.1, -1.0), (-0.1, -1.0)),
+    1: ((-9.0, -9.5), (-0.1, -0.2)),  # both go on from the second
+    2: ((-3.0, -3.5), (-0.1, -9.0)),  # the second overtakes the first
+}
+"""For each step, what it is worth to go on with the first or the second of two tokens: for a beam
+that said the first of the step before, and for one that said the second. The search must throw a
+beam away, and change the order of the others."""
+
+
+class Unrepeated:
+    """A logits processor that lets no token be said that is in the text already, or is special."""
+
+    def __init__(self, special: Sequence[int]) -> None:
+        """Take the tokens that are never to be said."""
+        self._special = list(special)
+
+    def __call__(self, ids: Tensor, logits: Tensor) -> Tensor:
+        """Forbid them; where none is left, forbid the special ones and the last alone."""
+        for said in (ids, ids[:, -1:]):
+            left = logits.scatter(1, said, -torch.inf)
+            left[:, self._special] = -torch.inf
+            if bool(torch.isfinite(left).any(1).all()):
+                return left
+        return logits
+
+
+class Script:
+    """A logits processor that lets each row say what is written for it."""
+
+    def __init__(self, columns: int, *replies: Sequence[int]) -> None:
+        """Take the columns of the prompt, and a reply for each row in turn."""
+        self._columns = columns
+        self._replies = replies
+
+    def __call__(self, ids: Tensor, logits: Tensor) -> Tensor:
+        """Make the next token of each row by far the likeliest; after the last, change nothing."""
+        likely = logits.clone()
+        for row in range(len(ids)):
+            reply = self._replies[row % len(self._replies)]
+            step = ids.shape[1] - self._columns
+            if step < len(reply):
+                # Not the only one possible: candidates that are not would never be proposed.
+                likely[row, reply[step]] += 1e4
+        return likely
+
+
+class Branches:
+    """A logits processor that leads a beam search through `BEAMS`."""
+
+    def __init__(self, columns: int, tokens: Sequence[int]) -> None:
+        """Take the columns of the prompt, and two tokens for each step."""
+        self._columns = columns
+        self._tokens = tokens
+
+    def __call__(self, ids: Tensor, scores: Tensor) -> Tensor:
+        """Give each row's two tokens their worth, and the others next to none."""
+        step = ids.shape[1] - self._columns
+        two = torch.tensor(self._tokens[2 * step : 2 * step + 2], device=scores.device)
+        second = self._tokens[2 * step - 1] if step else None
+        written = torch.full_like(scores, -1e4)
+        for row, token in enumerate(ids[:, -1].tolist()):
+            written[row, two] = written.new_tensor(BEAMS[step][token == second])
+        return written
+
+
+def generates_the_same(patient: Patient) -> Finding:
+    """Compare the words said with and without a watch, and count the scores."""
+    said, trace = _greedily(patient)
+    alone, spoken = patient.reply, said.row(0)[1]
+    scores = sum(token.offset is not None for token in trace.tokens)
+    found = f"{'same' if alone == spoken else 'other'} tokens, {scores} scores for {len(alone)}"
+    return alone == spoken and scores == len(alone), found, "same tokens, one score for each"
+
+
+def speaks_plainly(patient: Patient) -> Finding:
+    """Generate with the default cache, which some families keep in part inside their modules."""
+    return hold(patient, *_greedily(patient))
+
+
+def samples_several(patient: Patient) -> Finding:
+    """Sample two replies to one prompt, which part at their second token."""
+    first, second, third = _reply(patient)
+    script = Script(PROMPT_TOKENS, [first, second, third], [first, _other(patient), second])
+    options: dict[str, Any] = {
+        "do_sample": True,
+        "num_return_sequences": 2,
+        "logits_processor": [script],
+    }
+    return _where_there_is(patient, _as_written(patient, **options))
+
+
+def answers_a_batch(patient: Patient) -> Finding:
+    """Answer two prompts, of which the shorter is padded and the answer to it ends first."""
+    prompt = patient.prompt()
+    padding = prompt.new_full((1, PADDING), patient.pad)
+    ids = torch.cat([prompt, torch.cat([padding, prompt[:, :-PADDING]], 1)])
+    mask = torch.ones_like(ids)
+    mask[1, :PADDING] = 0
+    end = [*patient.ends, _other(patient)][0]
+    script = Script(PROMPT_TOKENS, _reply(patient), [int(prompt[0, -PADDING]), end])
+
+    def speak() -> Said:
+        options = {"eos_token_id": end, "logits_processor": [script]}
+        return Said(patient.say(REPLY_TOKENS, ids=ids, mask=mask, **options), mask, (end,))
+
+    return _where_there_is(patient, speak)
+
+
+def runs_without_cache(patient: Patient) -> Finding:
+    """Generate while the whole text is read again for each token."""
+    speak = _as_written(patient, reply=_reply(patient)[:-1], use_cache=False)
+    return _where_there_is(patient, speak)
+
+
+def reads_the_next_turn(patient: Patient) -> Finding:
+    """Go on from the cache of an earlier turn, whose prompt was the beginning of this one."""
+    read, again = PROMPT_TOKENS // 2, _as_written(patient, reply=_reply(patient)[:-1])
+
+    def speak() -> Said:
+        cache = DynamicCache(config=text_config(patient.model))
+        patient.say(1, ids=patient.prompt()[:, :read], past_key_values=cache)
+        return again(past_key_values=cache, read=read)
+
+    return _where_there_is(patient, speak)
+
+
+def reads_in_chunks(patient: Patient) -> Finding:
+    """Read the prompt in two pieces."""
+    speak = _as_written(
+        patient, reply=_reply(patient)[:-1], prefill_chunk_size=PROMPT_TOKENS // 2 + 1
+    )
+    return _where_there_is(patient, speak)
+
+
+def runs_statically(patient: Patient) -> Finding:
+    """Generate with a static cache, uncompiled."""
+    static: dict[str, Any] = {"cache_implementation": "static", "disable_compile": True}
+    return _where_there_is(patient, _as_written(patient, **static))
+
+
+def runs_compiled(patient: Patient) -> Finding:
+    """Generate with a static cache and the forward compiled, as the model's own config asks for it.
+
+    transformers compiles on accelerators alone, unless it is told to.
+    """
+    own = getattr(patient.model.generation_config, "compile_config", None)
+    kind: Any = CompileConfig
+    config = copy.copy(own) if own is not None else kind(mode="default", fullgraph=False)
+    config._compile_all_devices = True
+    compiled: dict[str, Any] = {"cache_implementation": "static", "compile_config": config}
+    vars(patient.model).pop("_compiled_call", None)
+    finding = _where_there_is(patient, _as_written(patient, **compiled))
+    if finding[2] != NOT_NEEDED and not hasattr(patient.model, "_compiled_call"):
+        return True, "not available: transformers compiles no static cache here", NOT_NEEDED
+    return finding
+
+
+def packs_its_cache(patient: Patient) -> Finding:
+    """Generate with a quantised cache, which changes the states: compare with those that spoke."""
+    backend = "quanto" if is_optimum_quanto_available() else "hqq"
+    if backend == "hqq" and not is_hqq_available():
+        return True, "not tried: install optimum-quanto", NOT_NEEDED
+    speak = _as_written(
+        patient,
+        cache_implementation="quantized",
+        cache_config={"backend": backend},
+        output_hidden_states=True,
+        return_dict_in_generate=True,
+    )
+    try:
+        said, trace = watched(patient, speak)
+    except Exception as error:  # tried again unwatched, which tells whose it is
+        return _missing(speak, error)
+    if wrong := misplaced(said, trace):
+        return False, wrong, LAW
+    prompt, reply = said.row(0)
+    steps = [torch.stack([layer[0, -1] for layer in step]) for step in said.output.hidden_states]
+    spoke = patient.scored(torch.stack(steps, 1).cpu(), torch.arange(len(reply)))
+    found = found_in(trace, 0)[1 - len(prompt) - len(reply) :][len(prompt) - 1 :]
+    far = np.abs(found - patient.scores([*prompt, *reply[:-1]], len(prompt))[len(prompt) - 1 :])
+    own = float(np.abs(found - spoke).max())
+    measured = f"{own:.2g} from the states that spoke, {far.max():.2g} from the finished text"
+    right = own <= SAME_STATE < contrast(spoke)
+    return right, measured, f"{SAME_STATE:g} from the states that spoke"
+
+
+def takes_candidates(patient: Patient) -> Finding:
+    """Generate with candidates from a prompt whose last token has occurred before.
+
+    Two of the first three are right; the third is to be thrown away.
+    """
+    first, second, third, *_ = prompt = patient.tokens(PROMPT_TOKENS)
+    speak = _as_written(
+        patient,
+        ids=torch.tensor([[*prompt, first]], device=patient.device),
+        reply=[second, third, _other(patient), prompt[5]],
+        prompt_lookup_num_tokens=3,
+        max_matching_ngram_size=1,
+    )
+    return _where_there_is(patient, speak)
+
+
+def searches_beams(patient: Patient) -> Finding:
+    """Search with two beams that part and change places, and return both."""
+    first, second, third = _reply(patient)
+    other, another, *_ = patient.prompt()[0].tolist()
+    branches = Branches(PROMPT_TOKENS, [other, first, second, _other(patient), third, another])
+    options: dict[str, Any] = {
+        "num_beams": 2,
+        "num_return_sequences": 2,
+        "logits_processor": [branches],
+    }
+    return _where_there_is(patient, _as_written(patient, **options))
+
+
+def _greedily(patient: Patient) -> tuple[Said, Trace]:
+    """Speak greedily under watch, once, after having spoken so alone."""
+    if patient.greedy is None:
+        patient.reply = _unwritten(patient).row(0)[1]
+        patient.greedy = watched(patient, lambda: _unwritten(patient))
+    said, trace = patient.greedy
+    return said, trace
+
+
+def _unwritten(patient: Patient) -> Said:
+    only = Unrepeated(patient.special())
+    output = patient.say(REPLY_TOKENS, logits_processor=[only])
+    return Said(output, torch.ones(1, PROMPT_TOKENS), patient.ends)
+
+
+def _reply(patient: Patient) -> list[int]:
+    """Give what greedy search said."""
+    _greedily(patient)
+    return patient.reply
+
+
+def _other(patient: Patient) -> int:
+    """Choose a token that is neither in the prompt nor said by greedy search, if there is one."""
+    tokens = patient.tokens(2 * PROMPT_TOKENS)
+    return [*(t for t in tokens[PROMPT_TOKENS:] if t not in _reply(patient)), tokens[-1]][0]
+
+
+def _as_written(
+    patient: Patient, *, ids: Tensor | None = None, reply: Sequence[int] = (), **options: Any
+) -> Callable[..., Said]:
+    """Make what says a written reply to the prompt, or to `ids` ``[1, tokens]``."""
+    prompt = patient.prompt() if ids is None else ids
+    written = list(reply) or _reply(patient)
+    script = Script(prompt.shape[1], written)
+
+    def speak(read: int = 0, **more: Any) -> Said:
+        chosen = {"logits_processor": [script]} | options | more
+        output = patient.say(len(written), ids=prompt, **chosen)
+        sequences = output if isinstance(output, Tensor) else output.sequences
+        mask = torch.ones(len(sequences), prompt.shape[1])
+        return Said(sequences, mask, patient.ends, read, output)
+
+    return speak
+
+
+def _where_there_is(patient: Patient, speak: Speak) -> Finding:
+    try:
+        said, trace = watched(patient, speak)
+    except Exception as error:  # tried again unwatched, which tells whose it is
+        return _missing(speak, error)
+    return hold(patient, said, trace)
+
+
+def _missing(speak: Speak, error: Exception) -> Finding:
+    """Try unwatched what failed under watch: where it fails too, the model does not have it.
+
+    Raises:
+        Exception: the error of the watched try, where the unwatched one succeeds and emowatch
+            has not refused.
+    """
+    try:
+        speak()
+    except Exception as own:  # a model that we have never seen may raise anything
+        said = clean_line(str(own), 120) or type(own).__name__
+        return True, f"not available: {said}", NOT_NEEDED
+    if isinstance(error, UnsupportedError):
+        return True, f"refused: {clean_line(str(error), 200)}", NOT_NEEDED
+    raise error

@@ -1,0 +1,51 @@
+"""What the doctor found on the models of this process, kept as long as each model lives.
+
+A finding holds for a model as it was: with other weights, another dtype, device, mode or way of
+computing attention it is void.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from torch import nn
+
+from emowatch.model.blocks import text_config
+
+_FOUND: WeakKeyDictionary[nn.Module, tuple[Hashable, Mapping[str, Any]]] = WeakKeyDictionary()
+
+
+def remember(model: nn.Module, path: str, certificate: Mapping[str, Any]) -> None:
+    """Keep the certificate of a model whose blocks are at `path`, as plain values."""
+    _FOUND[model] = _as_it_is(model, path), certificate
+
+
+def recall(model: nn.Module, path: str) -> Mapping[str, Any]:
+    """Give the certificate of a model; empty where it was never examined, or is another by now.
+
+    Another is one of other parameters, or whose parameters were written to, moved or cast; in
+    training where it was not, or the other way round; with another implementation of attention; or
+    read at other blocks. Writing past torch (``parameter.data``) is not noticed.
+    """
+    examined, certificate = _FOUND.get(model, (None, {}))
+    return certificate if examined == _as_it_is(model, path) else {}
+
+
+def _as_it_is(model: nn.Module, path: str) -> Hashable:
+    parameters = tuple(
+        (name, id(type(p)), tuple(p.shape), p.dtype, str(p.device), _writes(p))
+        for name, p in model.named_parameters()
+    )
+    attention = getattr(text_config(model), "_attn_implementation", None)
+    return path, model.training, str(attention), parameters
+
+
+def _writes(parameter: nn.Parameter) -> int:
+    """Count how often a parameter was written to, where torch counts it."""
+    # Weights that are put away are made anew for each forward, and those of inference mode have
+    # no count.
+    if parameter.is_meta or parameter.is_inference():
+        return 0
+    return int(parameter._version)
