@@ -1,4 +1,4 @@
-"""Say on stderr, once a session, what makes scores worth less than they look."""
+"""Say on stderr, once, what makes scores worth less than they look."""
 
 from __future__ import annotations
 
@@ -7,11 +7,38 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from emowatch.records import Floats
+from emowatch.records import BankInfo, Floats
+from emowatch.text import clean_line
+
+_TRAINED_AT = {
+    "last_prompt_token": ("at the last prompt token", "at later tokens"),
+    "positions": ("at chosen tokens of prompts", "at other tokens"),
+    "mean": ("on means over prompts", "of single tokens"),
+}
+"""By read-out: where a bank was trained, and where a watch reads it all the same."""
+_told: set[tuple[str, str]] = set()
+"""Name and hash of the banks that this process has spoken of."""
+
+
+def tell_where_trained(bank: BankInfo) -> None:
+    """Say that a bank of prompts has scores of replies that were never measured.
+
+    Once in a process, however often the bank is watched; nothing of a bank of replies.
+    """
+    known = (bank.name, bank.sha256)
+    if bank.readout not in _TRAINED_AT or bank.offsets != (0, 0) or known in _told:
+        return
+    _told.add(known)
+    trained, elsewhere = _TRAINED_AT[bank.readout]
+    _say(
+        f"the bank {clean_line(bank.name)} was trained {trained} only. Its scores {elsewhere} are "
+        "extrapolated: nobody has measured how good they are. To follow a reply token by token, "
+        "use a bank that was trained with --readout reply."
+    )
 
 
 class Cautions:
-    """What was said already, so that it is said once."""
+    """What was said already in a session, so that it is said once there."""
 
     def __init__(self, context: int | None) -> None:
         """Begin; `context` is the longest text of the model in tokens, where it says so."""

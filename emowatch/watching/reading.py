@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from emowatch.bank import ProbeBank
-from emowatch.bank.card import BankCard
 from emowatch.bank.heads import Heads
 from emowatch.errors import UnsupportedError
 from emowatch.records import Floats
@@ -78,22 +77,6 @@ def make_readers(
         for bank, of in zip(banks, layers, strict=True)
     ]
     return readers, wanted
-
-
-_TRAINED_AT = {
-    "last_prompt_token": (
-        "was trained at the last prompt token only; its scores at later tokens are extrapolated."
-    ),
-    "positions": (
-        "was trained at chosen tokens of prompts only; its scores at other tokens are extrapolated."
-    ),
-    "mean": "was trained on means over prompts; its scores of single tokens are extrapolated.",
-}
-
-
-def beyond_training(card: BankCard) -> str:
-    """Say how a watch reads a bank outside what it was trained on; nothing for one of replies."""
-    return _TRAINED_AT.get(card.readout, "") if card.offsets == (0, 0) else ""
 
 
 def fetch(

@@ -17,15 +17,18 @@ from emowatch.decoding import Decoding, current_decoding
 from emowatch.dispatch import Dispatcher, OnPluginError
 from emowatch.errors import UnsupportedError, UsageError
 from emowatch.model.blocks import Blocks, find_blocks
+from emowatch.model.examined import recall
 from emowatch.model.loading import name_of_model
+from emowatch.model.readable import check_speaks
 from emowatch.model.tap import Forward, Tap
 from emowatch.model.weights import process_of
 from emowatch.plugins import PluginSpec, make_plugin_manager
 from emowatch.records import FinishReason, ReplyToken, Session
 from emowatch.text import clean_line
 from emowatch.trace import Trace
+from emowatch.watching.cautions import tell_where_trained
 from emowatch.watching.following import Follower
-from emowatch.watching.reading import beyond_training, make_readers
+from emowatch.watching.reading import make_readers
 from emowatch.watching.telling import Teller
 
 ProbeSource = str | Path | ProbeBank
@@ -63,7 +66,8 @@ def watch(
         layers: score at each bank's primary layer, or at all of its layers.
         blocks: dotted path of the block list where it is not found by itself.
         model_name: what the session calls the model; by default its hub id or folder name.
-        certificate: the doctor's findings, kept with the session.
+        certificate: the doctor's findings, kept with the session; by default those of
+            `emowatch.doctor.examine`, where it examined this very model as it is now.
         strict: refuse banks trained with another tokenizer, template or weights.
         on_plugin_error: switch a failing plugin off, or raise.
         seed: the seed that you sample with, kept with the session; torch's own where it is not
@@ -90,11 +94,7 @@ def watch(
     base: Any = getattr(model, "get_base_model", None)
     if base is not None:  # peft runs the model that it wraps, adapters and all
         model = base()
-    if not getattr(model, "can_generate", lambda: True)():
-        raise UnsupportedError(
-            f"Could not watch {type(model).__name__}: it generates no text. A causal language "
-            "model is needed, such as AutoModelForCausalLM loads."
-        )
+    check_speaks(model)
     if layers not in ("primary", "all"):
         raise UsageError(f'Could not watch layers={layers!r}: it is "primary" or "all".')
     if tokenizer is not None and not callable(getattr(tokenizer, "decode", None)):
@@ -111,8 +111,7 @@ def watch(
                 f"emowatch: the bank {clean_line(bank.card.name)} was trained with other "
                 f"{' and '.join(differing)} than this model's; its scores may be off.\n"
             )
-        if beyond := beyond_training(bank.card):
-            sys.stderr.write(f"emowatch: the bank {clean_line(bank.card.name)} {beyond}\n")
+        tell_where_trained(bank.info)
     session = Session(
         id=uuid.uuid4().hex,
         model=name,
@@ -120,7 +119,7 @@ def watch(
         n_layers=structure.n_layers,
         d_model=structure.d_model,
         seed=torch.initial_seed() if seed is None else seed,
-        certificate=dict(certificate or {}),
+        certificate=dict(recall(model, structure.path) if certificate is None else certificate),
     )
     # Only one of the processes that share a model speaks: each has the same scores.
     dispatcher = Dispatcher(

@@ -9,15 +9,26 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerFast
+from transformers import MambaConfig, MambaForCausalLM, PreTrainedTokenizerFast
 
 import emowatch
 from emowatch.bank import ProbeBank
 from emowatch.model.segments import SegmentParser
 from emowatch.trace import Trace
-from tests.model.zoo import FAMILIES, FORGETFUL, LEAKING, OLD, hook_count, make_model
+from tests.model.zoo import (
+    BLOCKS,
+    FAMILIES,
+    FORGETFUL,
+    LEAKING,
+    OLD,
+    VOCABULARY,
+    WIDTH,
+    hook_count,
+    make_model,
+    random_ids,
+)
 from tests.watching.modes import CHUNKS, MODES, Said
-from tests.watching.speaking import Plugin, bank_for
+from tests.watching.speaking import NEW, PROMPT, Plugin, bank_for, speak
 
 
 @torch.no_grad()
@@ -122,6 +133,34 @@ def test_the_law_holds_in_every_family(
     model = make_model(family)
     if family not in LEAKING:
         obey(model, bank_for(model), tiny_tokenizer, mode)
+
+
+@torch.no_grad()
+def test_layers_of_a_purely_recurrent_model_are_the_inputs_of_blocks_too() -> None:
+    """Whose hidden_states begin with what block 0 puts out, so that their numbers differ."""
+    config: Any = MambaConfig
+    torch.manual_seed(0)
+    model: Any = MambaForCausalLM(
+        config(
+            vocab_size=VOCABULARY,
+            hidden_size=WIDTH,
+            num_hidden_layers=BLOCKS,
+            state_size=4,
+            initializer_range=0.3,
+            eos_token_id=None,
+        )
+    ).eval()
+    bank = bank_for(model, layers=tuple(range(1, BLOCKS + 1)))
+    with emowatch.watch(model, None, probes=bank, layers="all") as watch:
+        text = speak(model, random_ids(1, PROMPT))[:, :-1]
+    hidden = model(text, output_hidden_states=True).hidden_states
+    states = torch.stack([*hidden[: BLOCKS - 1], hidden[BLOCKS]])[:, 0, PROMPT - 1 :]
+    wanted = bank.heads.scores(states, torch.arange(NEW)).transpose(0, 1)
+    reply = watch.trace.reply()
+    assert len(reply) == NEW
+    for token, score in zip(reply, wanted.numpy(), strict=True):
+        assert token.layer_scores is not None
+        assert np.allclose(token.layer_scores, score, atol=2e-5)
 
 
 @pytest.mark.soak

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,6 @@ from transformers import PreTrainedTokenizerFast
 
 import emowatch
 from emowatch.bank import ProbeBank
-from emowatch.bank.card import Readout
 from emowatch.watching.reading import fetch, fetch_in_one_copy
 from tests.model.zoo import FAMILIES, STATEFUL, make_model, random_ids
 from tests.watching.speaking import NEW, PROMPT, bank_for, by_hand, speak
@@ -97,33 +95,6 @@ def test_autocast_does_not_reach_the_heads(
             speak(model, prompt, max_new_tokens=1)
     wanted = bank.heads_at((primary,)).scores(seen[0], 0)[0]
     assert np.allclose(watch.trace.tokens.array(), wanted.numpy(), atol=1e-6)
-
-
-# Outside of what a bank was trained on
-
-
-@pytest.mark.parametrize(
-    ("readout", "offsets", "said"),
-    [
-        ("last_prompt_token", (0, 0), "at the last prompt token only; its scores at later tokens"),
-        ("positions", (0, 0), "at chosen tokens of prompts only; its scores at other tokens"),
-        ("mean", (0, 0), "on means over prompts; its scores of single tokens"),
-        ("reply", (0, 95), ""),
-        ("reply", (0, 0), ""),
-    ],
-)
-def test_a_bank_that_is_read_where_it_was_not_trained_is_told_of_once(
-    readout: Readout, offsets: tuple[int, int], said: str, model: Any, bank: ProbeBank, capsys: Any
-) -> None:
-    """Its scores of replies look like any others; a bank of replies makes no noise."""
-    card = replace(bank.card, readout=readout, offsets=offsets)
-    with emowatch.watch(model, None, probes=ProbeBank(card, bank.tensors)) as watch:
-        speak(model, random_ids(1, PROMPT))
-    (info,) = watch.session.banks
-    assert (info.readout, info.offsets) == (readout, offsets)
-    lines = capsys.readouterr().err.splitlines()
-    wanted = [f"emowatch: the bank mood was trained {said} are extrapolated."] if said else []
-    assert lines == wanted
 
 
 # The way to the host

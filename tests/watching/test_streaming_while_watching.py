@@ -131,7 +131,7 @@ def test_candidates_that_were_kept_are_told_one_by_one(
                 streamer=streamer,
                 prompt_lookup_num_tokens=3,
                 max_new_tokens=20,
-                eos_token_id=None,
+                eos_token_id=-1,  # none; before transformers 5 look-up fails without any
             )
     reply = output[0, PROMPT:].tolist()
     assert [token.token_id for token in told] == 2 * reply
