@@ -183,7 +183,8 @@ def astream(
     Raises:
         UsageError: for an empty message; awaited, as all of these.
         ContextError: for a dialogue that is longer than the model's context.
-        UnsupportedError: if another stream is speaking with this model.
+        UnsupportedError: if another stream is speaking with this model, and for `num_beams` or
+            `num_return_sequences` above 1: a stream is one reply.
 
     Example:
         >>> async with emowatch.astream(model, tokenizer, "Hello!", probes=bank) as reply:
@@ -225,7 +226,8 @@ def aanswer(
     Raises:
         UsageError: for an empty message; awaited, as all of these.
         ContextError: for a dialogue that is longer than the model's context.
-        UnsupportedError: if another stream is speaking with this model.
+        UnsupportedError: if another stream is speaking with this model, and for `num_beams` or
+            `num_return_sequences` above 1: a stream is one reply.
     """
 
     def prepare() -> Speech:

@@ -126,7 +126,8 @@ def stream(
     Raises:
         UsageError: for an empty message.
         ContextError: for a dialogue that is longer than the model's context.
-        UnsupportedError: if another stream is speaking with this model.
+        UnsupportedError: if another stream is speaking with this model, and for `num_beams` or
+            `num_return_sequences` above 1: a stream is one reply.
     """
     prompt = make_prompt(model, tokenizer, messages, max_new_tokens, seed, generate)
     watcher = watch(
@@ -157,7 +158,8 @@ def answer(
     Raises:
         UsageError: for an empty message.
         ContextError: for a dialogue that is longer than the model's context.
-        UnsupportedError: if another stream is speaking with this model.
+        UnsupportedError: if another stream is speaking with this model, and for `num_beams` or
+            `num_return_sequences` above 1: a stream is one reply.
 
     Example:
         >>> with emowatch.watch(model, tokenizer, probes=bank) as w:  # doctest: +SKIP

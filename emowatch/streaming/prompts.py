@@ -9,12 +9,17 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import StoppingCriteriaList
 
-from emowatch.errors import ContextError, UsageError
+from emowatch.errors import ContextError, UnsupportedError, UsageError
 from emowatch.model.blocks import text_config
 from emowatch.streaming.callbacks import StopOnEvent, Streamer, WatchStreamer
 from emowatch.watching import Watch
 
 Message = Mapping[str, str]
+_NO_STREAM = {
+    "num_beams": "which beam wins is known only at its end",
+    "num_return_sequences": "these would be several at once",
+}
+"""Settings of ``generate`` that are refused above 1, and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +64,9 @@ def make_prompt(
     Raises:
         UsageError: for a message without text, or a dialogue the template refuses.
         ContextError: for a dialogue that is longer than the model's context.
+        UnsupportedError: for settings of ``generate`` that ask for several replies or for beams.
     """
+    _check_one_reply(model, generate)
     inputs = encode_prompt(tokenizer, messages)
     prompt = inputs["input_ids"].shape[1]
     context = (
@@ -81,6 +88,20 @@ def make_prompt(
     )
 
 
+def _check_one_reply(model: nn.Module, generate: Mapping[str, Any]) -> None:
+    """Refuse what is no single reply, told token by token; also where the model's own file asks."""
+    places = (generate.get("generation_config"), getattr(model, "generation_config", None))
+    for setting, why in _NO_STREAM.items():
+        given = [generate.get(setting), *(getattr(place, setting, None) for place in places)]
+        asked = next((value for value in given if value is not None), 1)
+        if asked != 1:
+            raise UnsupportedError(
+                f"Could not stream with {setting}={asked}: a stream is one reply, told token by "
+                f"token, and {why}. Pass {setting}=1, or call generate inside emowatch.watch, "
+                "whose trace holds every reply that is returned."
+            )
+
+
 def encode_prompt(tokenizer: Any, messages: str | Sequence[Message]) -> dict[str, Tensor]:
     """Render a dialogue with the chat template, or a plain text where there is none.
 
@@ -94,7 +115,7 @@ def encode_prompt(tokenizer: Any, messages: str | Sequence[Message]) -> dict[str
             'list of {"role": …, "content": …}.'
         )
     if not dialogue:
-        raise UsageError("The dialogue is empty: nothing to answer.")
+        raise UsageError("Could not answer an empty dialogue: pass one message at least.")
     for message in dialogue:
         if not message.get("content", "").strip():
             raise UsageError(f"The {message.get('role', 'user')} message is empty: nothing to say.")

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerFast
+from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 import emowatch
 from emowatch.bank import ProbeBank
-from emowatch.errors import ContextError, UsageError
+from emowatch.errors import ContextError, UnsupportedError, UsageError
 from tests.model.zoo import hook_count
-from tests.streaming.talking import endless, streams
+from tests.streaming.talking import Forwards, endless, streams
 
 
 def test_a_dialogue_is_written_with_the_template(
@@ -120,3 +121,40 @@ def test_a_dialogue_that_the_template_refuses_is_a_usage_error(begin: Any) -> No
     """Each template has roles of its own."""
     with pytest.raises(UsageError, match="chat template refused the dialogue: unknown role: bard"):
         begin([{"role": "bard", "content": "hm"}])
+
+
+SEVERAL = [
+    {"num_return_sequences": 2, "do_sample": True},
+    {"num_beams": 2},
+    {"num_beams": 2, "num_return_sequences": 2},
+    {"generation_config": GenerationConfig(num_beams=3)},
+]
+
+
+@pytest.mark.parametrize("options", SEVERAL)
+def test_what_is_no_single_reply_is_refused_before_anything_starts(
+    begin: Any, abegin: Any, model: Any, options: Any
+) -> None:
+    """A stream would tell one of several replies as if it were all, or fail in other words."""
+    forwards, hooks = Forwards(model), hook_count(model)
+
+    async def enter() -> None:
+        async with abegin(**options):
+            pass
+
+    told = r"Could not stream with num_\w+=[23]: a stream is one reply.* inside emowatch\.watch"
+    with pytest.raises(UnsupportedError, match=told):
+        begin(**options)
+    with pytest.raises(UnsupportedError, match=told):
+        asyncio.run(enter())
+    assert (forwards.begun, hook_count(model), streams()) == (0, hooks, 0)
+
+
+def test_beams_that_the_model_s_own_file_asks_for_are_refused_unless_they_are_waived(
+    begin: Any, model: Any
+) -> None:
+    """The caller may not know of them; a setting of one is as good as none."""
+    model.generation_config.num_beams = 4
+    with pytest.raises(UnsupportedError, match=r"num_beams=4: .* Pass num_beams=1"):
+        begin()
+    assert list(begin(num_beams=1, num_return_sequences=1))
