@@ -17,7 +17,8 @@ from emowatch.workshop.calibration import OFFSET_BINS, fit_temperatures
 from emowatch.workshop.corpora import Corpus, balance, class_weights
 from emowatch.workshop.options import TrainOptions
 from emowatch.workshop.preparation import Report, Rows
-from emowatch.workshop.training import HeadTrainer, directions, preset
+from emowatch.workshop.presets import preset
+from emowatch.workshop.training import HeadTrainer, directions
 
 
 @dataclass(frozen=True, slots=True)

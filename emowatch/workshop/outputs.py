@@ -17,7 +17,7 @@ from emowatch.workshop.activations import discard
 from emowatch.workshop.corpora import Corpus, read_corpus
 from emowatch.workshop.options import TrainOptions
 from emowatch.workshop.preparation import REPLIES_FILE
-from emowatch.workshop.training import preset
+from emowatch.workshop.presets import preset
 
 RUN_FILE = "run.json"
 STATES_FOLDER = "states"

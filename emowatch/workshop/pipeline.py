@@ -37,7 +37,7 @@ from emowatch.workshop.outputs import (
 )
 from emowatch.workshop.parts import fit_in_parts
 from emowatch.workshop.preparation import Prepared, Report, prepare, quiet, rows_of
-from emowatch.workshop.training import preset
+from emowatch.workshop.presets import preset
 
 SHUFFLED_FOLDER = "shuffled"
 

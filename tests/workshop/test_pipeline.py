@@ -33,8 +33,8 @@ from emowatch.workshop.options import TrainOptions, options_of
 from emowatch.workshop.outputs import layers_at_once
 from emowatch.workshop.pipeline import evaluate_bank, save_evaluation, train_bank
 from emowatch.workshop.preparation import prepare, quiet
+from emowatch.workshop.presets import FitOptions
 from emowatch.workshop.readouts import prompt_ids
-from emowatch.workshop.training import FitOptions
 from tests.workshop.synthetic import WORDS, read_texts, write_texts
 
 if TYPE_CHECKING:

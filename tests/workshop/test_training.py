@@ -11,15 +11,9 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from emowatch.bank.heads import HEAD_KINDS, HeadKind, Heads
-from emowatch.errors import TrainingError, UsageError
-from emowatch.workshop.training import (
-    PRESETS,
-    FitOptions,
-    HeadTrainer,
-    _row_weights,
-    directions,
-    preset,
-)
+from emowatch.errors import TrainingError
+from emowatch.workshop.presets import FitOptions, preset
+from emowatch.workshop.training import HeadTrainer, _row_weights, directions
 
 CLASSES, WIDTH = 4, 16
 QUICK = FitOptions(hidden=16, epochs=6, batch=64)
@@ -280,16 +274,6 @@ def test_a_direction_leads_from_the_mean_of_classes_to_one_of_them() -> None:
     torch.testing.assert_close(cosine, torch.ones(2, CLASSES))
 
 
-def test_the_preset_of_paper_a_has_the_papers_settings() -> None:
-    """Zhang & Zhong 2025: one epoch of Adam at 1e-4, 10 % warm-up, then cosine, nothing else."""
-    paper = preset("paper-a", seed=7)
-    assert (paper.epochs, paper.learning_rate, paper.warmup) == (1, 1e-4, 0.1)
-    assert (paper.cosine, paper.weight_decay, paper.dropout) == (True, 0.0, 0.0)
-    assert paper.strengths == ()  # its linear heads learn as it says, too
-    assert paper.patience == 0  # its one epoch is kept, whatever validation says
-    assert paper.seed == 7
-
-
 def test_the_learning_rate_rises_and_then_falls_along_a_cosine() -> None:
     """A warm-up that never ends, or ends at once, would not be the paper's."""
     trainer = HeadTrainer("linear", preset("paper-a"))
@@ -300,10 +284,3 @@ def test_the_learning_rate_rises_and_then_falls_along_a_cosine() -> None:
     assert rates[10:] == sorted(rates[10:], reverse=True)
     assert rates[55] == pytest.approx(0.5e-4, rel=0.05)
     assert rates[-1] < 1e-7
-
-
-def test_an_unknown_preset_is_refused_with_those_that_exist() -> None:
-    """The names are few and easily mistyped."""
-    with pytest.raises(UsageError, match=r"no preset 'paper-b': use default or paper-a"):
-        preset("paper-b")
-    assert preset("default") == PRESETS["default"] == FitOptions()
