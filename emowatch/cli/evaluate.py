@@ -17,7 +17,7 @@ from emowatch.cli.options import (
     data_options,
     model_options,
     open_model,
-    tell_quarantine,
+    tell_left_out,
 )
 from emowatch.errors import UsageError
 from emowatch.text import clean, clean_line
@@ -68,7 +68,7 @@ def command(bank: str, data: str, as_json: bool, save: bool, strict: bool, **giv
     where = {key: given.pop(key) for key in PLACING}
     given["split"] = split_of(data, given["split"], "test")
     corpus = read_corpus(data, labels=found.card.labels, min_per_class=0, **given)
-    tell_quarantine(corpus, given["limit"])
+    tell_left_out(corpus, given["limit"])
     training = None
     if train_data is not None:
         whole = given | {"limit": None, "split": None}

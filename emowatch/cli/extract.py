@@ -15,7 +15,7 @@ from emowatch.cli.options import (
     folder_option,
     model_options,
     open_model,
-    tell_quarantine,
+    tell_left_out,
 )
 from emowatch.text import clean
 
@@ -53,7 +53,7 @@ def command(data: str, out: Path, layers: str, **given: Any) -> None:
     check_output(out)
     limit = given["limit"]
     corpus = read_corpus(data, min_per_class=0, **{key: given.pop(key) for key in READING})
-    tell_quarantine(corpus, limit)
+    tell_left_out(corpus, limit)
     loaded = open_model(**{key: given.pop(key) for key in PLACING})
     blocks = find_blocks(loaded.model, loaded.blocks)
     chosen = resolve_layers(layers, blocks.n_layers)

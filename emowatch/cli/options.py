@@ -129,7 +129,10 @@ def data_options(function: Function) -> Function:
                 "--split", help="Of a hub data set. Default: train; where a bank is measured, test."
             ),
             click.option(
-                "--limit", type=click.IntRange(1), help="At most so many usable examples."
+                "--limit",
+                type=click.IntRange(1),
+                help="At most so many usable examples; a sample of the whole file, not its "
+                "beginning, and the same each time.",
             ),
         )
     ):
@@ -137,11 +140,20 @@ def data_options(function: Function) -> Function:
     return function
 
 
-def tell_quarantine(corpus: Corpus, limit: int | None) -> None:
-    """Say on stderr how many rows cannot be used, by reason."""
+def tell_left_out(corpus: Corpus, limit: int | None) -> None:
+    """Say on stderr how many rows cannot be used, by reason, and which labels a limit lost."""
     of_all = "" if limit is None else " (of all rows; --limit counts those that can be used)"
     for reason, n in corpus.quarantine_counts().items():
         click.echo(f"{n} rows put aside: {reason}{of_all}", err=True)
+    lost = [label for label, n in corpus.counts().items() if not n]
+    if limit is not None and lost:
+        click.echo(
+            clean_line(
+                f"none of the {len(corpus)} examples that --limit keeps is labelled "
+                f"{', '.join(lost)}; raise --limit to have some"
+            ),
+            err=True,
+        )
 
 
 def open_model(
@@ -257,11 +269,12 @@ def sampling(sample: bool, temperature: float | None) -> dict[str, Any]:
 
 def folder_option(default: str | None = None, **extra: Any) -> Callable[[Function], Function]:
     """Add ``--out DIR``."""
+    # A default of None would count as given to click 8.3, also where the option is required.
+    needed: dict[str, Any] = {"required": True} if default is None else {"default": default}
     return click.option(
         "--out",
         type=click.Path(path_type=Path, file_okay=True),
-        default=default,
-        required=default is None,
         metavar="DIR",
+        **needed,
         **extra,
     )

@@ -19,6 +19,7 @@ from emowatch.cli.options import (
     probe_options,
     sampling,
 )
+from emowatch.errors import UsageError
 from emowatch.text import clean
 
 
@@ -37,6 +38,10 @@ def command(prompt: str, as_json: bool, fail_on_alarm: bool, **given: Any) -> No
     if prompt == "-":
         with click.open_file("-", encoding="utf-8", errors="replace") as lines:
             prompt = lines.read()
+        if not prompt.strip():
+            raise UsageError(
+                "There was no prompt on stdin: pipe a text in, or write it in place of the -."
+            )
     probes = chosen_probes(given.pop("probes"), given["model"])
     choosing = sampling(given["sample"], given["temperature"])
     plugins = chosen_plugins(given["plugins"], given["record"], given["content"])

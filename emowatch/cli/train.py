@@ -15,7 +15,7 @@ from emowatch.cli.options import (
     folder_option,
     model_options,
     open_model,
-    tell_quarantine,
+    tell_left_out,
 )
 from emowatch.errors import UsageError
 from emowatch.text import clean, clean_line
@@ -55,12 +55,28 @@ from emowatch.text import clean, clean_line
     show_default=True,
     help="As in paper A, or by class weights.",
 )
-@click.option("--preset", type=click.Choice(["default", "paper-a"]), default="default")
+@click.option(
+    "--preset",
+    type=click.Choice(["default", "paper-a"]),
+    default="default",
+    show_default=True,
+    help="How heads learn; paper-a: one epoch of Adam.",
+)
 @click.option("--hidden", type=click.IntRange(1, 4096), help="Width of the hidden layer.")
 @click.option(
-    "--max-new-tokens", type=click.IntRange(1), default=128, help="Of replies that are written."
+    "--max-new-tokens",
+    type=click.IntRange(1),
+    default=128,
+    show_default=True,
+    help="Of replies that are written.",
 )
-@click.option("--batch-tokens", type=click.IntRange(16), default=1024, help="Tokens in a batch.")
+@click.option(
+    "--batch-tokens",
+    type=click.IntRange(16),
+    default=1024,
+    show_default=True,
+    help="Tokens in a batch.",
+)
 @click.option("--work", type=click.Path(path_type=Path), help="Keep states and replies here.")
 @click.option("--licence", default="", help="Licence of the data, noted on the card.")
 @click.option("--seed", type=int, default=0, show_default=True)
@@ -95,7 +111,7 @@ def command(data: str, out: Path, overwrite: bool, **given: Any) -> None:
     corpus = read_corpus(data, **reading)
     counts = ", ".join(f"{label} {n}" for label, n in corpus.counts().items())
     click.echo(clean_line(f"{len(corpus)} examples: {counts}"), err=True)
-    tell_quarantine(corpus, reading["limit"])
+    tell_left_out(corpus, reading["limit"])
     loaded = open_model(**placing)
     with stoppable():
         bank = train_bank(

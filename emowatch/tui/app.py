@@ -87,7 +87,7 @@ class ChatApp(App[None], inherit_bindings=False):
         Binding("ctrl+n", "new_chat", "New chat", id="chat.new"),
         Binding("ctrl+t", "toggle_traces", "Traces", id="trace.toggle"),
         Binding("f1", "help", "Help", id="help.open"),
-        Binding("f2", "toggle_signs", "Signs", id="transcript.signs", show=False),
+        Binding("f2", "toggle_signs", "Signs", id="transcript.signs"),
         Binding("pageup", "scroll_transcript(-1)", "Up", id="transcript.up", show=False),
         Binding("pagedown", "scroll_transcript(1)", "Down", id="transcript.down", show=False),
         Binding("ctrl+q", "quit", "Quit", id="app.quit", priority=True),

@@ -26,7 +26,8 @@ ABOUT = (
     "Before each token is written, the model has an inner state, and small probe heads read "
     "scores from it: 0.00 to 1.00 for each label. The traces show them, newest at the right, and "
     "each piece of text takes the colour of its highest score. Where the bank's own test found "
-    "nothing above chance, often at the first token, the text keeps the colour of the screen.",
+    "nothing above chance, often at the first token, the text keeps the colour of the screen. "
+    "Signs, by F2, say the same without colour: the underlined letters of the labels.",
     "The scores describe the model: the tone of its reply, or what it made of your message. "
     "They say nothing certain about a person.",
 )

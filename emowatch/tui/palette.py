@@ -1,8 +1,8 @@
 """Colours of emotions that people with any colour vision can tell apart.
 
 The dark set is Okabe and Ito's; its blue and black would vanish on a dark ground and are left
-out. The light set holds the same hues, dark enough for a white ground. A colour is never the
-only sign: wherever it stands, so does the label or its sign.
+out. The light set holds the same hues, dark enough for a white ground. Nobody depends on
+colours: in the traces a label stands in its own, and F2 puts its sign into the text.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,8 +12,12 @@ import pytest
 from emowatch.cli import bars
 
 
-def test_what_an_earlier_run_did_counts_for_no_rate(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("on_terminal", [True, False])
+def test_what_an_earlier_run_did_counts_for_no_rate(
+    on_terminal: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Otherwise a run that goes on seems to be done in a moment, and then is not."""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: on_terminal)
     bars.progress("reading", 9_000, 10_000)
     bar = bars._BARS["reading"]
     assert (bar.n, bar.initial) == (9_000, 9_000)
@@ -21,6 +26,35 @@ def test_what_an_earlier_run_did_counts_for_no_rate(capsys: pytest.CaptureFixtur
     bars.progress("reading", 10_000, 10_000)
     assert "reading" not in bars._BARS
     assert "10.0k/10.0k" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("line_s", "lines"), [(0.0, 10), (3600.0, 1)])
+def test_a_file_gets_few_plain_lines(
+    line_s: float,
+    lines: int,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Bars are drawn ten times a second, and a log would keep each of them."""
+    monkeypatch.setattr(bars, "LINE_S", line_s)
+    for done in range(1001):
+        bars.progress("reading", done, 1000)
+    told = capsys.readouterr().err
+    assert "\r" not in told and told.count("\n") == lines
+    assert told.splitlines()[-1].startswith("reading: 100 %, 1000/1000 [")
+    bars.progress("nothing", 0, 0)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_log_tells_where_an_interrupted_run_stood(capsys: pytest.CaptureFixture[str]) -> None:
+    """As the bar on a terminal does."""
+    with pytest.raises(KeyboardInterrupt), bars.stoppable():
+        bars.progress("reading", 0, 400)
+        bars.progress("reading", 100, 400)
+        raise KeyboardInterrupt
+    told = capsys.readouterr().err.splitlines()
+    assert told[0].startswith("reading: 25 %, 100/400 [")
+    assert told[1:] == ["", "What is finished is kept: the same command goes on from there."]
 
 
 @pytest.fixture

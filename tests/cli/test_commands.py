@@ -275,17 +275,32 @@ def test_a_piped_chat_goes_on_past_the_context(cli: Cli, model: Path, bank: Path
     assert "forgotten" not in done.err
 
 
-def test_default_banks_are_read_where_they_were_trained(cli: Cli) -> None:
+def test_default_banks_are_read_where_they_were_trained(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nothing is said on stderr of the shipped banks, but for the one of prompts alone."""
+    monkeypatch.setattr("emowatch.watching.cautions._told", set())
     flags = "--max-new-tokens", 2
     for done in (cli("run", PROMPT, *flags), cli("chat", *flags, stdin=b"hello")):
         assert done.code == 0, done.err
         assert "emowatch:" not in done.err
     done = cli("run", PROMPT, *flags, "--probe", "demo-ekman7-prompt")
     assert done.err.splitlines()[0] == (
-        "emowatch: the bank demo-ekman7-prompt was trained at the last prompt token only; its "
-        "scores at later tokens are extrapolated."
+        "emowatch: the bank demo-ekman7-prompt was trained at the last prompt token only. Its "
+        "scores at later tokens are extrapolated: nobody has measured how good they are. To follow "
+        "a reply token by token, use a bank that was trained with --readout reply."
     )
+
+
+def test_a_prompt_that_stdin_lacks_is_asked_for(cli: Cli) -> None:
+    """It was the pipe that was empty, and no message that somebody wrote."""
+    for stdin in (b"", b" \n"):
+        refused(cli("run", "-", stdin=stdin), "no prompt on stdin", "pipe a text in")
+
+
+def test_extract_needs_a_folder(cli: Cli, data: Path) -> None:
+    """States are large: no place is chosen for them."""
+    refused(cli("extract", data / "test.tsv"), "Missing option '--out'")
 
 
 def test_extract_writes_shards_with_what_each_row_is(

@@ -35,5 +35,24 @@ def test_rows_put_aside_are_counted_and_said_to_be_of_the_whole_file(
     for limit, more in ((6, " (of all rows; --limit counts those that can be used)"), (None, "")):
         corpus = read_corpus(path, limit=limit, min_per_class=0)
         assert len(corpus) == (limit or 8)
-        options.tell_quarantine(corpus, limit)
+        options.tell_left_out(corpus, limit)
         assert capsys.readouterr().err == f"4 rows put aside: empty text{more}\n"
+
+
+def test_labels_that_a_limit_lost_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a file sorted by label too, whose first rows are not what is kept."""
+    path = tmp_path / "texts.csv"
+    rows = [f"text {n},{'joy' if n < 300 else 'fear'}" for n in range(600)]
+    rows += ["text a,awe", "text b,calm"]
+    path.write_text("\n".join(["text,label", *rows]) + "\n", encoding="utf-8")
+    corpus = read_corpus(path, limit=20, min_per_class=0)
+    assert all(corpus.counts()[label] > 3 for label in ("joy", "fear"))
+    options.tell_left_out(corpus, 20)
+    assert capsys.readouterr().err == (
+        "none of the 20 examples that --limit keeps is labelled awe, calm; raise --limit to have "
+        "some\n"
+    )
+    options.tell_left_out(read_corpus(path, min_per_class=0), None)
+    assert capsys.readouterr().err == ""
