@@ -16,6 +16,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install -c constraints.t
 DECLARED := pyproject.toml constraints.txt
 COMPAT := .venv-compat
 RIVALS := .venv-rivals
+# Runs tests on up to four cores, since each process loads torch. ARGS="-n 0" keeps to one process.
+PYTEST := -m pytest -n logical --maxprocesses 4 --dist worksteal
 # What mypy reads; what is not there is left out.
 TYPED := $(wildcard emowatch tests benchmarks docs/*.py)
 
@@ -31,10 +33,10 @@ chat: $(VENV)/ready  ## Talk to the demo model and watch its traces (plain text 
 	@$(BIN)/emowatch chat $(ARGS)
 
 test: $(VENV)/ready-dev  ## Run the tests
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python $(PYTEST) $(ARGS)
 
 test-compat: $(COMPAT)/ready-dev  ## Run the tests on the oldest transformers that is supported
-	$(COMPAT)/bin/python -m pytest $(ARGS)
+	$(COMPAT)/bin/python $(PYTEST) $(ARGS)
 
 lint: $(VENV)/ready-dev  ## Check style, types and the rooms
 	$(BIN)/ruff check

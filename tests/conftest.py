@@ -12,6 +12,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+# Read when numpy and torch are imported, here and in the interpreters that tests start: for tensors
+# this small, threads wait for each other, and each core has a process of tests already.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import numpy as np
 import pytest
 

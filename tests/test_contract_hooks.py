@@ -7,6 +7,7 @@ import inspect
 import re
 import tomllib
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,7 @@ def block(language: str, containing: str) -> str:
     return str(found)
 
 
+@cache
 def names_of_tests() -> set[str]:
     """List every test function below ``tests/``."""
     return {

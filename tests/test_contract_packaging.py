@@ -25,6 +25,7 @@ EXTRAS = {
     "plot": {"matplotlib"},
     "dev": {
         "accelerate",
+        "greenlet",
         "hatchling",
         "hypothesis",
         "import-linter",
@@ -34,9 +35,11 @@ EXTRAS = {
         "pytest",
         "pytest-asyncio",
         "pytest-textual-snapshot",
+        "pytest-xdist",
         "ruff",
         "starlette",
         "torchao",
+        "types-greenlet",
     },
 }
 DISTRIBUTION_OF = {
