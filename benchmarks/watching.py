@@ -29,7 +29,7 @@ Which = Literal["primary", "all"]
 WHICH: tuple[Which, ...] = ("primary", "all")
 GOALS = {"primary": 1.02, "all": 1.04}
 HEADS: tuple[tuple[HeadKind, int], ...] = (("linear", 0), ("offset-mlp", 32), ("offset-mlp", 64))
-"""Kinds of head with the width of the hidden layer; the shipped banks have 32, `train` makes 64."""
+"""Kinds of head with the width of the hidden layer; `emowatch train` makes 32."""
 
 
 def ways(scene: Scene) -> Iterator[Way]:

@@ -30,7 +30,7 @@ from emowatch.labels import EKMAN7
 from emowatch.model.blocks import Blocks, find_blocks
 from emowatch.plugins import DEFAULT_PLUGINS, PluginSpec
 
-HIDDEN = 64
+HIDDEN = 32
 """Width of a head's hidden layer, as `emowatch train` makes it."""
 FIVE = 5
 """Layers of the middle way, spread evenly over the depth, in one bank."""

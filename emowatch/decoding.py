@@ -47,9 +47,9 @@ _SETTINGS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: that would double what it takes to make one at each forward
 class Decoding:
-    """The decoding loop that runs the current forward."""
+    """The decoding loop that runs the current forward; not to be changed."""
 
     loop: Loop
     config: Any = None

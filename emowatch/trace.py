@@ -69,9 +69,9 @@ class TokenTable(Sequence[TokenScore]):
         self._position.append(position)
         self._offset.append(-1 if offset is None else offset)
         self._segment.append(SEGMENTS.index(segment))
-        self._scores.frombytes(scores.astype(np.float32, copy=False).tobytes())
+        self._scores.frombytes(np.asarray(scores, np.float32).tobytes())
         if layer_scores is not None:
-            self._layer_scores.frombytes(layer_scores.astype(np.float32, copy=False).tobytes())
+            self._layer_scores.frombytes(np.asarray(layer_scores, np.float32).tobytes())
 
     def __len__(self) -> int:
         """Count the tokens."""

@@ -78,7 +78,13 @@ class Heads:
             self._table = folded + wide["bias_in"][:, None, :]
         self._inverse_temperature = (1.0 / temperatures.float())[..., None]
         # [layers, 1 or MAX_OFFSET + 1, 1]
-        if len(self.bins) > 1:
+        last = self._first if self._second is None else self._second
+        self._sharp: Tensor | None = None
+        """The last layer over the one temperature of each head, where it has no more."""
+        if len(self.bins) == 1:
+            self._sharp = last * self._inverse_temperature
+            self._sharp_bias = self._last_bias * self._inverse_temperature
+        else:
             by_offset = torch.bucketize(
                 torch.arange(MAX_OFFSET + 1), torch.tensor(self.bins[1:]), right=True
             )
@@ -112,16 +118,21 @@ class Heads:
             states: ``[layers, rows, d_model]``, of any float dtype; computed in float32.
             offset: one for all rows, or ``[rows]``; above 512 counts as 512.
         """
-        hidden = states.float()
-        if self._second is None:
-            return torch.baddbmm(self._last_bias, hidden, self._first)
-        assert self._table is not None
+        last = self._first if self._second is None else self._second
+        return torch.baddbmm(self._last_bias, self._features(states, offset), last)
+
+    def _features(self, states: Tensor, offset: int | Tensor) -> Tensor:
+        """Return what the last layer is given, ``[layers, rows, d_model or hidden]``."""
+        if self._table is None:
+            return states.float()
         bias = self._rows_of(self._table, offset)
-        hidden = torch.baddbmm(bias, hidden, self._first).relu_()
-        return torch.baddbmm(self._last_bias, hidden, self._second)
+        return torch.baddbmm(bias, states.float(), self._first).relu_()
 
     def scores(self, states: Tensor, offset: int | Tensor) -> Tensor:
         """Return calibrated probabilities ``[layers, rows, labels]`` in float32."""
+        if self._sharp is not None:
+            features = self._features(states, offset)
+            return torch.baddbmm(self._sharp_bias, features, self._sharp).softmax(-1)
         inverse = self._rows_of(self._inverse_temperature, offset)  # [layers, 1|rows, 1]
         return torch.softmax(self.head_logits(states, offset).mul_(inverse), dim=-1)
 

@@ -55,7 +55,7 @@ class ProbeBank:
         layers: str | int | Sequence[int] = "all",
         labels: Sequence[str] = ("first", "second"),
         head: HeadKind = "linear",
-        hidden: int = 64,
+        hidden: int = 32,
         seed: int = 0,
         name: str = "random",
         blocks: str | None = None,

@@ -55,7 +55,7 @@ def check_speaks(model: nn.Module) -> None:
 def is_compiled(module: nn.Module) -> bool:
     """Tell whether a module, or what it runs, was given to ``torch.compile``."""
     return (
-        hasattr(module, "_orig_mod")
+        "_orig_mod" in module._modules  # not by hasattr: what is missing is slow to find
         or getattr(module, "_compiled_call_impl", None) is not None
         or hasattr(module.forward, "_torchdynamo_orig_callable")
     )

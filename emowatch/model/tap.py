@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +21,11 @@ from emowatch.errors import TapError, UnsupportedError, UsageError
 from emowatch.model.blocks import Blocks
 from emowatch.model.readable import check_readable, is_compiled, refuse_compiled
 
+_UNREAD: Any = object()
+"""Stands for the state of a layer whose hook has not fired."""
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(slots=True)  # not frozen: that would double what it takes to make one at each forward
 class Forward:
     """One forward pass of the whole model, as the tap saw it."""
 
@@ -87,7 +90,7 @@ class Tap:
         self.layers = tuple(layers)
         self._on_forward = on_forward
         self._on_begin = on_begin
-        self._states: list[Tensor | None] = [None] * len(self.layers)
+        self._states: list[Any] = [_UNREAD] * len(self.layers)
         self._handles: list[RemovableHandle] = []
         self._steering: list[RemovableHandle] = []
         self._running: Forward | None = None
@@ -138,7 +141,7 @@ class Tap:
         self._handles.clear()
         self.steer({})
         self._running = self._buffer = self._thread = None
-        self._states = [None] * len(self.layers)
+        self._states = [_UNREAD] * len(self.layers)
 
     def expect_compiled(self, states: Sequence[Tensor]) -> None:
         """Let the forwards from here on be compiled, one new token per row.
@@ -207,7 +210,7 @@ class Tap:
             refuse_compiled()
         self._take_hold()
         self._running = None
-        self._states = [None] * len(self.layers)
+        self._states = [_UNREAD] * len(self.layers)
         input_ids = args[0] if args else kwargs.get("input_ids")
         if input_ids is None:
             raise UnsupportedError(
@@ -237,29 +240,29 @@ class Tap:
                 )
             self._thread = here
 
-    def _check_entered(self) -> None:
+    def _refuse_inner(self) -> NoReturn:
         """Refuse states of a forward that did not begin with the watched model itself.
 
         Raises:
             UnsupportedError: as where a wrapper runs the model that it wraps, or the chunks of a
                 prompt are read by `model.forward`, as they are before transformers 5.
         """
-        if self._thread is None:
-            raise UnsupportedError(
-                f"Could not watch a forward that reached the blocks of {type(self.model).__name__} "
-                "past it: a wrapper runs what it wraps, a part was called by itself, or a prompt "
-                "is read in chunks by transformers 4. Watch the model that generate runs, and "
-                "leave prefill_chunk_size out."
-            )
+        raise UnsupportedError(
+            f"Could not watch a forward that reached the blocks of {type(self.model).__name__} "
+            "past it: a wrapper runs what it wraps, a part was called by itself, or a prompt is "
+            "read in chunks by transformers 4. Watch the model that generate runs, and leave "
+            "prefill_chunk_size out."
+        )
 
     def _reader(self, slot: int) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
+        # It runs for every layer and token, each time out of a cold cache: it calls nothing.
         def read(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             if self._buffer is not None and torch.compiler.is_compiling():
                 self._buffer[slot].copy_(hidden_of(args, kwargs))
+            elif self._thread is None:
+                self._refuse_inner()
             else:
-                hidden = hidden_of(args, kwargs)
-                self._check_entered()
-                self._states[slot] = _without_graph(hidden)
+                self._states[slot] = args[0] if args else kwargs.get("hidden_states")
 
         return read
 
@@ -267,9 +270,10 @@ class Tap:
         def read(module: nn.Module, args: Any, output: Tensor) -> None:
             if self._buffer is not None and torch.compiler.is_compiling():
                 self._buffer[slot].copy_(output)
+            elif self._thread is None:
+                self._refuse_inner()
             else:
-                self._check_entered()
-                self._states[slot] = _without_graph(output)
+                self._states[slot] = output
 
         return read
 
@@ -280,9 +284,9 @@ class Tap:
         if forward is None:
             return  # not to be read
         states = self._states
-        found = tuple(state for state in states if state is not None)
-        if len(found) < len(states):
-            missing = [layer for layer, s in zip(self.layers, states, strict=True) if s is None]
+        if any(state is _UNREAD for state in states):
+            pairs = zip(self.layers, states, strict=True)
+            missing = [layer for layer, state in pairs if state is _UNREAD]
             raise TapError(
                 f"The hooks of layers {missing} did not fire in a forward of "
                 f"{type(self.model).__name__}. The model may have been compiled after watching "
@@ -290,20 +294,11 @@ class Tap:
                 f"({self.blocks.path}); name the right one with blocks=."
             )
         self._running = None
-        self._states = [None] * len(self.layers)
-        cache = forward.cache
-        if cache is None:  # made by this forward
-            cache = getattr(output, "past_key_values", None)
-        self._on_forward(
-            Forward(
-                forward.input_ids,
-                forward.attention_mask,
-                cache,
-                forward.places,
-                forward.is_odd,
-                found,
-            )
-        )
+        self._states = [_UNREAD] * len(self.layers)
+        if forward.cache is None:  # made by this forward
+            forward.cache = getattr(output, "past_key_values", None)
+        forward.states = tuple(map(_without_graph, states))
+        self._on_forward(forward)
 
     def _forget(self, module: nn.Module, args: Any, output: Any) -> None:
         """Note that a forward is over, also one that failed; torch then gives no output.
@@ -313,13 +308,16 @@ class Tap:
         """
         if not torch.compiler.is_compiling() and self._thread == threading.get_ident():
             self._running = None
-            self._states = [None] * len(self.layers)
+            self._states = [_UNREAD] * len(self.layers)
             self._thread = None
 
 
 def hidden_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
     """Return the hidden states that a block was called with, by place or by keyword."""
-    hidden = args[0] if args else kwargs.get("hidden_states")
+    return _check_residual(args[0] if args else kwargs.get("hidden_states"))
+
+
+def _check_residual(hidden: Any) -> Tensor:
     if not isinstance(hidden, Tensor) or hidden.ndim != 3:
         shape = tuple(hidden.shape) if isinstance(hidden, Tensor) else type(hidden).__name__
         raise TapError(
@@ -329,8 +327,9 @@ def hidden_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
     return hidden
 
 
-def _without_graph(states: Tensor) -> Tensor:
-    return states.detach() if states.requires_grad else states
+def _without_graph(state: Any) -> Tensor:
+    hidden = _check_residual(state)
+    return hidden.detach() if hidden.requires_grad else hidden
 
 
 def _is_alive(thread: int | None) -> bool:

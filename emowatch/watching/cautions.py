@@ -5,8 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-import numpy as np
-
 from emowatch.records import BankInfo, Floats
 from emowatch.text import clean_line
 
@@ -53,7 +51,8 @@ class Cautions:
                 state that is no number spreads to all labels, later layers and later tokens.
             columns: how long the text is by now.
         """
-        if self._has_numbers and any(np.isnan(of).any() for of in scores):
+        # Without NumPy's functions, which weigh more than a few numbers, at every token.
+        if self._has_numbers and any(x != x for of in scores for x in of.tolist()):
             self._has_numbers = False
             _say(
                 "the model computes NaN, and its scores are none from here on; no alarm will "

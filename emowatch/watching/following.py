@@ -110,7 +110,7 @@ class Follower:
             _score_at(table, start, offset)
             for table, start in zip(self._teller.tables, turn.starts, strict=True)
         )
-        piece = turn.rows[0].text.pieces[offset]
+        piece = turn.rows[0].text.piece(offset)
         return ReplyToken(text=piece, token_id=ids[0], by_bank=scores)
 
     def end(self, reason: FinishReason | None) -> None:

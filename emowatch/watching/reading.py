@@ -6,7 +6,6 @@ Knows states and heads, not rows or turns.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
@@ -50,15 +49,20 @@ class Reader:
                 "without sequence parallelism."
             )
         home = chosen[0].device
-        if any(state.device != home for state in chosen):
+        # By number: a device is an object that is made anew each time it is asked for.
+        if len(chosen) > 1 and len({state.get_device() for state in chosen}) > 1:
             chosen = [state.to(home) for state in chosen]
         if isinstance(offset, Tensor):  # made where the states of another bank may be
             offset = offset.to(home)
         self.heads = self.heads.to(home)
-        # [layers, rows · slice, d_model]; one layer needs no copy
-        stacked = (torch.stack(chosen) if len(chosen) > 1 else chosen[0][None]).flatten(1, 2)
-        with _full_precision(home.type):
-            return self.heads.scores(stacked, offset)
+        # [layers, rows · slice, d_model]; one layer needs no copy, and one row no other shape
+        stacked = torch.cat(chosen) if len(chosen) > 1 else chosen[0]
+        if rows > 1:
+            stacked = stacked.reshape(len(chosen), rows * width, -1)
+        if torch.is_autocast_enabled(home.type):  # the heads stay in float32 under the caller's
+            with torch.autocast(home.type, enabled=False):
+                return self.heads.scores(stacked, offset)
+        return self.heads.scores(stacked, offset)
 
 
 def make_readers(
@@ -108,10 +112,3 @@ def fetch_in_one_copy(
     parts = np.split(host, np.cumsum([part.numel() for part in flat])[:-1])
     made = [part.reshape(score.shape) for part, score in zip(parts, scores, strict=False)]
     return made, [part.view(np.int32) for part in parts[len(scores) :]]
-
-
-def _full_precision(device_type: str) -> AbstractContextManager[object]:
-    """Keep the heads in float32 under the caller's autocast."""
-    if torch.is_autocast_enabled(device_type):
-        return torch.autocast(device_type, enabled=False)
-    return nullcontext()

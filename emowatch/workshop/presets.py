@@ -16,7 +16,7 @@ class FitOptions:
     strengths: tuple[float, ...] = (0.3, 0.1, 0.03, 0.01, 0.003)
     """L2 penalties among which validation chooses for a linear head that is solved; none: it
     learns by AdamW, as the other kinds do, by the settings below."""
-    hidden: int = 64
+    hidden: int = 32
     """Width of the hidden layer of ``mlp`` and ``offset-mlp``."""
     learning_rate: float = 3e-3
     weight_decay: float = 0.05

@@ -113,8 +113,14 @@ def test_a_residual_handed_on_by_keyword_is_read_too() -> None:
 def test_a_block_called_with_something_else_is_refused() -> None:
     """A model may keep its residual in another shape; a guess would give scores of nothing."""
     model = make_model("llama")
-    with tapped(model), pytest.raises(TapError, match="no plain residual stream"):
-        model.model.layers[0](torch.zeros(2, WIDTH))
+    block = model.model.layers[1]
+    forward = block.forward
+    block.register_forward_pre_hook(
+        lambda _, args, options: ((args[0][0],), options), with_kwargs=True
+    )
+    block.forward = lambda hidden, **options: forward(hidden[None], **options)
+    with tapped(model), pytest.raises(TapError, match=rf"\(4, {WIDTH}\) where.*no plain residual"):
+        model(input_ids=random_ids(1, 4))
 
 
 # Depth

@@ -16,7 +16,7 @@ class ReplySegments:
     and to ``special`` once its first token has been said, where that token is one of its own.
     """
 
-    __slots__ = ("_grammar", "_is_fresh", "_last", "_part")
+    __slots__ = ("_grammar", "_is_fresh", "_last", "_part", "segment")
 
     def __init__(self, grammar: Grammar, part: Part, is_fresh: bool) -> None:
         """Begin in one part of an assistant's message; `is_fresh` while nothing was said in it."""
@@ -25,15 +25,15 @@ class ReplySegments:
         self._is_fresh = is_fresh
         self._last = ""
         """What was said last, as far as it may be the beginning of a delimiter."""
+        self.segment: Segment = self._told()
+        """The segment of the next token."""
 
     @property
     def is_thinking(self) -> bool:
         """Whether thoughts are open."""
         return self._part == "thinking"
 
-    @property
-    def segment(self) -> Segment:
-        """The segment of the next token."""
+    def _told(self) -> Segment:
         if self._part == "header" or self._is_inside_a_tag():
             return "special"
         return SEGMENT_OF[self._part]
@@ -53,6 +53,7 @@ class ReplySegments:
         self._is_fresh &= not said or any(tag.startswith(said) for tag in self._grammar.starts)
         if not self._is_fresh:
             self._last = self._last[-self._grammar.longest :]
+        self.segment = self._told()
         return self.segment
 
     @property
