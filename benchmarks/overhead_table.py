@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from benchmarks.lockstep import AT_ONCE
 from benchmarks.results import Spread, read_results
 
 GOALS: Mapping[str, float] = {"one-layer": 1.01, "all-layers": 1.02}
@@ -58,8 +59,15 @@ def table(path: Path) -> str:
 
 
 def ratios(rounds: Sequence[Line], way: str, other: str) -> Spread:
-    """Divide the time of a reply by that of another way in the same round, for each round."""
-    return Spread.of([sum(r["steps"][way]) / sum(r["steps"][other]) for r in rounds])
+    """Compare what a reply takes with what another way takes that spoke beside it."""
+    return Spread.of(
+        [_parts(r["steps"][way]) for r in rounds], [_parts(r["steps"][other]) for r in rounds]
+    )
+
+
+def _parts(steps: Sequence[float]) -> list[float]:
+    """Sum up what was run at once: parts of two ways stood side by side."""
+    return [sum(steps[first : first + AT_ONCE]) for first in range(0, len(steps), AT_ONCE)]
 
 
 def _rows(lines: Sequence[Line]) -> Iterator[str]:
@@ -114,8 +122,9 @@ def _attaching(lines: Sequence[Line]) -> str:
 
 
 SMALL_PRINT = (
-    "Ratios of elapsed time: the median of the rounds with its quartiles in brackets, then the "
-    "95 % interval of the median (bootstrap), then the rounds. A goal is met or missed where the "
+    f"Ratios of elapsed time, from pairs of {AT_ONCE} tokens: the median of the pairs at each place in "
+    "a reply, averaged over the reply; in brackets the quartiles of whole replies, then the 95 % "
+    "interval (bootstrap over rounds), then the rounds. A goal is met or missed where the "
     "whole interval is on one side of it. The base of each rival is plain `generate` in the "
     "rival's own process and environment, where emowatch ran too. Opening a session, and wrapping "
     "the copy of the model that each rival is given, are not timed; TransformerLens runs attention "
