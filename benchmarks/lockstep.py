@@ -1,10 +1,11 @@
-"""Time several ways of generating a reply in lock-step: some tokens of each, then the next of each.
+"""Time several ways of generating a reply in lock-step: a token of each, then the next of each.
 
 A shared machine's speed changes from second to second, by more than what is to be measured. So
-all ways speak at once, each in a greenlet of its own on one thread: before every eighth forward a
-way stops, and the next one goes on. The tokens that are compared were made within seconds, and the
-order of the ways is shuffled each time. Eight at once, since a processor that sees a way at every
-tenth token alone has forgotten more of it than one that runs nothing else.
+all ways speak at once, each in a greenlet of its own on one thread: before each forward a way
+stops, and the next one goes on. The tokens that are compared were made within a fraction of a
+second, and the order of the ways is shuffled for each. A processor that sees a way at every fourth
+token or so has forgotten more of its code than one that runs nothing else: what reading along
+takes is overstated rather than understated, and the more the more ways run together.
 
 Each way has its own modules, and with them its own hooks; the weights are the same memory.
 """
@@ -26,9 +27,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from benchmarks.results import Results
-
-AT_ONCE = 8
-"""Forwards of a way before the next way goes on."""
 
 
 class Way(Protocol):
@@ -71,39 +69,30 @@ class Runner:
         """Seconds, one for each forward with what follows it; the first also begins the reply."""
         self.tokens: Tensor | None = None
         """What it said, when it is over."""
-        self._begun = 0
-        """Forwards."""
-        self._since = 0.0
+        self._started = False
         self._handle = way.model.register_forward_pre_hook(self._stop)
         self._owner = greenlet.getcurrent()
         self._place = greenlet.greenlet(self._run)
 
     def go_on(self) -> None:
-        """Run the next forwards, or to the end."""
-        self._since = perf_counter()
+        """Run until the next forward, or to the end."""
+        started = perf_counter()
         self._place.switch()
+        if self.tokens is not None and self.tokens.is_cuda:
+            torch.cuda.synchronize()
+        self.steps.append(perf_counter() - started)
 
     def _run(self) -> None:
         self.tokens = self.way.run()
-        if self.tokens.is_cuda:
-            torch.cuda.synchronize()
-        self._end_step()
         self._handle.remove()
-
-    def _end_step(self) -> None:
-        now = perf_counter()
-        self.steps.append(now - self._since)
-        self._since = now
 
     def _stop(self, *_: object) -> None:
         # What comes before the first forward belongs to its step.
-        if self._begun:
-            self._end_step()
-            if self._begun % AT_ONCE == 0:
-                # A way may use greenlets of its own: the one that stops here is the one to go on.
-                self._place = greenlet.getcurrent()
-                self._owner.switch()
-        self._begun += 1
+        if self._started:
+            # A way may use greenlets of its own: the one that stops here is the one to go on.
+            self._place = greenlet.getcurrent()
+            self._owner.switch()
+        self._started = True
 
 
 @torch.no_grad()  # or one way's end would set gradients for the others

@@ -20,16 +20,13 @@ from benchmarks.overhead_table import table
 from benchmarks.results import Results
 
 SHAPES = ("50m", "135m", "500m")
-OWN = (
-    "plain-again",
-    "one-layer",
-    "one-layer-plugins",
-    "five-layers",
-    "all-layers",
-    "all-layers-plugins",
-    "hidden-states",
-    "naive-hooks",
+TOGETHER = (
+    ("plain-again", "one-layer", "all-layers", "hidden-states"),
+    ("five-layers", "one-layer-plugins", "all-layers-plugins"),
+    ("all-layers", "naive-hooks"),
 )
+"""What runs in lock-step: few ways at once, and what is compared with `BESIDE` beside it."""
+OWN = tuple(dict.fromkeys(name for names in TOGETHER for name in names))
 RIVALS = ("nnsight", "transformer-lens")
 BESIDE = "all-layers"
 """What of emowatch runs beside each rival: it reads what they read."""
@@ -83,11 +80,13 @@ def main(
 
 
 def groups(names: tuple[str, ...]) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Part ways into those that run together: emowatch's with what needs no library, and each
-    rival with `BESIDE`."""
-    own = tuple(name for name in names if name in OWN)
-    if own:
-        yield "emowatch", own
+    """Part ways into those that run together: those of `TOGETHER`, and each rival with `BESIDE`."""
+    placed: set[str] = set()
+    for together in TOGETHER:
+        own = tuple(name for name in together if name in names)
+        if not placed.issuperset(own):
+            placed.update(own)
+            yield "emowatch", own
     for rival in names:
         if rival in RIVALS:
             yield rival, (BESIDE, rival)

@@ -13,7 +13,6 @@ from typing import Any
 
 import click
 
-from benchmarks.lockstep import AT_ONCE
 from benchmarks.results import Spread, read_results
 
 GOALS: Mapping[str, float] = {"one-layer": 1.01, "all-layers": 1.02}
@@ -59,15 +58,8 @@ def table(path: Path) -> str:
 
 
 def ratios(rounds: Sequence[Line], way: str, other: str) -> Spread:
-    """Compare what a reply takes with what another way takes that spoke beside it."""
-    return Spread.of(
-        [_parts(r["steps"][way]) for r in rounds], [_parts(r["steps"][other]) for r in rounds]
-    )
-
-
-def _parts(steps: Sequence[float]) -> list[float]:
-    """Sum up what was run at once: parts of two ways stood side by side."""
-    return [sum(steps[first : first + AT_ONCE]) for first in range(0, len(steps), AT_ONCE)]
+    """Compare the tokens of a reply with those of another way that were made beside them."""
+    return Spread.of([r["steps"][way] for r in rounds], [r["steps"][other] for r in rounds])
 
 
 def _rows(lines: Sequence[Line]) -> Iterator[str]:
@@ -75,13 +67,15 @@ def _rows(lines: Sequence[Line]) -> Iterator[str]:
     for line in lines:
         by_group[line["group"]].append(line)
     for group, of_group in sorted(by_group.items(), key=lambda item: _place(item[0])):
-        rounds = [line for line in of_group if line["kind"] == "round"]
-        if not rounds:
+        held = [line for line in of_group if line["kind"] == "round"]
+        if not held:
             yield f"| {NAMES.get(group, group)} | not measured: {of_group[-1]['why']} | | |"
-            continue
-        for way in sorted(rounds[0]["steps"].keys() - {PLAIN}, key=_place):
+        for way in sorted({way for line in held for way in line["steps"]} - {PLAIN}, key=_place):
+            rounds = [line for line in held if way in line["steps"]]
             beside = ratios(rounds, way, PLAIN)
-            against = ratios(rounds, way, REFERENCE) if way in RIVALRY else None
+            with_ours = [line for line in rounds if REFERENCE in line["steps"]]
+            rivals = way in RIVALRY and with_ours
+            against = ratios(with_ours, way, REFERENCE) if rivals else None
             name = NAMES[way] + _where(group, way, rounds)
             goal = _goal(way, rounds[0], beside, against)
             yield f"| {name} | {beside} ({beside.count}) | {against or ''} | {goal} |"
@@ -122,8 +116,8 @@ def _attaching(lines: Sequence[Line]) -> str:
 
 
 SMALL_PRINT = (
-    f"Ratios of elapsed time, from pairs of {AT_ONCE} tokens: the median of the pairs at each place in "
-    "a reply, averaged over the reply; in brackets the quartiles of whole replies, then the 95 % "
+    "Ratios of elapsed time, from pairs of tokens: the median of the pairs at each place in a "
+    "reply, averaged over the reply; in brackets the quartiles of whole replies, then the 95 % "
     "interval (bootstrap over rounds), then the rounds. A goal is met or missed where the "
     "whole interval is on one side of it. The base of each rival is plain `generate` in the "
     "rival's own process and environment, where emowatch ran too. Opening a session, and wrapping "
