@@ -22,10 +22,10 @@ from emowatch.workshop.pipeline import evaluate_bank, train_bank
 VARIANTS = {
     "linear, default": TrainOptions(head="linear"),
     "linear, paper-a": TrainOptions(head="linear", preset="paper-a"),
-    "mlp, hidden 64, paper-a": TrainOptions(preset="paper-a"),
+    "mlp, hidden 64, paper-a": TrainOptions(preset="paper-a", hidden=64),
     "mlp, hidden 16, default": TrainOptions(hidden=16),
-    "mlp, hidden 32, default": TrainOptions(hidden=32),
-    "mlp, hidden 64, default": TrainOptions(),
+    "mlp, hidden 32, default": TrainOptions(),
+    "mlp, hidden 64, default": TrainOptions(hidden=64),
     "mlp, hidden 128, default": TrainOptions(hidden=128),
 }
 

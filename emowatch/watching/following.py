@@ -128,6 +128,11 @@ class Follower:
             turn.take_last()
             self._teller.tell_turn(turn.finish(reason, self._teller.tables))
 
+    def end_if_over(self) -> None:
+        """Finish the running turn where its loop has returned."""
+        if self.turn is not None and self.turn.is_over:
+            self.end(None)
+
     def _begin_turn(self, decoding: Decoding, forward: Forward) -> None:
         """Read the first forward of a prompt."""
         seed, self.seed = self.seed, None

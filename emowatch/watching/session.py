@@ -166,7 +166,8 @@ class Watch:
 
     @property
     def trace(self) -> Trace:
-        """What was scored so far."""
+        """What was scored so far; asked for after ``generate`` has returned, its turn is in it."""
+        self._follower.end_if_over()
         return self._teller.trace
 
     @property
@@ -180,7 +181,7 @@ class Watch:
         Raises:
             UsageError: if it was entered before; a session begins once.
         """
-        if self.trace.complete:
+        if self._teller.trace.complete:
             raise UsageError("This watch is over. Make a new one with emowatch.watch.")
         self._tap.__enter__()
         try:
@@ -204,14 +205,14 @@ class Watch:
         try:
             self.end_turn(reason)
         finally:
-            self.trace.complete = True
+            self._teller.trace.complete = True
             self.plugins.tell("session_finished", self.session)
 
     def end_turn(self, reason: FinishReason | None = None) -> None:
         """Finish the running turn, if any; a reason that is not given is worked out.
 
-        A turn otherwise ends when the next one begins, or with the watch: hooks see
-        forwards, not the end of ``generate``.
+        A turn otherwise ends when the next one begins, when `trace` is asked for, or with the watch:
+        hooks see forwards, not the end of ``generate``.
         """
         self._follower.end(reason)
 

@@ -5,6 +5,7 @@ Knows columns, positions, tokens and segments; nothing of states, heads or plugi
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Mapping, Sequence
 from copy import copy
@@ -98,6 +99,7 @@ class RunningTurn:
     """``[rows]``: whether the loop's stopping criteria have ended each row; `None` before."""
     _cache: weakref.ref[Any] | None = field(default=None)
     _last_ids: Tensor | None = None
+    _thread: int = field(default_factory=threading.get_ident)
 
     def goes_on_with(self, decoding: Decoding, forward: Forward) -> bool:
         """Tell whether a forward belongs to this turn or begins another."""
@@ -158,6 +160,15 @@ class RunningTurn:
                 row.take(token)
         spoken = self.rows[0].text
         return offset if offset < min(len(spoken.ids), spoken.states) else None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether its loop has returned; never to another thread than the one that runs it."""
+        if threading.get_ident() != self._thread:
+            return False
+        if self.beams is not None:
+            return self.beams.is_over
+        return self.verdict is not None and bool(self.verdict.all())
 
     @property
     def cannot_steer(self) -> str:

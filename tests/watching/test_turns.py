@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,10 @@ from transformers import DynamicCache, PreTrainedTokenizerFast
 
 import emowatch
 from emowatch.bank import ProbeBank
+from emowatch.records import Turn
 from tests.conftest import END_ID
 from tests.model.zoo import left_padded, random_ids
+from tests.watching.modes import compiled
 from tests.watching.speaking import NEW, PROMPT, Script, bank_for, by_hand, speak
 
 # Places
@@ -230,3 +233,69 @@ def test_means_are_over_the_reply_alone(
         scores = [t.scores.array for t in watch.trace.reply(sequence=row)]
         mean = watch.trace.turns[row].mean_scores["mood"].array
         assert np.allclose(mean, np.mean(scores, axis=0), atol=1e-6)
+
+
+# The end
+
+
+MODES: dict[str, dict[str, Any]] = {
+    "greedy": {},
+    "to an end": {"eos_token_id": list(range(2, 200)), "max_new_tokens": 40},
+    "look-up": {"prompt_lookup_num_tokens": 3},
+    "beams": {"num_beams": 3, "num_return_sequences": 2},
+    "compiled": compiled(),
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_whoever_asks_for_the_trace_after_generate_finds_the_turn_in_it(
+    model: Any, bank: ProbeBank, tiny_tokenizer: PreTrainedTokenizerFast, mode: str
+) -> None:
+    """As everybody does who watches for longer than one reply."""
+    plugin = Ends()
+    with emowatch.watch(model, tiny_tokenizer, probes=bank, plugins=[plugin]) as watch:
+        said = speak(model, random_ids(1, PROMPT), **MODES[mode])
+        assert plugin.heard == []
+        found = watch.trace.turns
+        assert [turn.token_ids for turn in found] == [tuple(row) for row in said[:, PROMPT:].tolist()]
+        assert plugin.heard == found
+        speak(model, random_ids(1, PROMPT), **MODES[mode])
+        assert len(watch.trace.turns) == 2 * len(said)
+    assert len(watch.trace.turns) == len(plugin.heard) == 2 * len(said)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_whoever_asks_for_the_trace_while_it_is_made_ends_nothing(
+    model: Any, bank: ProbeBank, tiny_tokenizer: PreTrainedTokenizerFast, mode: str
+) -> None:
+    """From inside the loop, or from another thread when it is over."""
+    counts = []
+
+    def ask(ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+        counts.append((len(watch.trace.tokens), len(watch.trace.turns)))
+        return torch.zeros(len(ids), dtype=torch.bool)
+
+    def ask_elsewhere() -> None:
+        counts.append((0, len(watch.trace.turns)))
+
+    with emowatch.watch(model, tiny_tokenizer, probes=bank) as watch:
+        speak(model, random_ids(1, PROMPT), stopping_criteria=[ask], **MODES[mode])
+        thread = threading.Thread(target=ask_elsewhere)
+        thread.start()
+        thread.join()
+        assert {turns for _, turns in counts} == {0}
+        assert len(counts) > 2
+        assert watch.trace.turns
+
+
+class Ends:
+    """A plugin that keeps how replies ended."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self.heard: list[Turn] = []
+
+    @emowatch.hookimpl
+    def turn_finished(self, turn: Turn) -> None:
+        """Keep it."""
+        self.heard.append(turn)
