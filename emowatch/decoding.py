@@ -121,16 +121,27 @@ class Listener:
     touched.
     """
 
-    def __init__(self, on_kept: Callable[[Any, Tensor, Tensor | None], None], subject: Any) -> None:
+    def __init__(
+        self,
+        on_kept: Callable[[Any, Tensor, Tensor | None], None],
+        on_gone: Callable[[Any], None],
+        subject: Any,
+    ) -> None:
         """Tell `on_kept` the subject, the tokens kept so far ``[rows, columns]`` and which rows
-        the criteria before this one have ended ``[rows]``."""
+        the criteria before this one have ended ``[rows]``; and `on_gone` the subject when the loop
+        lets its list go."""
         self._on_kept = on_kept
+        self._on_gone = on_gone
         self._subject = subject
 
     def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> bool:
         """Hear of a step; stop nothing."""
         self._on_kept(self._subject, input_ids, sys._getframe(1).f_locals.get("is_done"))
         return False
+
+    def __del__(self) -> None:
+        """The loop has returned, or failed and is forgotten."""
+        self._on_gone(self._subject)
 
 
 def current_decoding(model: nn.Module, *, is_between: bool = False) -> Decoding | None:

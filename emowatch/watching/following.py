@@ -30,6 +30,9 @@ from emowatch.watching.reading import Reader, fetch
 from emowatch.watching.telling import Teller
 from emowatch.watching.turns import RunningTurn, begin_turn
 
+AT_ONCE = 8
+"""Steps that are scored together where nobody hears of tokens as they come."""
+
 
 class Follower:
     """Follows the generations on one model, one turn after the other.
@@ -52,6 +55,8 @@ class Follower:
         context = getattr(text_config(tap.model), "max_position_embeddings", None)
         self._cautions = Cautions(context)
         self._turns = 0
+        self._waiting: list[tuple[Forward, Sequence[Tensor]]] = []
+        """Steps that are not scored yet, each with what is to be fetched with its scores."""
         self._ended: list[weakref.ref[Any]] = []
         """Configs of turns that ended and whose loop may still run."""
 
@@ -99,6 +104,7 @@ class Follower:
         turn = self.turn
         if turn is None:
             return None
+        self._score_waiting(turn)
         if turn.compiled:
             self._catch_up(turn)
         if turn.loop == "assisted":
@@ -115,6 +121,8 @@ class Follower:
 
     def end(self, reason: FinishReason | None) -> None:
         """Finish the running turn, if any; a reason that is not given is worked out."""
+        if self.turn is not None:
+            self._score_waiting(self.turn)
         turn, self.turn = self.turn, None
         self._tap.steer({})
         self.seed = None
@@ -128,10 +136,16 @@ class Follower:
             turn.take_last()
             self._teller.tell_turn(turn.finish(reason, self._teller.tables))
 
-    def end_if_over(self) -> None:
-        """Finish the running turn where its loop has returned."""
-        if self.turn is not None and self.turn.is_over:
-            self.end(None)
+    def settle(self) -> None:
+        """Score what waits, and finish the running turn where its loop has returned.
+
+        Nothing is done for another thread than the one that runs the turn.
+        """
+        turn = self.turn
+        if turn is not None and turn.is_here:
+            self._score_waiting(turn)
+            if turn.is_over:
+                self.end(None)
 
     def _begin_turn(self, decoding: Decoding, forward: Forward) -> None:
         """Read the first forward of a prompt."""
@@ -162,7 +176,7 @@ class Follower:
         self.turn = turn
         self._turns += 1
         if decoding.criteria is not None and turn.loop in ("steps", "assisted"):
-            decoding.criteria.append(Listener(self._on_kept, turn))
+            decoding.criteria.append(Listener(self._on_kept, self._score_waiting, turn))
             turn.is_heard = True
         if turn.compiled:
             self._tap.expect_compiled(forward.states)
@@ -187,6 +201,12 @@ class Follower:
         elif turn.loop == "own" and forward.attention_mask is not None:
             # A mask for a static cache is as wide as the cache.
             extra.append(forward.attention_mask[:, first])
+        if self._may_wait(turn, forward):
+            self._waiting.append((forward, extra))
+            turn.seen = last
+            if len(self._waiting) == AT_ONCE:
+                self._score_waiting(turn)
+            return
         scores, fetched = self._read(forward, first, last, turn.prompt.columns, extra)
         speaking = fetched[1] if len(fetched) > 1 else None
         if turn.compiled and any(np.isnan(of).any() for of in scores):
@@ -198,6 +218,32 @@ class Follower:
         turn.seen = last
         turn.follow(forward)
         self._tell_step(turn, scores, turn.advance(fetched[0], speaking))
+
+    def _may_wait(self, turn: RunningTurn, forward: Forward) -> bool:
+        """Tell whether a step may be scored with later ones: where nobody hears of each token, and
+        the loop is transformers' own, which changes nothing of what it handed to a forward."""
+        return (
+            turn.loop == "steps"
+            and not (turn.told or turn.compiled or self._teller.is_heard)
+            and forward.states[0].shape[1] == 1
+        )
+
+    def _score_waiting(self, turn: RunningTurn) -> None:
+        """Score the steps of a turn that wait, and tell of them in their order."""
+        waiting, self._waiting = self._waiting, []
+        if not waiting or turn is not self.turn:
+            return
+        width = len(waiting)
+        states = [torch.cat(of, 1) for of in zip(*(f.states for f, _ in waiting), strict=True)]
+        together = Forward(waiting[0][0].input_ids, None, None, states=tuple(states))
+        extra = [torch.stack(of) for of in zip(*(extra for _, extra in waiting), strict=True)]
+        columns = turn.prompt.columns
+        scores, fetched = self._read(together, turn.seen - width, turn.seen, columns, extra)
+        by_step = [of.reshape(width, -1) for of in fetched]
+        for step in range(width):
+            speaking = by_step[1][step] if len(by_step) > 1 else None
+            newest = [of[:, step::width] for of in scores]
+            self._tell_step(turn, newest, turn.advance(by_step[0][step], speaking))
 
     def _read(
         self, forward: Forward, first: int, last: int, columns: int, extra: Sequence[Tensor]

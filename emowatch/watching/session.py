@@ -166,8 +166,12 @@ class Watch:
 
     @property
     def trace(self) -> Trace:
-        """What was scored so far; asked for after ``generate`` has returned, its turn is in it."""
-        self._follower.end_if_over()
+        """What was scored so far; asked for after ``generate`` has returned, its turn is in it.
+
+        Another thread than the one that generates may miss the last seven tokens meanwhile, where
+        no plugin and no stream hears of each.
+        """
+        self._follower.settle()
         return self._teller.trace
 
     @property
@@ -211,8 +215,8 @@ class Watch:
     def end_turn(self, reason: FinishReason | None = None) -> None:
         """Finish the running turn, if any; a reason that is not given is worked out.
 
-        A turn otherwise ends when the next one begins, when `trace` is asked for, or with the watch:
-        hooks see forwards, not the end of ``generate``.
+        A turn otherwise ends when the next one begins, when `trace` is asked for, or with the
+        watch: hooks see forwards, not the end of ``generate``.
         """
         self._follower.end(reason)
 

@@ -42,6 +42,11 @@ class Teller:
             for table, reader in zip(self.tables, readers, strict=True)
         ]
 
+    @property
+    def is_heard(self) -> bool:
+        """Whether any plugin hears of tokens."""
+        return any(map(self._plugins.has, ("token_scored", "judge", "steer")))
+
     def tell_token(
         self,
         scores: Sequence[Floats],
@@ -65,7 +70,7 @@ class Teller:
             segment: of that reply token, or of the prompt's token.
         """
         records = []
-        heard = any(map(self._plugins.has, ("token_scored", "judge", "steer")))
+        heard = self.is_heard
         for (table, primary, layers), of_bank in zip(self._sources, scores, strict=True):
             mine = of_bank[:, place]  # [layers, labels]
             by_layer = mine if layers else None

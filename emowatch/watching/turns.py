@@ -162,10 +162,13 @@ class RunningTurn:
         return offset if offset < min(len(spoken.ids), spoken.states) else None
 
     @property
+    def is_here(self) -> bool:
+        """Whether this is the thread that runs it."""
+        return threading.get_ident() == self._thread
+
+    @property
     def is_over(self) -> bool:
-        """Whether its loop has returned; never to another thread than the one that runs it."""
-        if threading.get_ident() != self._thread:
-            return False
+        """Whether its loop has returned; to be asked by the thread that runs it."""
         if self.beams is not None:
             return self.beams.is_over
         return self.verdict is not None and bool(self.verdict.all())

@@ -84,17 +84,24 @@ def check_law(model: Any, bank: ProbeBank, said: Said, trace: Trace, tokenizer: 
 
 
 def obey(model: Any, bank: ProbeBank, tokenizer: Any, mode: str) -> None:
-    """Speak unwatched and watched, and compare."""
-    hooks, plugin = hook_count(model), Plugin()
+    """Speak unwatched and watched, and compare.
+
+    Where nobody hears of tokens as they come, they are scored several at a time.
+    """
+    plugin = Plugin()
     torch.manual_seed(4)
     before = MODES[mode](model)
-    torch.manual_seed(4)
-    with emowatch.watch(model, tokenizer, probes=bank, layers="all", plugins=[plugin]) as watch:
-        said = MODES[mode](model)
-    assert torch.equal(before.sequences, said.sequences)
-    assert hook_count(model) == hooks
-    check_law(model, bank, said, watch.trace, tokenizer)
-    assert plugin.heard == list(watch.trace.tokens)
+    for plugins in ([plugin], []):
+        hooks = hook_count(model)  # checking the law leaves transformers' own
+        torch.manual_seed(4)
+        watch = emowatch.watch(model, tokenizer, probes=bank, layers="all", plugins=plugins)
+        with watch:
+            said = MODES[mode](model)
+        assert torch.equal(before.sequences, said.sequences)
+        assert hook_count(model) == hooks
+        check_law(model, bank, said, watch.trace, tokenizer)
+        if plugins:
+            assert plugin.heard == list(watch.trace.tokens)
 
 
 @pytest.mark.parametrize("mode", [mode for mode in MODES if not (OLD and mode in CHUNKS)])

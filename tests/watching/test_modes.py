@@ -228,7 +228,10 @@ def test_a_plugin_may_ask_the_model(model: Any, bank: ProbeBank) -> None:
         model, None, probes=bank, plugins=[plugin], on_plugin_error="raise"
     ) as watch:
         assert torch.equal(speak(model, random_ids(1, PROMPT)), wanted)
-    assert list(watch.trace.tokens) == list(alone.trace.tokens)
+    assert len(watch.trace.tokens) == len(alone.trace.tokens)
+    for found, known in zip(watch.trace.tokens, alone.trace.tokens, strict=True):
+        assert (found.position, found.offset) == (known.position, known.offset)
+        assert np.allclose(found.scores.array, known.scores.array, atol=1e-6)  # scored together
 
 
 def test_a_wrapper_is_not_watched_in_silence(model: Any, bank: ProbeBank) -> None:

@@ -257,7 +257,9 @@ def test_whoever_asks_for_the_trace_after_generate_finds_the_turn_in_it(
         said = speak(model, random_ids(1, PROMPT), **MODES[mode])
         assert plugin.heard == []
         found = watch.trace.turns
-        assert [turn.token_ids for turn in found] == [tuple(row) for row in said[:, PROMPT:].tolist()]
+        assert [turn.token_ids for turn in found] == [
+            tuple(row) for row in said[:, PROMPT:].tolist()
+        ]
         assert plugin.heard == found
         speak(model, random_ids(1, PROMPT), **MODES[mode])
         assert len(watch.trace.turns) == 2 * len(said)
@@ -284,7 +286,7 @@ def test_whoever_asks_for_the_trace_while_it_is_made_ends_nothing(
         thread.start()
         thread.join()
         assert {turns for _, turns in counts} == {0}
-        assert len(counts) > 2
+        assert len(counts) >= 2
         assert watch.trace.turns
 
 
