@@ -57,6 +57,7 @@ def main(
     results: str,
 ) -> None:
     """Measure cell by cell, and print a table of all that the file of results then holds."""
+    failed = False
     for shape in shapes:
         for rows in batch:
             for group, ways in groups(only or (*OWN, *RIVALS)):
@@ -73,10 +74,11 @@ def main(
                     threads=threads,
                     results=results,
                 )
-                why = measure(cell)
-                if why:
+                if why := measure(cell):
+                    failed = True
                     Results(Path(results), about(cell)).add("failed", why=why)
     print(table(Path(results)))
+    sys.exit(failed)
 
 
 def groups(names: tuple[str, ...]) -> Iterator[tuple[str, tuple[str, ...]]]:

@@ -58,8 +58,8 @@ def table(path: Path) -> str:
 
 
 def ratios(rounds: Sequence[Line], way: str, other: str) -> Spread:
-    """Compare the tokens of a reply with those of another way that were made beside them."""
-    return Spread.of([r["steps"][way] for r in rounds], [r["steps"][other] for r in rounds])
+    """Divide the time of a reply by that of another way in the same round, for each round."""
+    return Spread.of([sum(r["steps"][way]) / sum(r["steps"][other]) for r in rounds])
 
 
 def _rows(lines: Sequence[Line]) -> Iterator[str]:
@@ -68,8 +68,8 @@ def _rows(lines: Sequence[Line]) -> Iterator[str]:
         by_group[line["group"]].append(line)
     for group, of_group in sorted(by_group.items(), key=lambda item: _place(item[0])):
         held = [line for line in of_group if line["kind"] == "round"]
-        if not held:
-            yield f"| {NAMES.get(group, group)} | not measured: {of_group[-1]['why']} | | |"
+        for why in sorted({line["why"] for line in of_group if line["kind"] == "failed"}):
+            yield f"| {NAMES.get(group, group)} | **broke off**: {why} | | |"
         for way in sorted({way for line in held for way in line["steps"]} - {PLAIN}, key=_place):
             rounds = [line for line in held if way in line["steps"]]
             beside = ratios(rounds, way, PLAIN)
@@ -116,9 +116,10 @@ def _attaching(lines: Sequence[Line]) -> str:
 
 
 SMALL_PRINT = (
-    "Ratios of elapsed time, from pairs of tokens: the median of the pairs at each place in a "
-    "reply, averaged over the reply; in brackets the quartiles of whole replies, then the 95 % "
-    "interval (bootstrap over rounds), then the rounds. A goal is met or missed where the "
+    "Ratios of the time of whole replies, whose tokens were made in turn: the median of the "
+    "rounds, in brackets the quartiles, then the 95 % interval of the median (bootstrap), then the "
+    "rounds. Where no plugin is named nobody hears of tokens as they come. A goal is met or missed "
+    "where the "
     "whole interval is on one side of it. The base of each rival is plain `generate` in the "
     "rival's own process and environment, where emowatch ran too. Opening a session, and wrapping "
     "the copy of the model that each rival is given, are not timed; TransformerLens runs attention "

@@ -16,32 +16,22 @@ RESAMPLES = 4_000
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """How one way compares with another over a whole reply, from pairs of a few tokens each."""
+    """Ratios of one way over another: median, quartiles, and a bootstrap interval of the median."""
 
     median: float
-    """The mean over the parts of a reply of the median of each part's paired ratios."""
     quartiles: tuple[float, float]
-    """Of whole replies."""
     interval: tuple[float, float]
-    """In which `median` lies with 95 %, by a bootstrap over rounds."""
+    """In which the median of such ratios lies with 95 %, were the rounds independent."""
     count: int
-    """Rounds."""
 
     @classmethod
-    def of(cls, times: Sequence[Sequence[float]], others: Sequence[Sequence[float]]) -> Spread:
-        """Compare times ``[rounds, parts]`` with those of another way that ran beside them.
-
-        A part, such as the prompt, weighs what it takes of the other way's time.
-        """
-        ours, theirs = np.asarray(times), np.asarray(others)
-        ratios, usual = ours / theirs, np.median(theirs, axis=0)
-        weights = usual / usual.sum()
-        drawn = np.random.default_rng(0).integers(len(ratios), size=(RESAMPLES, len(ratios)))
-        resampled = np.median(ratios[drawn], axis=1) @ weights
-        low, high = np.quantile(resampled, (0.025, 0.975)).tolist()
-        first, third = np.quantile(ours.sum(1) / theirs.sum(1), (0.25, 0.75)).tolist()
-        middle = float(np.median(ratios, axis=0) @ weights)
-        return cls(middle, (first, third), (low, high), len(ratios))
+    def of(cls, ratios: Sequence[float]) -> Spread:
+        """Summarise ratios, of which there is at least one."""
+        values = np.asarray(ratios)
+        drawn = np.random.default_rng(0).choice(values, (RESAMPLES, len(values)))
+        low, high = np.quantile(np.median(drawn, axis=1), (0.025, 0.975)).tolist()
+        first, third = np.quantile(values, (0.25, 0.75)).tolist()
+        return cls(float(np.median(values)), (first, third), (low, high), len(values))
 
     def __str__(self) -> str:
         """Show the median with its quartiles in brackets and its interval after them."""

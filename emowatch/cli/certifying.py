@@ -62,8 +62,7 @@ def certify(
     )
     certificate = examine_loaded(loaded)
     failed, total = certificate.failed, len(certificate.checks)
-    passed = sum(check.passed for check in certificate.checks)
-    click.echo(f"{passed} of {total} checks passed", err=True)
+    click.echo(certificate.counted, err=True)
     if failed and strict:
         names = ", ".join(check.name for check in failed)
         raise ModelError(

@@ -9,6 +9,9 @@ from emowatch.text import clean_line
 
 NOT_MEASURED = "not measured"
 """What was found by a check that was not run."""
+NOT_NEEDED = "informational"
+"""Limit of a check that found nothing to hold to one: a way that the model does not have, that
+emowatch refuses, or that lacks a library; or no chat template."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,7 +20,7 @@ class Check:
 
     name: str
     passed: bool
-    """False also where it was not run."""
+    """False also where it was not run. True also where there was nothing to try: see `tried`."""
     measured: str | float
     limit: str | float
     """What `measured` may be at most, or in words."""
@@ -30,6 +33,11 @@ class Check:
     def was_run(self) -> bool:
         """Whether anything was measured."""
         return self.measured != NOT_MEASURED
+
+    @property
+    def tried(self) -> bool:
+        """Whether something was held to a limit."""
+        return self.was_run and self.limit != NOT_NEEDED
 
     @property
     def found(self) -> str:
@@ -64,6 +72,17 @@ class Certificate:
         return tuple(check for check in self.checks if not check.was_run)
 
     @property
+    def untried(self) -> tuple[Check, ...]:
+        """The checks that had nothing to try, which is no failure."""
+        return tuple(check for check in self.checks if check.was_run and not check.tried)
+
+    @property
+    def counted(self) -> str:
+        """How many checks passed, as "19 of 21 checks passed, 2 not tried or not available"."""
+        passed = sum(check.tried and check.passed for check in self.checks)
+        return f"{passed} of {len(self.checks)} checks passed{_apart(self)}"
+
+    @property
     def passed(self) -> bool:
         """Whether no check failed that every use of the model depends on."""
         return all(check.only_for for check in self.failed)
@@ -71,7 +90,7 @@ class Certificate:
     def to_json(self) -> dict[str, Any]:
         """Turn into plain values, fit for JSON and for `Session.certificate`."""
         table = asdict(self)
-        table["checks"] = [dict(check) for check in table["checks"]]
+        table["checks"] = [asdict(check) | {"tried": check.tried} for check in self.checks]
         return table | {"passed": self.passed}
 
 
@@ -86,7 +105,7 @@ def render_table(certificate: Certificate) -> str:
     width = max((len(check.name) for check in one.checks), default=0)
     told = ""
     for check in one.checks:
-        sign = "ok    " if check.passed else "FAILED" if check.was_run else "-     "
+        sign = "-     " if not check.tried else "ok    " if check.passed else "FAILED"
         lines.append(f"{sign}  {clean_line(check.name):{width}}  {clean_line(check.found)}")
         if check.passed:
             continue
@@ -101,7 +120,11 @@ def render_table(certificate: Certificate) -> str:
 def _verdict(one: Certificate) -> str:
     failed, unmeasured, total = len(one.failed), len(one.unmeasured), len(one.checks)
     if not failed:
-        return f"All {total} checks passed."
-    if unmeasured:
-        return f"{failed} of {total} failed, {unmeasured} not measured."
-    return f"{failed} of {total} failed{', none that every use needs' if one.passed else ''}."
+        return f"{one.counted}." if one.untried else f"All {total} checks passed."
+    apart = f", {unmeasured} not measured" if unmeasured else ""
+    rare = ", none that every use needs" if one.passed else ""
+    return f"{failed} of {total} failed{rare}{apart}{_apart(one)}."
+
+
+def _apart(one: Certificate) -> str:
+    return f", {len(one.untried)} not tried or not available" if one.untried else ""

@@ -70,9 +70,10 @@ def _left_as_found(model: nn.Module) -> Iterator[None]:
 
     Where hidden states are first asked for, 5 sets hooks on every block, and a flag by which it
     knows; one without the other would break ``output_hidden_states`` for good. Where ``generate``
-    compiles, it keeps the code.
+    compiles or has a static cache, it keeps the code, the cache (4) and its length (5).
     """
-    flag, code = "_output_capturing_hooks_installed", ("_compiled_call", "_last_compile_config")
+    flag = "_output_capturing_hooks_installed"
+    code = ("_compiled_call", "_last_compile_config", "_previous_max_cache_length", "_cache")
     hooks = [(module, set(module._forward_hooks)) for module in model.modules()]
     flagged = {module for module in model.modules() if flag in vars(module)}
     kept = {name: vars(model)[name] for name in code if name in vars(model)}

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from emowatch.doctor.patient import Finding, Patient, Scores
+from emowatch.hookspecs import hookimpl
 from emowatch.records import TokenScore
 from emowatch.trace import Trace
 from emowatch.watching import watch
@@ -61,12 +62,26 @@ class Said:
 Speak = Callable[[], Said]
 
 
-def watched(patient: Patient, speak: Speak) -> tuple[Said, Trace]:
-    """Speak under watch, with the doctor's bank at all layers."""
+class Hearer:
+    """A plugin that hears of every token, as those that log or judge do."""
+
+    @hookimpl
+    def token_scored(self, score: TokenScore) -> None:
+        """Hear it."""
+
+
+def watched(
+    patient: Patient, speak: Speak, plugins: Sequence[object] = (Hearer(),)
+) -> tuple[Said, Trace]:
+    """Speak under watch, with the doctor's bank at all layers.
+
+    Where no plugin hears of tokens, a watch scores several at a time.
+    """
     watching = watch(
         patient.speaker,
         patient.tokenizer,
         probes=patient.bank,
+        plugins=plugins,
         layers="all",
         blocks=patient.path,
         certificate={},

@@ -9,6 +9,7 @@ import jinja2
 import torch
 from torch import Tensor
 
+from emowatch.doctor.certificate import NOT_NEEDED
 from emowatch.doctor.patient import PADDING, PROMPT_TOKENS, Finding, Patient
 from emowatch.model.blocks import text_config
 from emowatch.model.readable import check_readable, check_speaks
@@ -103,10 +104,10 @@ def keeps_rows_apart(patient: Patient) -> Finding:
 
 
 def knows_the_template(patient: Patient) -> Finding:
-    """List the segments that are told apart."""
+    """List the segments that are told apart; without a user's and a reply's there are none."""
     tokenizer = patient.tokenizer
     if not getattr(tokenizer, "chat_template", None):
-        return True, "no chat template: every prompt token counts as user", "informational"
+        return True, "no chat template: every prompt token counts as user", NOT_NEEDED
     parser = SegmentParser(tokenizer)
     learnt = set()
     for roles in (("user",), ("user", "assistant", "user"), ("system", "user")):
@@ -119,4 +120,4 @@ def knows_the_template(patient: Patient) -> Finding:
             continue  # no such dialogue, as without a system role
         learnt.update(parser.parse(tokenizer(text, add_special_tokens=False)["input_ids"]))
     found = ", ".join(segment for segment in SEGMENTS if segment in learnt) or "nothing"
-    return True, f"segments: {found}", "informational"
+    return {"user", "reply"} <= learnt, f"segments: {found}", "user and reply"

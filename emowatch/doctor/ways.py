@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers import CompileConfig, DynamicCache
 from transformers.utils.import_utils import is_hqq_available, is_optimum_quanto_available
 
+from emowatch.doctor.certificate import NOT_NEEDED
 from emowatch.doctor.law import LAW, Said, Speak, contrast, found_in, hold, misplaced, watched
 from emowatch.doctor.patient import PADDING, PROMPT_TOKENS, REPLY_TOKENS, Finding, Patient
 from emowatch.errors import UnsupportedError
@@ -24,7 +25,6 @@ from emowatch.model.blocks import text_config
 from emowatch.text import clean_line
 from emowatch.trace import Trace
 
-NOT_NEEDED = "informational"
 SAME_STATE = 1e-5
 """Largest difference between two scores of one state, computed alone and among others."""
 BEAMS: Mapping[int, tuple[tuple[float, float], tuple[float, float]]] = {
@@ -301,10 +301,12 @@ def _missing(speak: Speak, error: Exception) -> Finding:
 
     Raises:
         Exception: the error of the watched try, where the unwatched one succeeds and emowatch
-            has not refused.
+            has not refused; or that of the unwatched one, where memory ran out.
     """
     try:
         speak()
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
     except Exception as own:  # a model that we have never seen may raise anything
         said = clean_line(str(own), 120) or type(own).__name__
         return True, f"not available: {said}", NOT_NEEDED

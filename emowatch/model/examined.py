@@ -6,20 +6,23 @@ computing attention it is void.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from torch import nn
 
 from emowatch.model.blocks import text_config
 
-_FOUND: WeakKeyDictionary[nn.Module, tuple[Hashable, Mapping[str, Any]]] = WeakKeyDictionary()
+_Parameters = list[ref[nn.Parameter]]
+_FOUND: WeakKeyDictionary[nn.Module, tuple[Hashable, _Parameters, Mapping[str, Any]]] = (
+    WeakKeyDictionary()
+)
 
 
 def remember(model: nn.Module, path: str, certificate: Mapping[str, Any]) -> None:
     """Keep the certificate of a model whose blocks are at `path`, as plain values."""
-    _FOUND[model] = _as_it_is(model, path), certificate
+    _FOUND[model] = _as_it_is(model, path), [ref(p) for p in _lasting(model)], certificate
 
 
 def recall(model: nn.Module, path: str) -> Mapping[str, Any]:
@@ -29,8 +32,20 @@ def recall(model: nn.Module, path: str) -> Mapping[str, Any]:
     training where it was not, or the other way round; with another implementation of attention; or
     read at other blocks. Writing past torch (``parameter.data``) is not noticed.
     """
-    examined, certificate = _FOUND.get(model, (None, {}))
+    if model not in _FOUND:
+        return {}
+    examined, parameters, certificate = _FOUND[model]
+    now = list(_lasting(model))
+    if len(now) != len(parameters) or any(
+        p is not known() for p, known in zip(now, parameters, strict=True)
+    ):
+        return {}
     return certificate if examined == _as_it_is(model, path) else {}
+
+
+def _lasting(model: nn.Module) -> Iterator[nn.Parameter]:
+    """List the parameters that are not made anew for each forward, as those put away are."""
+    return (p for p in model.parameters() if not p.is_meta)
 
 
 def _as_it_is(model: nn.Module, path: str) -> Hashable:

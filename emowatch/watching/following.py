@@ -55,8 +55,9 @@ class Follower:
         context = getattr(text_config(tap.model), "max_position_embeddings", None)
         self._cautions = Cautions(context)
         self._turns = 0
-        self._waiting: list[tuple[Forward, Sequence[Tensor]]] = []
-        """Steps that are not scored yet, each with what is to be fetched with its scores."""
+        self._waiting: list[tuple[Sequence[Tensor], Sequence[Tensor]]] = []
+        """States of the running turn's steps that are not scored yet, each with what is to be
+        fetched with its scores."""
         self._ended: list[weakref.ref[Any]] = []
         """Configs of turns that ended and whose loop may still run."""
 
@@ -156,7 +157,7 @@ class Follower:
         mask = forward.attention_mask if decoding.mask is None else decoding.mask
         known = forward.input_ids if decoding.ids is None else decoding.ids
         extra = [known] if mask is None else [known, mask[:, :columns]]
-        scores, fetched = self._read(forward, past, last, columns, extra)
+        scores, fetched = self._read(forward.states, past, last, columns, extra)
         prompt = Prompt(
             fetched[0].reshape(known.shape),
             None if mask is None else fetched[1].reshape(-1, columns),
@@ -176,7 +177,7 @@ class Follower:
         self.turn = turn
         self._turns += 1
         if decoding.criteria is not None and turn.loop in ("steps", "assisted"):
-            decoding.criteria.append(Listener(self._on_kept, self._score_waiting, turn))
+            decoding.criteria.append(Listener(self._on_kept, self._on_returned, turn))
             turn.is_heard = True
         if turn.compiled:
             self._tap.expect_compiled(forward.states)
@@ -188,7 +189,7 @@ class Follower:
         if turn.loop == "assisted" and decoding.ids is not None:
             self._settle(turn, decoding.ids)
         first, last = turn.columns(forward)
-        scores, _ = self._read(forward, first, last, turn.prompt.columns, [])
+        scores, _ = self._read(forward.states, first, last, turn.prompt.columns, [])
         self._tell_columns(turn, scores, first, last)
         turn.follow(forward)
 
@@ -202,12 +203,12 @@ class Follower:
             # A mask for a static cache is as wide as the cache.
             extra.append(forward.attention_mask[:, first])
         if self._may_wait(turn, forward):
-            self._waiting.append((forward, extra))
+            self._waiting.append((forward.states, extra))
             turn.seen = last
             if len(self._waiting) == AT_ONCE:
                 self._score_waiting(turn)
             return
-        scores, fetched = self._read(forward, first, last, turn.prompt.columns, extra)
+        scores, fetched = self._read(forward.states, first, last, turn.prompt.columns, extra)
         speaking = fetched[1] if len(fetched) > 1 else None
         if turn.compiled and any(np.isnan(of).any() for of in scores):
             raise TapError(
@@ -229,16 +230,19 @@ class Follower:
         )
 
     def _score_waiting(self, turn: RunningTurn) -> None:
-        """Score the steps of a turn that wait, and tell of them in their order."""
-        waiting, self._waiting = self._waiting, []
-        if not waiting or turn is not self.turn:
+        """Score the steps of the running turn that wait, and tell of them in their order."""
+        if not self._waiting:
             return
-        width = len(waiting)
-        states = [torch.cat(of, 1) for of in zip(*(f.states for f, _ in waiting), strict=True)]
-        together = Forward(waiting[0][0].input_ids, None, None, states=tuple(states))
-        extra = [torch.stack(of) for of in zip(*(extra for _, extra in waiting), strict=True)]
-        columns = turn.prompt.columns
-        scores, fetched = self._read(together, turn.seen - width, turn.seen, columns, extra)
+        width = len(self._waiting)
+        states, extra = zip(*self._waiting, strict=True)
+        scores, fetched = self._read(
+            [torch.cat(layer, 1) for layer in zip(*states, strict=True)],
+            turn.seen - width,
+            turn.seen,
+            turn.prompt.columns,
+            [torch.stack(of) for of in zip(*extra, strict=True)],
+        )
+        self._waiting = []
         by_step = [of.reshape(width, -1) for of in fetched]
         for step in range(width):
             speaking = by_step[1][step] if len(by_step) > 1 else None
@@ -246,12 +250,11 @@ class Follower:
             self._tell_step(turn, newest, turn.advance(by_step[0][step], speaking))
 
     def _read(
-        self, forward: Forward, first: int, last: int, columns: int, extra: Sequence[Tensor]
+        self, states: Sequence[Tensor], first: int, last: int, columns: int, extra: Sequence[Tensor]
     ) -> tuple[list[Floats], list[NDArray[np.integer]]]:
-        """Score the columns from `first` up to `last` of a forward, in a turn whose prompt has
-        `columns`, and fetch the scores and some integers."""
-        rows, width = forward.input_ids.shape[0], last - first
-        states: Sequence[Tensor] = forward.states
+        """Score the columns from `first` up to `last`, which are the last of `states`, in a turn
+        whose prompt has `columns`, and fetch the scores and some integers."""
+        rows, width = states[0].shape[0], last - first
         if width < states[0].shape[1]:
             states = [state[:, -width:] for state in states]
         begin = first - columns + 1
@@ -314,6 +317,15 @@ class Follower:
             offset=row.offset,
             segment=row.segment,
         )
+
+    def _on_returned(self, turn: RunningTurn) -> None:
+        """Score what waits when the loop is gone.
+
+        One that failed may be forgotten much later, and in another thread: then it is not the
+        running turn's any more, or somebody else's to settle.
+        """
+        if turn is self.turn and turn.is_here:
+            self._score_waiting(turn)
 
     def _on_kept(self, turn: RunningTurn, ids: Tensor, verdict: Tensor | None) -> None:
         """Hear which tokens a loop has kept ``[rows, columns]``, and which rows it ends."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 import emowatch
 from emowatch.bank import ProbeBank
@@ -41,11 +42,23 @@ def _replace(model: Any) -> None:
     model.model.norm = type(model.model.norm)(64)
 
 
+def _replace_by_the_like(model: Any) -> None:
+    model.model.norm.weight = nn.Parameter(2 * model.model.norm.weight.detach())
+
+
+def _load(model: Any) -> None:
+    weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    model.load_state_dict(weights, assign=True)
+
+
 def _attend_otherwise(model: Any) -> None:
     model.set_attn_implementation("eager")
 
 
-@pytest.mark.parametrize("change", [_cast, _move, _train, _write, _replace, _attend_otherwise])
+@pytest.mark.parametrize(
+    "change",
+    [_cast, _move, _train, _write, _replace, _replace_by_the_like, _load, _attend_otherwise],
+)
 def test_a_certificate_of_another_model_is_void(change: Callable[[Any], None]) -> None:
     """What was found of it may not hold any more."""
     model = make_model("llama")

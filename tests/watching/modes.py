@@ -14,7 +14,28 @@ from tests.model.zoo import OLD as OLD
 from tests.model.zoo import left_padded, make_model, random_ids
 from tests.watching.speaking import NEW, PROMPT, speak
 
-LENGTHS = (2, PROMPT, 4)
+LENGTHS = (3, PROMPT, 5)
+WORD = -1
+TEMPLATE = torch.tensor([3, WORD, 2, 4, WORD, 2, 5])
+"""A system's and a user's message and the header of the reply, in tokens of `tiny_tokenizer`."""
+
+
+def _chat(ids: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Write the end of `TEMPLATE` around the words of texts ``[rows, columns]``."""
+    form = TEMPLATE[-ids.shape[1] :]
+    kept = torch.ones_like(ids) if mask is None else mask
+    return torch.where((form != WORD) & (kept != 0), form, ids)
+
+
+def _one() -> Tensor:
+    """Give a prompt ``[1, PROMPT]``."""
+    return _chat(random_ids(1, PROMPT))
+
+
+def _several() -> tuple[Tensor, Tensor]:
+    """Give prompts of different lengths, padded on the left, with their mask."""
+    ids, mask = left_padded(LENGTHS)
+    return _chat(ids, mask), mask
 
 
 @dataclass(frozen=True)
@@ -45,8 +66,7 @@ def _alone(**options: Any) -> Mode:
     """Answer one prompt."""
 
     def run(model: Any) -> Said:
-        ids = random_ids(1, PROMPT)
-        output = speak(model, ids, **options)
+        output = speak(model, _one(), **options)
         return Said(output, torch.ones(len(output), PROMPT), _ends(options))
 
     return run
@@ -56,7 +76,7 @@ def _batch(**options: Any) -> Mode:
     """Answer prompts of different lengths, padded on the left."""
 
     def run(model: Any) -> Said:
-        ids, mask = left_padded(LENGTHS)
+        ids, mask = _several()
         output = speak(model, ids, mask, **options)
         return Said(output, mask.repeat_interleave(len(output) // len(ids), 0), _ends(options))
 
@@ -100,8 +120,8 @@ def _next_turn(*, all_ids: bool, **options: Any) -> Mode:
 
     def run(model: Any) -> Said:
         cache = DynamicCache(config=model.config)
-        first = speak(model, random_ids(1, PROMPT), past_key_values=cache, eos_token_id=None)
-        longer = torch.cat([first, random_ids(1, 5, seed=5)], dim=1)
+        first = speak(model, _one(), past_key_values=cache, eos_token_id=None)
+        longer = torch.cat([first, _chat(random_ids(1, 5, seed=5))], dim=1)
         read = longer.shape[1] - 6  # nobody has read the last token of a reply
         given = longer if all_ids else longer[:, read:]
         output = speak(model, given, torch.ones_like(longer), past_key_values=cache, **options)
@@ -114,7 +134,7 @@ def _next_turn(*, all_ids: bool, **options: Any) -> Mode:
 @torch.no_grad()
 def _own_loop(model: Any) -> Said:
     """Call the model with a cache, a batch at a time, as people do who write their own loop."""
-    ids, mask = left_padded(LENGTHS)
+    ids, mask = _several()
     widened, cache, told = mask, None, ids
     text = ids
     for _ in range(NEW):
@@ -132,7 +152,7 @@ def _own_loop(model: Any) -> Said:
 def _own_loop_with_a_static_cache(model: Any) -> Said:
     """Call the model with a mask as wide as the cache, most of which is still empty."""
     cache = StaticCache(config=model.config, max_cache_len=32)
-    text = told = random_ids(1, PROMPT)
+    text = told = _one()
     mask = torch.zeros(1, 32, dtype=torch.long)
     for _ in range(NEW):
         mask[:, : text.shape[1]] = 1
@@ -152,7 +172,7 @@ def _own_loop_with_a_static_cache(model: Any) -> Said:
 @torch.no_grad()
 def _own_loop_without_cache(model: Any) -> Said:
     """Call the model on the whole text again and again."""
-    text = random_ids(1, PROMPT)
+    text = _one()
     for _ in range(NEW):
         told = model(text, use_cache=False).logits[:, -1:].argmax(-1)
         text = torch.cat([text, told], dim=1)

@@ -72,6 +72,8 @@ def check_law(model: Any, bank: ProbeBank, said: Said, trace: Trace, tokenizer: 
         assert [t.offset for t in scored] == list(range(len(reply)))
         assert [t.position for t in scored] == list(range(len(own) - 1, len(text)))
         assert [t.segment for t in mine] == segments_of(parser, own, reply)[said.read :]
+        if tokenizer is not None:  # or no segment could be wrong
+            assert len({t.segment for t in prompt}) > 1
         wanted = teacher_forced(model, bank, text, len(own)).numpy()
         for token in mine:
             assert token.layer_scores is not None
@@ -137,9 +139,10 @@ def test_the_law_holds_in_every_family(
     """Caches, masks and positions differ by family; what a watch keeps does not."""
     if family in SIMPLE or (OLD and mode in CHUNKS):
         mode = "batch with ends"
+    if family in LEAKING:
+        pytest.skip("transformers 4 lets the recurrent state of this family take up padding")
     model = make_model(family)
-    if family not in LEAKING:
-        obey(model, bank_for(model), tiny_tokenizer, mode)
+    obey(model, bank_for(model), tiny_tokenizer, mode)
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from typing import Any
 
@@ -288,6 +289,49 @@ def test_whoever_asks_for_the_trace_while_it_is_made_ends_nothing(
         assert {turns for _, turns in counts} == {0}
         assert len(counts) >= 2
         assert watch.trace.turns
+
+
+@pytest.mark.parametrize("new", [1, 2, 8, 9, 10, 20])
+def test_every_score_is_in_the_trace_when_generate_returns(
+    model: Any, bank: ProbeBank, tiny_tokenizer: PreTrainedTokenizerFast, new: int
+) -> None:
+    """Also for whoever took the trace before, though steps that nobody hears of wait."""
+    ids, mask = left_padded((3, PROMPT))
+    with emowatch.watch(model, tiny_tokenizer, probes=bank) as watch:
+        trace = watch.trace
+        speak(model, ids, mask, max_new_tokens=new, eos_token_id=None)
+        offsets = [t.offset for t in trace.tokens if t.offset is not None]
+        assert offsets == [offset for offset in range(new) for _ in range(2)]
+        assert not trace.turns
+
+
+def test_a_failure_that_is_forgotten_during_the_next_reply_takes_nothing_of_it(
+    model: Any, bank: ProbeBank, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """Its traceback keeps its loop alive until then."""
+    kept: list[BaseException] = []
+
+    def forget(ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        if ids.shape[1] == PROMPT + 4:
+            kept.clear()
+            gc.collect()
+        return scores
+
+    def strike(ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        if ids.shape[1] == PROMPT + 3:
+            raise RuntimeError("lightning")
+        return scores
+
+    with emowatch.watch(model, tiny_tokenizer, probes=bank) as watch:
+        try:
+            speak(model, random_ids(1, PROMPT), logits_processor=[strike], eos_token_id=None)
+        except RuntimeError as error:
+            kept.append(error)
+        speak(model, random_ids(1, PROMPT), logits_processor=[forget], eos_token_id=None)
+        assert not kept
+    offsets = [t.offset for t in watch.trace.tokens if t.offset is not None]
+    assert offsets == [*range(4), *range(NEW)]
+    assert [turn.finish_reason for turn in watch.trace.turns] == ["failed", "length"]
 
 
 class Ends:
