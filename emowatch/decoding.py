@@ -204,6 +204,16 @@ def current_decoding(model: nn.Module, *, is_between: bool = False) -> Decoding 
     return None if aside else Decoding("own")
 
 
+def is_generating() -> bool:
+    """Tell whether this is called from inside transformers' ``generate``."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_globals.get("__name__", "") == _UTILS:
+            return True
+        frame = frame.f_back
+    return False
+
+
 def is_between_forwards() -> bool:
     """Tell whether transformers' loop is running, and not ``generate`` that is still preparing."""
     frame: FrameType | None = sys._getframe(1)

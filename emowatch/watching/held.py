@@ -5,7 +5,6 @@ Knows places in arrays, nothing of states, heads or plugins.
 
 from __future__ import annotations
 
-import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from types import FrameType
@@ -49,14 +48,6 @@ class Beams:
         """
         self._frame = frame
         self._steps: list[Sequence[Floats]] = []
-
-    @property
-    def is_over(self) -> bool:
-        """Whether the search has returned or failed, asked in the thread that runs it."""
-        frame: FrameType | None = sys._getframe()
-        while frame is not None and frame is not self._frame:
-            frame = frame.f_back
-        return frame is None
 
     def hold(self, scores: Sequence[Floats]) -> None:
         """Hold one step, per bank ``[layers, rows, labels]``."""

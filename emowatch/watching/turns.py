@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from emowatch.decoding import Decoding, Loop
+from emowatch.decoding import Decoding, Loop, is_generating
 from emowatch.errors import UnsupportedError
 from emowatch.model.segments import ReplySegments
 from emowatch.model.tap import Forward
@@ -168,10 +168,10 @@ class RunningTurn:
 
     @property
     def is_over(self) -> bool:
-        """Whether its loop has returned; to be asked by the thread that runs it."""
-        if self.beams is not None:
-            return self.beams.is_over
-        return self.verdict is not None and bool(self.verdict.all())
+        """Whether ``generate`` has returned; to be asked by the thread that called it."""
+        if is_generating():
+            return False
+        return self.beams is not None or (self.verdict is not None and bool(self.verdict.all()))
 
     @property
     def cannot_steer(self) -> str:

@@ -274,6 +274,17 @@ def test_whoever_asks_for_the_trace_while_it_is_made_ends_nothing(
     """From inside the loop, or from another thread when it is over."""
     counts = []
 
+    class Streamer:
+        """Is told of the prompt, of each token, and of the end."""
+
+        def put(self, value: torch.Tensor) -> None:
+            """Ask at a token."""
+            counts.append((len(watch.trace.tokens), len(watch.trace.turns)))
+
+        def end(self) -> None:
+            """Ask when the loop is over and generate is not."""
+            counts.append((len(watch.trace.tokens), len(watch.trace.turns)))
+
     def ask(ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
         counts.append((len(watch.trace.tokens), len(watch.trace.turns)))
         return torch.zeros(len(ids), dtype=torch.bool)
@@ -282,7 +293,8 @@ def test_whoever_asks_for_the_trace_while_it_is_made_ends_nothing(
         counts.append((0, len(watch.trace.turns)))
 
     with emowatch.watch(model, tiny_tokenizer, probes=bank) as watch:
-        speak(model, random_ids(1, PROMPT), stopping_criteria=[ask], **MODES[mode])
+        streamer = {} if mode == "beams" else {"streamer": Streamer()}
+        speak(model, random_ids(1, PROMPT), stopping_criteria=[ask], **MODES[mode], **streamer)
         thread = threading.Thread(target=ask_elsewhere)
         thread.start()
         thread.join()
