@@ -181,7 +181,7 @@ def astream(
     an ``asyncio.Lock`` around it.
 
     Raises:
-        UsageError: for an empty message; awaited, as all of these.
+        UsageError: for a dialogue that cannot be said; awaited, as all of these.
         ContextError: for a dialogue that is longer than the model's context.
         UnsupportedError: if another stream is speaking with this model, and for `num_beams` or
             `num_return_sequences` above 1: a stream is one reply.
@@ -224,7 +224,7 @@ def aanswer(
     Close the stream before the watch is left: its hooks are the watch's.
 
     Raises:
-        UsageError: for an empty message; awaited, as all of these.
+        UsageError: for a dialogue that cannot be said; awaited, as all of these.
         ContextError: for a dialogue that is longer than the model's context.
         UnsupportedError: if another stream is speaking with this model, and for `num_beams` or
             `num_return_sequences` above 1: a stream is one reply.

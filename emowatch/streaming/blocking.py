@@ -124,7 +124,7 @@ def stream(
             own ``streamer`` and ``stopping_criteria`` are called beside ours.
 
     Raises:
-        UsageError: for an empty message.
+        UsageError: for a dialogue that cannot be said: empty, not text, or refused by the template.
         ContextError: for a dialogue that is longer than the model's context.
         UnsupportedError: if another stream is speaking with this model, and for `num_beams` or
             `num_return_sequences` above 1: a stream is one reply.
@@ -156,7 +156,7 @@ def answer(
     """Answer `messages` inside a watch that is open: one session over several turns.
 
     Raises:
-        UsageError: for an empty message.
+        UsageError: for a dialogue that cannot be said: empty, not text, or refused by the template.
         ContextError: for a dialogue that is longer than the model's context.
         UnsupportedError: if another stream is speaking with this model, and for `num_beams` or
             `num_return_sequences` above 1: a stream is one reply.

@@ -14,7 +14,8 @@ from emowatch.model.blocks import text_config
 from emowatch.streaming.callbacks import StopOnEvent, Streamer, WatchStreamer
 from emowatch.watching import Watch
 
-Message = Mapping[str, str]
+Message = Mapping[str, Any]
+"""``{"role": …, "content": …}``, and what else the chat template reads, such as ``tool_calls``."""
 _NO_STREAM = {
     "num_beams": "which beam wins is known only at its end",
     "num_return_sequences": "these would be several at once",
@@ -62,7 +63,7 @@ def make_prompt(
     """Encode a dialogue, check that it leaves room for a reply, and find the caller's streamer.
 
     Raises:
-        UsageError: for a message without text, or a dialogue the template refuses.
+        UsageError: as `encode_prompt`.
         ContextError: for a dialogue that is longer than the model's context.
         UnsupportedError: for settings of ``generate`` that ask for several replies or for beams.
     """
@@ -103,32 +104,69 @@ def _check_one_reply(model: nn.Module, generate: Mapping[str, Any]) -> None:
 
 
 def encode_prompt(tokenizer: Any, messages: str | Sequence[Message]) -> dict[str, Tensor]:
-    """Render a dialogue with the chat template, or a plain text where there is none.
+    """Render a dialogue with the chat template, or take one plain text where there is none.
+
+    Messages are handed to the template as they are, tool calls with them.
 
     Raises:
-        UsageError: for a message without text, or a dialogue the template refuses.
+        UsageError: without a tokenizer, for a message that has neither text nor tool calls, for
+            content that is no text, for a dialogue the template refuses, and where there is no
+            template for anything but one user message.
     """
+    if tokenizer is None:
+        raise UsageError(
+            "Could not stream without a tokenizer (tokenizer=None): a stream encodes the messages "
+            "and decodes the reply. Pass the model's own."
+        )
     dialogue = [{"role": "user", "content": messages}] if isinstance(messages, str) else messages
+    _check_dialogue(dialogue)
+    if getattr(tokenizer, "chat_template", None):
+        encoded = _render(tokenizer, dialogue)
+    else:
+        encoded = tokenizer(_only_text(dialogue), return_tensors="pt")
+    return {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"]}
+
+
+def _check_dialogue(dialogue: Any) -> None:
+    """Refuse what is no list of messages that say or call something."""
     if not isinstance(dialogue, Sequence) or not all(isinstance(m, Mapping) for m in dialogue):
         raise UsageError(
-            f"Could not answer a {type(messages).__name__}: pass the text of one message, or a "
+            f"Could not answer a {type(dialogue).__name__}: pass the text of one message, or a "
             'list of {"role": …, "content": …}.'
         )
     if not dialogue:
         raise UsageError("Could not answer an empty dialogue: pass one message at least.")
     for message in dialogue:
-        if not message.get("content", "").strip():
-            raise UsageError(f"The {message.get('role', 'user')} message is empty: nothing to say.")
-    if not getattr(tokenizer, "chat_template", None):
-        text = "\n".join(message["content"] for message in dialogue)
-        encoded = tokenizer(text, return_tensors="pt")
-    else:
-        import jinja2  # only to name its error
-
-        try:
-            encoded = tokenizer.apply_chat_template(
-                list(dialogue), add_generation_prompt=True, return_tensors="pt", return_dict=True
+        role, content = message.get("role", "user"), message.get("content")
+        if not isinstance(content, str | None):
+            raise UsageError(
+                f"The content of the {role} message is a {type(content).__name__}, not text: "
+                f"{content!r:.80}. Pass its text as one string."
             )
-        except jinja2.TemplateError as error:
-            raise UsageError(f"The model's chat template refused the dialogue: {error}") from error
-    return {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"]}
+        if not (content or "").strip() and not message.get("tool_calls"):
+            raise UsageError(f"The {role} message is empty: nothing to say.")
+
+
+def _render(tokenizer: Any, dialogue: Sequence[Message]) -> Mapping[str, Tensor]:
+    """Write a dialogue with the chat template, up to where the reply begins."""
+    import jinja2  # only to name its error
+
+    try:
+        encoded: Mapping[str, Tensor] = tokenizer.apply_chat_template(
+            list(dialogue), add_generation_prompt=True, return_tensors="pt", return_dict=True
+        )
+    except (jinja2.TemplateError, TypeError) as error:  # such as text joined to None
+        raise UsageError(f"The model's chat template refused the dialogue: {error}") from error
+    return encoded
+
+
+def _only_text(dialogue: Sequence[Message]) -> str:
+    """Take the text of the one user message that a model without a chat template can be given."""
+    roles = [message.get("role", "user") for message in dialogue]
+    if roles != ["user"] or dialogue[0].get("tool_calls"):
+        raise UsageError(
+            f"Could not write a dialogue of {len(roles)} ({', '.join(map(str, roles))}): the "
+            "tokenizer has no chat template, so roles and calls cannot be told to the model. Pass "
+            "one user message (in a chat, start a new one), or set tokenizer.chat_template."
+        )
+    return str(dialogue[0]["content"])

@@ -75,7 +75,7 @@ class Prompt:
             segments, reply = parser.follow(ids[row, own].tolist())
             self.replies.append(reply)
             self._columns.append(own + (columns - known))
-            self._segments.append(segments[1:] + segments[:1])
+            self._segments.append(segments)
 
     def tokens(
         self, first: int, last: int, width: int, rows: Sequence[int]

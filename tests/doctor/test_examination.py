@@ -93,8 +93,16 @@ def test_the_segments_that_were_learned_are_told(tiny_tokenizer: PreTrainedToken
     assert told.measured == "segments: system, user, reply, special"
     tiny_tokenizer.chat_template = None
     told = finding(examine(make_model("llama"), tiny_tokenizer), "chat template")
-    assert told.passed
+    assert told.passed and not told.tried
     assert "no chat template" in str(told.measured)
+
+
+def test_a_template_that_tells_nobody_apart_fails(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+    """Every token of a prompt would count as the user's."""
+    tiny_tokenizer.chat_template = "{% for message in messages %}{{ message.content }}{% endfor %}"
+    certificate = examine(make_model("llama"), tiny_tokenizer)
+    assert failures(certificate) == {"chat template"}
+    assert "every prompt token counts as user" in finding(certificate, "chat template").meaning
 
 
 def test_a_model_without_a_tokenizer_can_be_examined() -> None:
@@ -374,6 +382,8 @@ def test_a_certificate_survives_json(tiny_tokenizer: PreTrainedTokenizerFast) ->
     certificate = examine(make_model("llama"), tiny_tokenizer, name="tiny")
     table = certificate.to_json()
     assert json.loads(json.dumps(table, allow_nan=False)) == table
+    tried = [check.pop("tried") for check in table["checks"]]
+    assert tried == [check.tried for check in certificate.checks]
     checks = tuple(Check(**check) for check in table.pop("checks"))
     assert table.pop("passed") is True
     assert Certificate(**table, checks=checks) == certificate
@@ -386,12 +396,30 @@ def test_the_table_shows_what_failed_and_what_it_means() -> None:
     assert text.startswith("sick (LlamaForCausalLM, ")
     assert "FAILED  blocks " in text
     assert "Name the list with blocks=." in text
-    assert text.endswith(f"1 of {len(sick.checks)} failed, {len(sick.unmeasured)} not measured.")
+    unmeasured = len(sick.unmeasured)
+    assert f"\n1 of {len(sick.checks)} failed, {unmeasured} not measured, 1 not tried" in text
     assert text.count("not measured") == len(sick.unmeasured) + 1
     assert text.count("Not run, as are all that need what 'blocks' found broken.") == 1
     well = render_table(examine(make_model("llama"), None))
-    assert well.endswith(f"All {len(sick.checks)} checks passed.")
     assert "hidden_states parity  0 (limit 0)" in well
+
+
+def test_a_check_with_nothing_to_try_is_no_check_that_passed() -> None:
+    """The table, the JSON and the counts keep them apart."""
+    one = examine(make_model("llama"), None)
+    tried = tuple(check for check in one.checks if check.tried)
+    assert render_table(replace(one, checks=tried)).endswith(f"All {len(tried)} checks passed.")
+    (template,) = (check for check in one.checks if check.name == "chat template")
+    some = replace(one, checks=(*tried, template))
+    text = render_table(some)
+    total = len(some.checks)
+    assert text.endswith(f"{len(tried)} of {total} checks passed, 1 not tried or not available.")
+    assert "-       chat template" in text
+    assert some.passed and not some.failed
+    assert [check["tried"] for check in some.to_json()["checks"]] == [True] * len(tried) + [False]
+    failed = replace(tried[0], passed=False)
+    text = render_table(replace(some, checks=(failed, *some.checks[1:])))
+    assert text.endswith(f"1 of {total} failed, 1 not tried or not available.")
 
 
 def test_the_table_is_clean() -> None:
@@ -421,7 +449,7 @@ def test_a_failure_of_a_rare_use_does_not_fail_the_model() -> None:
     spoiled = replace(one, checks=(*one.checks, rare))
     assert spoiled.failed and spoiled.passed
     assert "Only for beam search." in render_table(spoiled)
-    assert render_table(spoiled).endswith("1 of 22 failed, none that every use needs.")
+    assert "\n1 of 22 failed, none that every use needs" in render_table(spoiled)
     broken = replace(one, checks=(*one.checks, replace(rare, only_for="")))
     assert not broken.passed
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from transformers import CompileConfig, PreTrainedTokenizerFast
+from transformers import CompileConfig, PreTrainedTokenizerFast, StaticCache
 from transformers.utils.import_utils import is_optimum_quanto_available
 
 from emowatch.doctor import Certificate, Check, examine, render_table, ways
@@ -139,10 +139,10 @@ def _unrolled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take other columns of a text that is read again."""
     right = following.Follower._read
 
-    def read(me: Any, forward: Any, first: int, last: int, columns: int, extra: Any) -> Any:
-        if forward.input_ids.shape[1] > last - first:
-            forward = replace(forward, states=tuple(s.roll(1, 1) for s in forward.states))
-        return right(me, forward, first, last, columns, extra)
+    def read(me: Any, states: Any, first: int, last: int, columns: int, extra: Any) -> Any:
+        if states[0].shape[1] > last - first:
+            states = [state.roll(1, 1) for state in states]
+        return right(me, states, first, last, columns, extra)
 
     monkeypatch.setattr(following.Follower, "_read", read)
 
@@ -250,8 +250,24 @@ def test_a_way_that_emowatch_refuses_is_told_and_no_failure(
 
     monkeypatch.setattr(following.Follower, "take", refuse)
     told = finding(examine(make_model("llama"), None), "prompt in chunks")
-    assert told.passed
+    assert told.passed and not told.tried
     assert str(told.measured).startswith("refused: Could not watch a ")
+
+
+@pytest.mark.parametrize("error", [MemoryError, torch.OutOfMemoryError])
+def test_a_way_that_ran_out_of_memory_is_a_failure(
+    error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says nothing of whether the model has it."""
+
+    def full(cache: Any, *args: Any, **kwargs: Any) -> None:
+        raise error("no memory left")
+
+    monkeypatch.setattr(StaticCache, "__init__", full)
+    certificate = examine(make_model("llama"), None)
+    assert failures(certificate) == {"static cache"}
+    told = finding(certificate, "static cache")
+    assert told.tried and told.measured == f"{error.__name__}: no memory left"
 
 
 def test_a_quantised_cache_is_not_tried_without_its_library(
@@ -261,7 +277,7 @@ def test_a_quantised_cache_is_not_tried_without_its_library(
     monkeypatch.setattr(ways, "is_optimum_quanto_available", lambda: False)
     monkeypatch.setattr(ways, "is_hqq_available", lambda: False)
     told = finding(examine(make_model("llama"), None), "quantised cache")
-    assert told.passed
+    assert told.passed and not told.tried
     assert told.measured == "not tried: install optimum-quanto"
 
 

@@ -48,9 +48,10 @@ def test_scores_of_a_stream_are_those_of_a_watch(
         inputs = encode_prompt(tiny_tokenizer, "hello")
         model.generate(**inputs, max_new_tokens=NEW, do_sample=False)
     for token, score in zip(tokens, watch.trace.reply(), strict=True):
-        assert np.array_equal(token.scores.array, score.scores.array)
+        # A watch that nobody listens to scores several tokens together.
+        assert np.allclose(token.scores.array, score.scores.array, atol=1e-6)
         assert token.dominant == score.dominant
-    assert np.array_equal(stream.trace.tokens.array(), watch.trace.tokens.array())
+    assert np.allclose(stream.trace.tokens.array(), watch.trace.tokens.array(), atol=1e-6)
 
 
 # How it ends

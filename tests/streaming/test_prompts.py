@@ -13,8 +13,23 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast
 import emowatch
 from emowatch.bank import ProbeBank
 from emowatch.errors import ContextError, UnsupportedError, UsageError
+from emowatch.streaming import encode_prompt
+from tests.model.segments.dialogues import call, said, system, tool, user
 from tests.model.zoo import hook_count
 from tests.streaming.talking import Forwards, endless, streams
+
+CALLING = """
+{%- for m in messages -%}
+{{- '<|' + ('user' if m.role == 'tool' else m.role) + '|>' -}}
+{{- m.content or '' -}}
+{%- for call in m.tool_calls or [] -%}
+{%- for name, value in call.function.arguments | items -%}{{- name + '=' + value -}}{%- endfor -%}
+{%- endfor -%}
+{{- '<|end|>' -}}
+{%- endfor -%}
+{{- '<|assistant|>' -}}
+"""
+"""A template that renders the arguments of calls, which must be a mapping."""
 
 
 def test_a_dialogue_is_written_with_the_template(
@@ -37,6 +52,22 @@ def test_a_model_without_a_template_goes_on_from_the_text(
     with begin("once upon") as stream:
         list(stream)
     assert stream.turn.prompt_tokens == 9
+
+
+@pytest.mark.parametrize("text", [{"content": None}, {"content": ""}, {}])
+def test_calls_without_text_are_handed_to_the_template_as_they_are(
+    begin: Any, tiny_tokenizer: PreTrainedTokenizerFast, text: Any
+) -> None:
+    """The usual form of a dialogue with tools."""
+    tiny_tokenizer.chat_template = CALLING
+    calling = {"role": "assistant", **text, "tool_calls": [call(1, "Rome")]}
+    dialogue = [user("hot?"), calling, tool("yes")]
+    written = "<|user|>hot?<|end|><|assistant|>place=Rome<|end|><|user|>yes<|end|><|assistant|>"
+    ids = encode_prompt(tiny_tokenizer, dialogue)["input_ids"][0]
+    assert tiny_tokenizer.decode(ids) == written
+    with begin(dialogue) as stream:
+        list(stream)
+    assert stream.turn.prompt_tokens == len(ids)
 
 
 def test_options_are_handed_on_to_generate(begin: Any) -> None:
@@ -121,6 +152,68 @@ def test_a_dialogue_that_the_template_refuses_is_a_usage_error(begin: Any) -> No
     """Each template has roles of its own."""
     with pytest.raises(UsageError, match="chat template refused the dialogue: unknown role: bard"):
         begin([{"role": "bard", "content": "hm"}])
+
+
+def test_calls_that_the_template_cannot_write_are_a_usage_error(
+    begin: Any, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """Some servers give arguments as a text, and jinja has no error of its own for it."""
+    tiny_tokenizer.chat_template = CALLING
+    calls = [{"function": {"name": "look_up", "arguments": '{"place": "Rome"}'}}]
+    with pytest.raises(UsageError, match=r"chat template refused the dialogue: .* mapping"):
+        begin([user("hot?"), {"role": "assistant", "content": None, "tool_calls": calls}])
+
+
+@pytest.mark.parametrize("rest", [{"content": None}, {"tool_calls": []}])
+def test_a_message_with_neither_text_nor_calls_is_refused(begin: Any, rest: Any) -> None:
+    """Whatever form the lack of text takes."""
+    with pytest.raises(UsageError, match="The assistant message is empty"):
+        begin([user("hot?"), {"role": "assistant", **rest}])
+
+
+@pytest.mark.parametrize("content", [[{"type": "text", "text": "hi"}], [], {"text": "hi"}, 7])
+@pytest.mark.parametrize("calls", [{}, {"tool_calls": [call(1, "Rome")]}])
+def test_content_that_is_no_text_is_refused(
+    begin: Any, abegin: Any, content: Any, calls: Any
+) -> None:
+    """Parts may hold images and sound; which text they make is the caller's to say."""
+    messages = [{"role": "user", "content": content, **calls}]
+    kind = type(content).__name__
+    told = rf"content of the user message is a {kind}, not text: .*Pass its text as one string"
+    with pytest.raises(UsageError, match=told):
+        begin(messages)
+    with pytest.raises(UsageError, match=told):
+        asyncio.run(anext(abegin(messages)))
+
+
+def test_a_stream_without_a_tokenizer_is_refused(model: Any, bank: ProbeBank) -> None:
+    """A watch can do without, a stream cannot."""
+    told = r"without a tokenizer \(tokenizer=None\).* Pass the model's own"
+    with pytest.raises(UsageError, match=told):
+        emowatch.stream(model, None, "hello", probes=bank)
+    with pytest.raises(UsageError, match=told):
+        asyncio.run(anext(emowatch.astream(model, None, "hello", probes=bank)))
+
+
+@pytest.mark.parametrize(
+    ("messages", "roles"),
+    [
+        ([system("be kind"), user("hello")], "system, user"),
+        ([user("hello"), said("oh"), user("well")], "user, assistant, user"),
+        ([system("be kind")], "system"),
+        ([{**user("hello"), "tool_calls": [call(1, "Rome")]}], "user"),
+    ],
+)
+def test_roles_that_no_template_can_write_are_refused(
+    begin: Any, abegin: Any, tiny_tokenizer: PreTrainedTokenizerFast, messages: Any, roles: str
+) -> None:
+    """Joined texts would lose in silence who said what."""
+    tiny_tokenizer.chat_template = None
+    told = rf"of {len(messages)} \({roles}\): .* no chat template.* set tokenizer.chat_template"
+    with pytest.raises(UsageError, match=told):
+        begin(messages)
+    with pytest.raises(UsageError, match=told):
+        asyncio.run(anext(abegin(messages)))
 
 
 SEVERAL = [

@@ -50,6 +50,8 @@ class Said:
     """Tokens that end a reply."""
     read: int = 0
     """Columns of the prompt that an earlier turn has read already."""
+    untold: int = 0
+    """Columns of the prompt whose tokens this turn was not given: segments begin after them."""
 
 
 Mode = Callable[[Any], Said]
@@ -126,7 +128,7 @@ def _next_turn(*, all_ids: bool, **options: Any) -> Mode:
         given = longer if all_ids else longer[:, read:]
         output = speak(model, given, torch.ones_like(longer), past_key_values=cache, **options)
         said = output if all_ids else torch.cat([longer[:, :read], output], dim=1)
-        return Said(said, torch.ones_like(longer), _ends(options), read)
+        return Said(said, torch.ones_like(longer), _ends(options), read, 0 if all_ids else read)
 
     return run
 

@@ -71,18 +71,19 @@ def check_law(model: Any, bank: ProbeBank, said: Said, trace: Trace, tokenizer: 
         assert [t.position for t in prompt] == list(range(said.read, len(own) - 1))
         assert [t.offset for t in scored] == list(range(len(reply)))
         assert [t.position for t in scored] == list(range(len(own) - 1, len(text)))
-        assert [t.segment for t in mine] == segments_of(parser, own, reply)[said.read :]
+        told = segments_of(parser, own[said.untold :], reply)
+        assert [t.segment for t in mine] == told[said.read - said.untold :]
         if tokenizer is not None:  # or no segment could be wrong
             assert len({t.segment for t in prompt}) > 1
         wanted = teacher_forced(model, bank, text, len(own)).numpy()
         for token in mine:
             assert token.layer_scores is not None
             assert np.allclose(token.layer_scores, wanted[token.position], atol=2e-5)
-        told = next(t for t in trace.turns if (t.index, t.sequence) == (turn, sequence))
-        assert (told.prompt_tokens, told.reply_tokens) == (len(own), len(reply))
-        if told.settings:  # of generate; an own loop tells nobody of its last token
-            assert told.token_ids == tuple(reply)
-            assert told.finish_reason == ("stop" if reply[-1] in said.ends else "length")
+        kept = next(t for t in trace.turns if (t.index, t.sequence) == (turn, sequence))
+        assert (kept.prompt_tokens, kept.reply_tokens) == (len(own), len(reply))
+        if kept.settings:  # of generate; an own loop tells nobody of its last token
+            assert kept.token_ids == tuple(reply)
+            assert kept.finish_reason == ("stop" if reply[-1] in said.ends else "length")
 
 
 def obey(model: Any, bank: ProbeBank, tokenizer: Any, mode: str) -> None:
@@ -129,6 +130,12 @@ TURNS = (
 PAIRS = [(family, TURNS[place % len(TURNS)]) for place, family in enumerate(FAMILIES)]
 SIMPLE = {"bamba", "falcon_h1", "granitemoehybrid", "qwen3_next", "lfm2"} | FORGETFUL
 """Families with a recurrent state, for which transformers itself has no assisted decoding."""
+WHOLE = {
+    *("gpt2", "gpt_bigcode", "gpt_neo", "gptj", "gpt_neox", "gpt_oss", "codegen", "opt", "xglm"),
+    *("bloom", "mpt", "falcon", "persimmon", "stablelm", "cohere2", "nemotron", "exaone4"),
+}
+"""Families whose forward runs all blocks, whatever number its config says: an early exit of
+transformers itself ends there in an IndexError, watched or not."""
 
 
 @pytest.mark.parametrize(("family", "mode"), PAIRS)
@@ -182,5 +189,5 @@ def test_the_law_holds_in_every_family_and_mode(
     """Each family with each mode."""
     model = make_model(family)
     for mode in MODES:
-        if not (OLD and mode in CHUNKS) and mode != "early exit":
+        if not (OLD and mode in CHUNKS) and not (family in WHOLE and mode == "early exit"):
             obey(model, bank_for(model), tiny_tokenizer, mode)

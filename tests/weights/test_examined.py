@@ -34,8 +34,8 @@ def test_a_packed_model_passes(how: str) -> None:
         "beam search",
         "static cache",
     }
-    allowed = rounded if "activations" in how else set()
-    assert {check.name for check in certificate.failed} <= allowed, render_table(certificate)
+    wanted = rounded if "activations" in how else set()
+    assert {check.name for check in certificate.failed} == wanted, render_table(certificate)
     # Every score is in its place, and off by the rounding alone.
     off = [check.measured for check in certificate.failed]
     assert all(isinstance(error, float) and error < 0.05 for error in off)
