@@ -143,6 +143,7 @@ CHECKS: tuple[Test, ...] = (
         "chat template",
         states.knows_the_template,
         "Segments cannot be told apart: every prompt token counts as user.",
+        "the segments of prompts",
         reads=False,
     ),
 )

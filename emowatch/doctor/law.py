@@ -70,8 +70,11 @@ class Hearer:
         """Hear it."""
 
 
+HEARING = (Hearer(),)
+
+
 def watched(
-    patient: Patient, speak: Speak, plugins: Sequence[object] = (Hearer(),)
+    patient: Patient, speak: Speak, plugins: Sequence[object] = HEARING
 ) -> tuple[Said, Trace]:
     """Speak under watch, with the doctor's bank at all layers.
 

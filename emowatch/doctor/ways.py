@@ -18,7 +18,17 @@ from transformers import CompileConfig, DynamicCache
 from transformers.utils.import_utils import is_hqq_available, is_optimum_quanto_available
 
 from emowatch.doctor.certificate import NOT_NEEDED
-from emowatch.doctor.law import LAW, Said, Speak, contrast, found_in, hold, misplaced, watched
+from emowatch.doctor.law import (
+    HEARING,
+    LAW,
+    Said,
+    Speak,
+    contrast,
+    found_in,
+    hold,
+    misplaced,
+    watched,
+)
 from emowatch.doctor.patient import PADDING, PROMPT_TOKENS, REPLY_TOKENS, Finding, Patient
 from emowatch.errors import UnsupportedError
 from emowatch.model.blocks import text_config
@@ -108,7 +118,7 @@ def speaks_plainly(patient: Patient) -> Finding:
 
 
 def samples_several(patient: Patient) -> Finding:
-    """Sample two replies to one prompt, which part at their second token."""
+    """Sample two replies to one prompt, which part at their second token, and nobody hears of them."""
     first, second, third = _reply(patient)
     script = Script(PROMPT_TOKENS, [first, second, third], [first, _other(patient), second])
     options: dict[str, Any] = {
@@ -116,7 +126,7 @@ def samples_several(patient: Patient) -> Finding:
         "num_return_sequences": 2,
         "logits_processor": [script],
     }
-    return _where_there_is(patient, _as_written(patient, **options))
+    return _where_there_is(patient, _as_written(patient, **options), plugins=())
 
 
 def answers_a_batch(patient: Patient) -> Finding:
@@ -288,9 +298,9 @@ def _as_written(
     return speak
 
 
-def _where_there_is(patient: Patient, speak: Speak) -> Finding:
+def _where_there_is(patient: Patient, speak: Speak, plugins: Sequence[object] = HEARING) -> Finding:
     try:
-        said, trace = watched(patient, speak)
+        said, trace = watched(patient, speak, plugins)
     except Exception as error:  # tried again unwatched, which tells whose it is
         return _missing(speak, error)
     return hold(patient, said, trace)
