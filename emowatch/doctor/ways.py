@@ -118,7 +118,7 @@ def speaks_plainly(patient: Patient) -> Finding:
 
 
 def samples_several(patient: Patient) -> Finding:
-    """Sample two replies to one prompt, which part at their second token, and nobody hears of them."""
+    """Sample two replies that part at their second token, while nobody hears of tokens."""
     first, second, third = _reply(patient)
     script = Script(PROMPT_TOKENS, [first, second, third], [first, _other(patient), second])
     options: dict[str, Any] = {
