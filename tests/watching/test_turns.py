@@ -293,7 +293,7 @@ def test_whoever_asks_for_the_trace_while_it_is_made_ends_nothing(
         counts.append((0, len(watch.trace.turns)))
 
     with emowatch.watch(model, tiny_tokenizer, probes=bank) as watch:
-        streamer = {} if mode == "beams" else {"streamer": Streamer()}
+        streamer: dict[str, Any] = {} if mode == "beams" else {"streamer": Streamer()}
         speak(model, random_ids(1, PROMPT), stopping_criteria=[ask], **MODES[mode], **streamer)
         thread = threading.Thread(target=ask_elsewhere)
         thread.start()
