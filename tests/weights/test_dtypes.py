@@ -78,7 +78,7 @@ def test_scores_of_half_precision_are_near_those_of_full(
         with emowatch.watch(model, tiny_tokenizer, probes=bank, layers="all") as watch:
             speak(model, ids, mask, max_new_tokens=1)
         seen.append(np.stack([token.layer_scores for token in watch.trace.tokens]))  # type: ignore[misc]
-    assert np.abs(seen[0] - seen[1]).max() < (0.01 if dtype == torch.float16 else 0.02)
+    assert np.abs(seen[0] - seen[1]).max() < (0.01 if dtype == torch.float16 else 0.03)
 
 
 # Whose bank it is
