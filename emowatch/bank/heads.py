@@ -76,19 +76,18 @@ class Heads:
             folded = wide["offset_embedding"] @ wide["weight_offset"]
             folded[:, last_offset + 1 :] = folded[:, min(last_offset, MAX_OFFSET), None]
             self._table = folded + wide["bias_in"][:, None, :]
-        self._inverse_temperature = (1.0 / temperatures.float())[..., None]
-        # [layers, 1 or MAX_OFFSET + 1, 1]
+        inverse = (1.0 / temperatures.float())[..., None]  # [layers, bins, 1]
         last = self._first if self._second is None else self._second
-        self._sharp: Tensor | None = None
+        self._calibrated: Tensor | None = None
         """The last layer over the one temperature of each head, where it has no more."""
         if len(self.bins) == 1:
-            self._sharp = last * self._inverse_temperature
-            self._sharp_bias = self._last_bias * self._inverse_temperature
+            self._calibrated = last * inverse
+            self._calibrated_bias = self._last_bias * inverse
         else:
             by_offset = torch.bucketize(
                 torch.arange(MAX_OFFSET + 1), torch.tensor(self.bins[1:]), right=True
             )
-            self._inverse_temperature = self._inverse_temperature[:, by_offset]
+            self._inverse_temperature = inverse[:, by_offset]  # [layers, MAX_OFFSET + 1, 1]
 
     def to(self, device: torch.device) -> Heads:
         """Return these heads on a device; themselves if they are there already."""
@@ -130,9 +129,9 @@ class Heads:
 
     def scores(self, states: Tensor, offset: int | Tensor) -> Tensor:
         """Return calibrated probabilities ``[layers, rows, labels]`` in float32."""
-        if self._sharp is not None:
+        if self._calibrated is not None:
             features = self._features(states, offset)
-            return torch.baddbmm(self._sharp_bias, features, self._sharp).softmax(-1)
+            return torch.baddbmm(self._calibrated_bias, features, self._calibrated).softmax(-1)
         inverse = self._rows_of(self._inverse_temperature, offset)  # [layers, 1|rows, 1]
         return torch.softmax(self.head_logits(states, offset).mul_(inverse), dim=-1)
 

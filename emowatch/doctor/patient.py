@@ -17,7 +17,8 @@ from emowatch.bank import ProbeBank
 from emowatch.doctor.certificate import NOT_MEASURED, Check
 from emowatch.errors import TapError
 from emowatch.model.blocks import Blocks, find_blocks, text_config
-from emowatch.model.tap import Forward, Tap
+from emowatch.model.forward import Forward
+from emowatch.model.tap import Tap
 from emowatch.text import clean_line
 
 PROMPT_TOKENS = 8

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
@@ -19,43 +18,11 @@ from torch.utils.hooks import RemovableHandle
 
 from emowatch.errors import TapError, UnsupportedError, UsageError
 from emowatch.model.blocks import Blocks
+from emowatch.model.forward import Forward
 from emowatch.model.readable import check_readable, is_compiled, refuse_compiled
 
 _UNREAD: Any = object()
 """Stands for the state of a layer whose hook has not fired."""
-
-
-@dataclass(slots=True)  # not frozen: that would double what it takes to make one at each forward
-class Forward:
-    """One forward pass of the whole model, as the tap saw it."""
-
-    input_ids: Tensor
-    """``[rows, slice]``: the tokens this forward read."""
-    attention_mask: Tensor | None
-    """``[rows, past + slice]``, 0 for padding; `None` where none was given or it `is_odd`."""
-    cache: Any
-    """The cache, which holds this forward's columns once it is over; `None` without one."""
-    places: Tensor | None = None
-    """``[slice]``: the columns it reads, where it is told of them (transformers before 5)."""
-    is_odd: bool = False
-    """Whether a mask of another form was given, from which padding cannot be told."""
-    states: tuple[Tensor, ...] = ()
-    """For each layer of the tap ``[rows, slice, d_model]``; none before it is over."""
-
-    @property
-    def past(self) -> int:
-        """Columns that were in the cache before.
-
-        Asked of the cache as it is now: true until the next forward. May wait for the device.
-        """
-        if self.places is not None:
-            return int(self.places[0])
-        if self.cache is not None:
-            added = int(self.input_ids.shape[1]) if self.states else 0
-            return int(self.cache.get_seq_length()) - added
-        if self.attention_mask is not None:  # families that keep their cache to themselves
-            return int(self.attention_mask.shape[1] - self.input_ids.shape[1])
-        return 0
 
 
 class Tap:

@@ -18,8 +18,9 @@ from torch import Tensor
 from emowatch.decoding import Decoding, Listener, current_decoding
 from emowatch.errors import TapError, UnsupportedError
 from emowatch.model.blocks import text_config
+from emowatch.model.forward import Forward
 from emowatch.model.segments import SegmentParser
-from emowatch.model.tap import Forward, Tap
+from emowatch.model.tap import Tap
 from emowatch.records import FinishReason, Floats, ReplyToken, TokenScore
 from emowatch.steering import Mixer, Wish
 from emowatch.trace import TokenTable

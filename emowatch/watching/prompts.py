@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from emowatch.decoding import Decoding
 from emowatch.errors import UnsupportedError
+from emowatch.model.forward import Forward
 from emowatch.model.segments import ReplySegments, SegmentParser
-from emowatch.model.tap import Forward
 from emowatch.records import Segment
 
 

@@ -18,9 +18,10 @@ from emowatch.dispatch import Dispatcher, OnPluginError
 from emowatch.errors import UnsupportedError, UsageError
 from emowatch.model.blocks import Blocks, find_blocks
 from emowatch.model.examined import recall
+from emowatch.model.forward import Forward
 from emowatch.model.loading import name_of_model
 from emowatch.model.readable import check_speaks
-from emowatch.model.tap import Forward, Tap
+from emowatch.model.tap import Tap
 from emowatch.model.weights import process_of
 from emowatch.plugins import PluginSpec, make_plugin_manager
 from emowatch.records import FinishReason, ReplyToken, Session

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from emowatch.decoding import Decoding, Loop, is_generating
 from emowatch.errors import UnsupportedError
+from emowatch.model.forward import Forward
 from emowatch.model.segments import ReplySegments
-from emowatch.model.tap import Forward
 from emowatch.records import FinishReason, Scores, Segment, Turn
 from emowatch.trace import TokenTable
 from emowatch.watching.held import Beams, Candidates

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from emowatch.errors import ModelError, TapError, UnsupportedError
 from emowatch.model.blocks import find_blocks
+from emowatch.model.forward import Forward
 from emowatch.model.states import read_states
-from emowatch.model.tap import Forward, Tap
+from emowatch.model.tap import Tap
 from tests.model.zoo import (
     BLOCKS,
     FAMILIES,
