@@ -20,6 +20,7 @@ from emowatch.labels import EKMAN7
 from emowatch.plugins import installed_plugin_manager
 from emowatch.records import Alarm, Session, Steering, SteeringChange, TokenScore, Turn
 from tests.conftest import Site
+from tests.model.zoo import hook_count
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
@@ -148,11 +149,8 @@ class Stage:
         return output
 
     def hooks_on_model(self) -> int:
-        """Count the hooks that are on any module."""
-        return sum(
-            len(module._forward_hooks) + len(module._forward_pre_hooks)
-            for module in self.model.modules()
-        )
+        """Count what stands in the way of any module."""
+        return hook_count(self.model)
 
 
 @pytest.fixture

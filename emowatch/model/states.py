@@ -8,9 +8,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from emowatch.errors import TapError
 from emowatch.model.blocks import Blocks
+from emowatch.model.entrance import Call, Entrance
 from emowatch.model.readable import check_readable
 from emowatch.model.tap import hidden_of
 
@@ -49,25 +51,28 @@ def read_states(
     found: dict[int, Tensor] = {}
     deepest = max(layers)
 
-    def read_block(layer: int) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
-        def read(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            found[layer] = pick(hidden_of(args, kwargs))
-            if layer == deepest:
-                raise _DeepEnough
+    def read_block(layer: int) -> Callable[[Call], Call]:
+        def around(own: Call) -> Call:
+            def forward(*args: Any, **kwargs: Any) -> Any:
+                found[layer] = pick(hidden_of(args, kwargs))
+                if layer == deepest:
+                    raise _DeepEnough
+                return own(*args, **kwargs)
 
-        return read
+            return forward
+
+        return around
 
     def read_norm(module: nn.Module, args: Any, output: Tensor) -> None:
         found[blocks.n_layers] = pick(output)
 
-    handles = []
+    placed: list[Entrance | RemovableHandle] = []
     try:
         for layer in layers:
             if layer < blocks.n_layers:
-                block = blocks.blocks[layer]
-                handles.append(block.register_forward_pre_hook(read_block(layer), with_kwargs=True))
+                placed.append(Entrance(blocks.blocks[layer], read_block(layer)))
             else:
-                handles.append(blocks.final_norm.register_forward_hook(read_norm))
+                placed.append(blocks.final_norm.register_forward_hook(read_norm))
         inputs: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask}
         accepted = inspect.signature(blocks.decoder.forward).parameters
         if "position_ids" in accepted:  # GPT-2 is off by 110 % without, under left padding
@@ -79,8 +84,8 @@ def read_states(
         except _DeepEnough:
             pass
     finally:
-        for handle in handles:
-            handle.remove()
+        for one in placed:
+            one.remove()
     missing = [layer for layer in layers if layer not in found]
     if missing:
         raise TapError(f"The hooks of layers {missing} did not fire in {type(model).__name__}.")

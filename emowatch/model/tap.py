@@ -1,4 +1,4 @@
-"""Read the residual stream of a model through hooks.
+"""Read the residual stream of a model while it computes.
 
 Knows tensors and forwards, not tokens, heads or turns. Layer ``l`` is read at the *input* of
 block ``l``, so what a block returns (a tensor, a 1-tuple or a 2-tuple, by family and version)
@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, NoReturn, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -18,11 +18,12 @@ from torch.utils.hooks import RemovableHandle
 
 from emowatch.errors import TapError, UnsupportedError, UsageError
 from emowatch.model.blocks import Blocks
+from emowatch.model.entrance import Call, Entrance
 from emowatch.model.forward import Forward
 from emowatch.model.readable import check_readable, is_compiled, refuse_compiled
 
 _UNREAD: Any = object()
-"""Stands for the state of a layer whose hook has not fired."""
+"""Stands for the state of a layer that has not been read."""
 
 
 class Tap:
@@ -59,7 +60,9 @@ class Tap:
         self._on_begin = on_begin
         self._states: list[Any] = [_UNREAD] * len(self.layers)
         self._handles: list[RemovableHandle] = []
-        self._steering: list[RemovableHandle] = []
+        self._entrances: dict[int, Entrance] = {}
+        """Of the blocks, by layer."""
+        self._additions: dict[int, Tensor] = {}
         self._running: Forward | None = None
         self._buffer: Tensor | None = None
         """``[layers, rows, 1, d_model]``: where compiled forwards leave states; NaN before."""
@@ -80,9 +83,7 @@ class Tap:
             register(self.model.register_forward_pre_hook(self._begin, with_kwargs=True))
             for slot, layer in enumerate(self.layers):
                 if layer < self.blocks.n_layers:
-                    block = self.blocks.blocks[layer]
-                    hook = self._reader(slot)
-                    register(block.register_forward_pre_hook(hook, with_kwargs=True))
+                    self._enter_block(layer, slot)
                 else:
                     register(self.blocks.final_norm.register_forward_hook(self._norm_reader(slot)))
             register(self.model.register_forward_hook(self._end))
@@ -105,8 +106,11 @@ class Tap:
         """Remove the hooks; harmless when there are none."""
         for handle in self._handles:
             handle.remove()
+        for entrance in self._entrances.values():
+            entrance.remove()
         self._handles.clear()
-        self.steer({})
+        self._entrances.clear()
+        self._additions = {}
         self._running = self._buffer = self._thread = None
         self._states = [_UNREAD] * len(self.layers)
 
@@ -156,19 +160,14 @@ class Tap:
         """
         if additions and not self._handles:
             raise TapError("Could not steer: this tap is not on its model. Enter it first.")
-        for handle in self._steering:
-            handle.remove()
-        self._steering.clear()
-        for layer, addition in additions.items():
-            block = self.blocks.blocks[layer]
-            self._steering.append(
-                block.register_forward_pre_hook(_adder(addition), with_kwargs=True)
-            )
+        self._additions = dict(additions)
+        for layer in additions.keys() - self._entrances.keys():
+            self._enter_block(layer, None)
 
     @property
     def steered(self) -> bool:
         """Whether additions are on."""
-        return bool(self._steering)
+        return bool(self._additions)
 
     def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if torch.compiler.is_compiling() and self._buffer is not None:
@@ -207,38 +206,48 @@ class Tap:
                 )
             self._thread = here
 
-    def _refuse_inner(self) -> NoReturn:
+    def _check_inside(self) -> None:
         """Refuse states of a forward that did not begin with the watched model itself.
 
         Raises:
             UnsupportedError: as where a wrapper runs the model that it wraps, or the chunks of a
                 prompt are read by `model.forward`, as they are before transformers 5.
         """
-        raise UnsupportedError(
-            f"Could not watch a forward that reached the blocks of {type(self.model).__name__} "
-            "past it: a wrapper runs what it wraps, a part was called by itself, or a prompt is "
-            "read in chunks by transformers 4. Watch the model that generate runs, and leave "
-            "prefill_chunk_size out."
-        )
+        if self._thread is None and self._handles:
+            raise UnsupportedError(
+                "Could not watch a forward that reached the blocks of "
+                f"{type(self.model).__name__} past it: a wrapper runs what it wraps, a part was "
+                "called by itself, or a prompt is read in chunks by transformers 4. Watch the "
+                "model that generate runs, and leave prefill_chunk_size out."
+            )
 
-    def _reader(self, slot: int) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
-        # It runs for every layer and token, each time out of a cold cache: it calls nothing.
-        def read(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            if self._buffer is not None and torch.compiler.is_compiling():
-                self._buffer[slot].copy_(hidden_of(args, kwargs))
-            elif self._thread is None:
-                self._refuse_inner()
-            else:
-                self._states[slot] = args[0] if args else kwargs.get("hidden_states")
+    def _enter_block(self, layer: int, slot: int | None) -> None:
+        """Stand at the entrance of a block; where `slot` is `None`, only to steer there."""
 
-        return read
+        def around(own: Call) -> Call:
+            # It runs for every layer and token, each time out of a cold cache: it calls nothing.
+            def forward(*args: Any, **kwargs: Any) -> Any:
+                if slot is not None:
+                    if self._buffer is not None and torch.compiler.is_compiling():
+                        self._buffer[slot].copy_(hidden_of(args, kwargs))
+                    elif self._thread is None:
+                        self._check_inside()
+                    else:
+                        self._states[slot] = args[0] if args else kwargs.get("hidden_states")
+                if self._additions and layer in self._additions:
+                    args, kwargs = _add(self._additions[layer], args, kwargs)
+                return own(*args, **kwargs)
+
+            return forward
+
+        self._entrances[layer] = Entrance(self.blocks.blocks[layer], around)
 
     def _norm_reader(self, slot: int) -> Callable[[nn.Module, Any, Tensor], None]:
         def read(module: nn.Module, args: Any, output: Tensor) -> None:
             if self._buffer is not None and torch.compiler.is_compiling():
                 self._buffer[slot].copy_(output)
             elif self._thread is None:
-                self._refuse_inner()
+                self._check_inside()
             else:
                 self._states[slot] = output
 
@@ -303,17 +312,12 @@ def _is_alive(thread: int | None) -> bool:
     return any(one.ident == thread for one in threading.enumerate())
 
 
-def _adder(
-    addition: Tensor,
-) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], tuple[tuple[Any, ...], dict[str, Any]]]:
-    def add(
-        module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        hidden = hidden_of(args, kwargs)
-        rms = hidden.float().pow(2).mean(-1, keepdim=True).sqrt()  # [rows, time, 1]
-        changed = hidden + (rms * addition.to(hidden.device)[:, None, :]).to(hidden.dtype)
-        if args:
-            return (changed, *args[1:]), kwargs
-        return args, kwargs | {"hidden_states": changed}
-
-    return add
+def _add(
+    addition: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    hidden = hidden_of(args, kwargs)
+    rms = hidden.float().pow(2).mean(-1, keepdim=True).sqrt()  # [rows, time, 1]
+    changed = hidden + (rms * addition.to(hidden.device)[:, None, :]).to(hidden.dtype)
+    if args:
+        return (changed, *args[1:]), kwargs
+    return args, kwargs | {"hidden_states": changed}

@@ -213,7 +213,7 @@ class Follower:
         speaking = fetched[1] if len(fetched) > 1 else None
         if turn.compiled and any(np.isnan(of).any() for of in scores):
             raise TapError(
-                "A compiled forward left no numbers of some layers: their hooks are not in the "
+                "A compiled forward left no numbers of some layers: they were not read in the "
                 "code, or the model computes NaN. Enter the watch before the model is compiled, or "
                 "pass disable_compile=True to generate."
             )

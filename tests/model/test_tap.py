@@ -136,7 +136,7 @@ def test_the_hooks_are_gone_after_a_normal_end() -> None:
     before = hook_count(model)
     with tapped(model) as (tap, _):
         tap.steer({0: torch.zeros(1, WIDTH)})
-        assert hook_count(model) == before + len(LAYERS) + 3 + 1
+        assert hook_count(model) == before + len(LAYERS) + 3
     assert hook_count(model) == before
     assert not tap.steered
 

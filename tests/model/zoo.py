@@ -11,6 +11,8 @@ import torch
 import transformers
 from torch import Tensor, nn
 
+from emowatch.model.entrance import MARK
+
 VOCABULARY = 262
 WIDTH = 32
 BLOCKS = 3
@@ -204,9 +206,10 @@ def left_padded(lengths: tuple[int, ...], seed: int = 0) -> tuple[Tensor, Tensor
 
 
 def hook_count(model: nn.Module) -> int:
-    """Count all hooks on all modules."""
+    """Count all hooks and entrances on all modules."""
     return sum(
-        len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules()
+        len(module._forward_hooks) + len(module._forward_pre_hooks) + hasattr(module.forward, MARK)
+        for module in model.modules()
     )
 
 

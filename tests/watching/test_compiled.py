@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
+from transformers.generation.streamers import BaseStreamer
 
 import emowatch
 from emowatch.bank import ProbeBank
@@ -53,16 +54,38 @@ def test_two_turns_run_the_same_code(model: Any, bank: ProbeBank) -> None:
     assert counted[0] == counted[1] == counted[2] >= 1
 
 
-def test_code_without_the_hooks_is_found_out(
-    model: Any, bank: ProbeBank, monkeypatch: pytest.MonkeyPatch
+def test_code_that_does_not_read_a_layer_is_found_out(model: Any, bank: ProbeBank) -> None:
+    """Whatever made it so: there are no scores of states that nobody read."""
+
+    class Meddler(BaseStreamer):  # type: ignore[misc, unused-ignore]  # untyped before 5
+        """Gives a block its own forward back once code has been compiled."""
+
+        heard = 0
+
+        def put(self, value: Any) -> None:
+            self.heard += 1
+            if self.heard == 4:
+                del vars(model.model.layers[1])["forward"]
+
+        def end(self) -> None: ...
+
+    with emowatch.watch(model, None, probes=bank, layers="all") as watch:
+        with pytest.raises(TapError, match="were not read in the code"):
+            speak(model, random_ids(1, PROMPT), streamer=Meddler(), **compiled())
+    assert [t.offset for t in watch.trace.reply()] == [0, 1, 2]
+
+
+def test_code_that_was_compiled_for_a_watch_is_not_run_after_it(
+    model: Any, bank: ProbeBank
 ) -> None:
-    """Whatever let such code slip through: there are no scores of states that nobody read."""
-    say(model, random_ids(1, PROMPT))
-    monkeypatch.setattr(torch.compiler, "reset", lambda: None)
-    with emowatch.watch(model, None, probes=bank) as watch:
-        with pytest.raises(TapError, match="hooks are not in the code"):
-            say(model, random_ids(1, PROMPT))
-    assert [t.offset for t in watch.trace.reply()] == [0]
+    """It would go on writing states that nobody takes."""
+    ids = random_ids(1, PROMPT)
+    with emowatch.watch(model, None, probes=bank, layers="all") as watch:
+        said = say(model, ids)
+    counted = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    assert torch.equal(say(model, ids).sequences, said.sequences)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > counted
+    check_law(model, bank, said, watch.trace)
 
 
 def test_each_token_is_told_to_a_streamer_with_its_score(

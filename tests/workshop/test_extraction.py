@@ -22,6 +22,7 @@ from emowatch.workshop.extraction import extract
 from emowatch.workshop.locking import LOCK
 from emowatch.workshop.options import BATCH_TOKENS
 from emowatch.workshop.readouts import Passage
+from tests.model.zoo import hook_count
 from tests.workshop.synthetic import random_passages
 
 if TYPE_CHECKING:
@@ -172,8 +173,7 @@ def test_the_model_runs_only_as_deep_as_asked(
 def test_the_model_is_left_without_hooks(tiny_model: LlamaForCausalLM, tmp_path: Path) -> None:
     """It is the user's."""
     read(tiny_model, random_passages(2), tmp_path)
-    for module in tiny_model.modules():
-        assert not module._forward_hooks and not module._forward_pre_hooks
+    assert not hook_count(tiny_model)
 
 
 # Stopping and going on
