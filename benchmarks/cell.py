@@ -36,7 +36,7 @@ class Cell:
     dtype: str
     device: str
     threads: int
-    """Of torch; 0 leaves it as it is."""
+    """Of torch."""
     results: str
     """File of JSON lines."""
 
@@ -60,11 +60,9 @@ def run(cell: Cell) -> None:
     from benchmarks.shapes import llama
     from benchmarks.ways import Plain, scene_of
 
-    if cell.threads:
-        torch.set_num_threads(cell.threads)
+    torch.set_num_threads(cell.threads)
     versions = {name: version(name) for name in ("emowatch", "torch", "transformers")}
     machine = {"cpus": os.cpu_count(), "machine": platform.machine()}
-    machine["threads"] = torch.get_num_threads()
     model = llama(cell.shape, getattr(torch, cell.dtype), cell.device)
     with scene_of(model, batch=cell.batch, prompt=cell.prompt, tokens=cell.tokens) as scene:
         ways = [_make(name, scene, versions) for name in cell.ways]
@@ -75,10 +73,10 @@ def run(cell: Cell) -> None:
 def _make(name: str, scene: Scene, versions: dict[str, str]) -> Way:
     """Make a way by name; a rival's version is added to `versions`."""
     from benchmarks.rivals import RIVALS, make_rival
-    from benchmarks.ways import own_ways
+    from benchmarks.ways import OWN
 
     if name not in RIVALS:
-        return own_ways(scene)[name]
+        return OWN[name](scene)
     way, versions[name] = make_rival(name, scene)
     return way
 

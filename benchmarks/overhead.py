@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
+import torch
 
 from benchmarks.cell import Cell, about
 from benchmarks.overhead_table import table
@@ -71,7 +72,7 @@ def main(
                     rounds=rounds,
                     dtype=dtype,
                     device=device,
-                    threads=threads,
+                    threads=threads or torch.get_num_threads(),
                     results=results,
                 )
                 if why := measure(cell):

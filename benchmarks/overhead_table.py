@@ -37,7 +37,7 @@ HEADER = (
     "| way | beside plain `generate` | it / emowatch, all layers | goal |",
     "|---|---|---|---|",
 )
-CELL = ("shape", "batch", "tokens", "dtype", "device")
+CELL = ("shape", "batch", "prompt", "tokens", "dtype", "device", "threads")
 """What parts the tables."""
 Line = dict[str, Any]
 
@@ -48,11 +48,12 @@ def table(path: Path) -> str:
     for line in read_results(path):
         cells[tuple(line[key] for key in CELL)].append(line)
     parts = [
-        f"{shape.upper()} parameters, batch {batch}, {tokens} tokens, {dtype}, {device}. "
+        f"{shape.upper()} parameters, batch {batch}, {tokens} tokens after {prompt}, {dtype}, "
+        f"{device}, {threads} threads. "
         + _attaching(lines)
         + "\n\n"
         + "\n".join((*HEADER, *_rows(lines)))
-        for (shape, batch, tokens, dtype, device), lines in cells.items()
+        for (shape, batch, prompt, tokens, dtype, device, threads), lines in cells.items()
     ]
     return "\n\n".join([*parts, SMALL_PRINT])
 

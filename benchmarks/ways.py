@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import itertools
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -258,23 +258,27 @@ class NaiveHooks:
         return np.array(self._found).transpose(1, 2, 0, 3)
 
 
-def own_ways(scene: Scene) -> dict[str, Way]:
-    """List, by name, the ways that need nothing but emowatch and transformers."""
+def _five(scene: Scene) -> Way:
     depth = scene.blocks.n_layers
-    every = scene.bank()
     spread = sorted({round(depth * part / FIVE) for part in range(1, FIVE + 1)})
-    default = tuple(DEFAULT_PLUGINS)
-    ways: list[Way] = [
-        Plain(scene, "plain-again"),
-        Watched(scene, "one-layer", every, "primary"),
-        Watched(scene, "one-layer-plugins", every, "primary", default),
-        Watched(scene, "five-layers", scene.bank(spread), "all"),
-        Watched(scene, "all-layers", every, "all"),
-        Watched(scene, "all-layers-plugins", every, "all", default),
-        HiddenStates(scene),
-        NaiveHooks(scene),
-    ]
-    return {way.name: way for way in ways}
+    return Watched(scene, "five-layers", scene.bank(spread), "all")
+
+
+def _watched(name: str, layers: Literal["primary", "all"], *plugins: str) -> Callable[[Scene], Way]:
+    return lambda scene: Watched(scene, name, scene.bank(), layers, plugins)
+
+
+OWN: Mapping[str, Callable[[Scene], Way]] = {
+    "plain-again": lambda scene: Plain(scene, "plain-again"),
+    "one-layer": _watched("one-layer", "primary"),
+    "one-layer-plugins": _watched("one-layer-plugins", "primary", *DEFAULT_PLUGINS),
+    "five-layers": _five,
+    "all-layers": _watched("all-layers", "all"),
+    "all-layers-plugins": _watched("all-layers-plugins", "all", *DEFAULT_PLUGINS),
+    "hidden-states": HiddenStates,
+    "naive-hooks": NaiveHooks,
+}
+"""The ways that need nothing but emowatch and transformers."""
 
 
 @contextmanager

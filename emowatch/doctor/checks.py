@@ -78,6 +78,20 @@ CHECKS: tuple[Test, ...] = (
         "they do not compare with those of training.",
     ),
     Test(
+        "left as found",
+        ways.cleans_up,
+        "After an exception something of a watch stays on the model, which is slower then or says "
+        "other words. Load the model again after an error.",
+        "what is done with a model after an exception",
+    ),
+    Test(
+        "own loop",
+        ways.loops_by_itself,
+        "Where you call the model yourself, with a cache and no position_ids, scores belong to "
+        "other tokens or are not those of the finished text. Pass position_ids, or call generate.",
+        "loops of your own",
+    ),
+    Test(
         "several replies",
         ways.samples_several,
         "Where one prompt is answered several times, scores belong to other replies than it seems. "

@@ -48,6 +48,8 @@ class Said:
     """Columns of the prompt that an earlier turn has read already."""
     output: Any = None
     """Whatever else ``generate`` returned."""
+    unheard: int = 0
+    """Tokens at the end of each reply that nobody told the watch of."""
 
     def row(self, sequence: int) -> tuple[list[int], list[int]]:
         """Give prompt and reply of one sequence, without padding."""
@@ -142,8 +144,9 @@ def misplaced(said: Said, trace: Trace) -> str:
         if [token.position for token in tokens] != places:
             found = _listed(token.position for token in tokens)
             return f"scores at positions {found} instead of {places[0]} to {places[-1]}"
-        if turn.token_ids != tuple(reply) or turn.prompt_tokens != len(prompt):
-            return f"the reply {_listed(turn.token_ids)} was told of {_listed(reply)}"
+        heard = reply[: len(reply) - said.unheard]
+        if turn.token_ids != tuple(heard) or turn.prompt_tokens != len(prompt):
+            return f"the reply {_listed(turn.token_ids)} was told of {_listed(heard)}"
     return ""
 
 

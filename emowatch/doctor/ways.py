@@ -8,7 +8,9 @@ does not have, or that emowatch refuses in words, is no failure: the finding say
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -52,6 +54,43 @@ def generates_the_same(patient: Patient) -> Finding:
 def speaks_plainly(patient: Patient) -> Finding:
     """Generate with the default cache, which some families keep in part inside their modules."""
     return hold(patient, *_greedily(patient))
+
+
+def cleans_up(patient: Patient) -> Finding:
+    """Break a reply off at its second token, and look for what stays on the model."""
+    before = _standing(patient)
+
+    class Broken(Exception):
+        """What breaks it off."""
+
+    def break_off(ids: Tensor, logits: Tensor) -> Tensor:
+        if ids.shape[1] > PROMPT_TOKENS:
+            raise Broken
+        return logits
+
+    with suppress(Broken):
+        watched(patient, lambda: patient.say(REPLY_TOKENS, logits_processor=[break_off]))
+    left = _standing(patient) - before
+    return not left, f"{len(left)} hooks left", "none left"
+
+
+def loops_by_itself(patient: Patient) -> Finding:
+    """Call the model itself with a cache, as loops of one's own do."""
+    if "past_key_values" not in inspect.signature(patient.model.forward).parameters:
+        return True, "not available: the model takes no past_key_values", NOT_NEEDED
+    prompt, reply = patient.prompt(), _reply(patient)[:-1]
+
+    def speak() -> Said:
+        cache = DynamicCache(config=text_config(patient.model))
+        text = told = prompt
+        for token in reply:
+            mask = torch.ones_like(text)
+            patient.speaker(told, attention_mask=mask, past_key_values=cache, use_cache=True)
+            told = prompt.new_tensor([[token]])
+            text = torch.cat([text, told], 1)
+        return Said(text, torch.ones(1, PROMPT_TOKENS), unheard=1)
+
+    return _where_there_is(patient, speak)
 
 
 def samples_several(patient: Patient) -> Finding:
@@ -188,6 +227,16 @@ def searches_beams(patient: Patient) -> Finding:
         "logits_processor": [branches],
     }
     return _where_there_is(patient, _as_written(patient, **options))
+
+
+def _standing(patient: Patient) -> set[tuple[int, str, Any]]:
+    """Find all that stands in the way of the model's modules: hooks, and forwards put in place."""
+    return {
+        (id(module), kind, hook)
+        for module in patient.model.modules()
+        for kind in ("_forward_pre_hooks", "_forward_hooks", "forward")
+        for hook in (getattr(module, kind) if kind != "forward" else [vars(module).get(kind)])
+    }
 
 
 def _greedily(patient: Patient) -> tuple[Said, Trace]:

@@ -40,7 +40,7 @@ class Prompt:
 
     def speak(self, watcher: Watch, streamer: WatchStreamer, stop: StopOnEvent) -> None:
         """Generate the reply in an open watch; returns when it has ended."""
-        speaker: Any = watcher.model
+        speaker: Any = watcher.speaker
         device = speaker.get_input_embeddings().weight.device
         watcher.seed_turn(self.seed)
         speaker.generate(

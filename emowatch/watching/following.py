@@ -1,4 +1,4 @@
-"""From forwards to turns: which of their states belong to which token, in every way of decoding.
+"""From forwards to scored states: which columns each is the first to read, however it is decoded.
 
 Columns decide, never call counts: what a forward is the first to read follows from what was read
 and kept before it.
@@ -22,12 +22,11 @@ from emowatch.model.forward import Forward
 from emowatch.model.segments import SegmentParser
 from emowatch.model.tap import Tap
 from emowatch.records import FinishReason, Floats, ReplyToken, TokenScore
-from emowatch.steering import Mixer, Wish
 from emowatch.trace import TokenTable
 from emowatch.watching.cautions import Cautions
-from emowatch.watching.held import Beams
 from emowatch.watching.prompts import Prompt, prompt_columns
 from emowatch.watching.reading import Reader, fetch
+from emowatch.watching.settling import Settler
 from emowatch.watching.telling import Teller
 from emowatch.watching.turns import RunningTurn, begin_turn
 
@@ -52,7 +51,7 @@ class Follower:
         self._teller = teller
         self._tokenizer = tokenizer
         self._parser = SegmentParser(tokenizer)
-        self._mixer = Mixer()
+        self._settler = Settler(tap, teller)
         context = getattr(text_config(tap.model), "max_position_embeddings", None)
         self._cautions = Cautions(context)
         self._turns = 0
@@ -110,7 +109,7 @@ class Follower:
         if turn.compiled:
             self._catch_up(turn)
         if turn.loop == "assisted":
-            self._tell_kept(turn, ids[0])
+            self._settler.tell_kept(turn, ids[0])
         offset = turn.note(ids)
         if offset is None:
             return None
@@ -132,8 +131,8 @@ class Follower:
             self._ended = [ended for ended in self._ended if ended() is not None]
             if turn.config is not None:
                 self._ended.append(weakref.ref(turn.config))
-            self._mix(turn, [])
-            if turn.beams is not None and not self._tell_beams(turn, turn.beams):
+            self._settler.release(turn)
+            if turn.beams is not None and not self._settler.tell_beams(turn, turn.beams):
                 reason = reason or "failed"
             turn.take_last()
             self._teller.tell_turn(turn.finish(reason, self._teller.tables))
@@ -182,16 +181,16 @@ class Follower:
             turn.is_heard = True
         if turn.compiled:
             self._tap.expect_compiled(forward.states)
-        self._tell_columns(turn, scores, past, last)
+        self._settler.tell_columns(turn, scores, past, last)
         turn.follow(forward)
 
     def _continue_turn(self, turn: RunningTurn, decoding: Decoding, forward: Forward) -> None:
         """Read more of a prompt, candidates, or a step of a beam search."""
         if turn.loop == "assisted" and decoding.ids is not None:
-            self._settle(turn, decoding.ids)
+            self._settler.tell_candidates(turn, decoding.ids)
         first, last = turn.columns(forward)
         scores, _ = self._read(forward.states, first, last, turn.prompt.columns, [])
-        self._tell_columns(turn, scores, first, last)
+        self._settler.tell_columns(turn, scores, first, last)
         turn.follow(forward)
 
     def _step(self, turn: RunningTurn, decoding: Decoding, forward: Forward) -> None:
@@ -219,7 +218,7 @@ class Follower:
             )
         turn.seen = last
         turn.follow(forward)
-        self._tell_step(turn, scores, turn.advance(fetched[0], speaking))
+        self._settler.tell_step(turn, scores, turn.advance(fetched[0], speaking))
 
     def _may_wait(self, turn: RunningTurn, forward: Forward) -> bool:
         """Tell whether a step may be scored with later ones: where nobody hears of each token, and
@@ -248,7 +247,7 @@ class Follower:
         for step in range(width):
             speaking = by_step[1][step] if len(by_step) > 1 else None
             newest = [of[:, step::width] for of in scores]
-            self._tell_step(turn, newest, turn.advance(by_step[0][step], speaking))
+            self._settler.tell_step(turn, newest, turn.advance(by_step[0][step], speaking))
 
     def _read(
         self, states: Sequence[Tensor], first: int, last: int, columns: int, extra: Sequence[Tensor]
@@ -267,58 +266,6 @@ class Follower:
         self._cautions.heed([of[-1, width - 1 :: width, -1] for of in scores], last)
         return scores, fetched
 
-    def _tell_columns(
-        self, turn: RunningTurn, scores: Sequence[Floats], first: int, last: int
-    ) -> None:
-        """Tell of a prompt's tokens, and tell of or hold the states after them."""
-        width, end = last - first, turn.prompt.columns - 1
-        for token in turn.prompt.tokens(first, min(last, end), width, turn.sources):
-            self._teller.tell_token(
-                scores,
-                token.place,
-                turn=turn.index,
-                sequence=token.sequence,
-                position=token.position,
-                offset=None,
-                segment=token.segment,
-            )
-        turn.seen = min(last, end)
-        if last <= end:
-            return
-        speaking = max(first, end) - first  # the first state that speaks of a reply token
-        if turn.beams is not None:
-            turn.seen = last
-            turn.beams.hold([np.ascontiguousarray(of[:, width - 1 :: width]) for of in scores])
-        elif turn.loop == "assisted":
-            turn.candidates.hold(scores, range(speaking, width))
-        else:
-            turn.seen = last
-            newest = [of[:, width - 1 :: width] for of in scores]
-            self._tell_step(turn, newest, turn.begin_reply())
-
-    def _tell_step(
-        self, turn: RunningTurn, scores: Sequence[Floats], speaking: Sequence[int]
-    ) -> None:
-        """Tell of one state of each row that speaks, from scores ``[layers, rows, labels]``."""
-        wishes: list[Wish] = []
-        for r in speaking:
-            wishes += self._tell_reply(turn, r, scores, r)
-        self._steer(turn, wishes)
-
-    def _tell_reply(
-        self, turn: RunningTurn, sequence: int, scores: Sequence[Floats], place: int
-    ) -> list[Wish]:
-        row = turn.rows[sequence]
-        return self._teller.tell_token(
-            scores,
-            place,
-            turn=turn.index,
-            sequence=sequence,
-            position=row.position,
-            offset=row.offset,
-            segment=row.segment,
-        )
-
     def _on_returned(self, turn: RunningTurn) -> None:
         """Score what waits when the loop is gone.
 
@@ -335,7 +282,7 @@ class Follower:
         if turn.compiled:
             self._catch_up(turn)
         if turn.loop == "assisted":
-            self._settle(turn, ids)
+            self._settler.tell_candidates(turn, ids)
         else:
             turn.kept = ids
         turn.verdict = verdict
@@ -348,60 +295,6 @@ class Follower:
         if turn.base + read.shape[1] > turn.seen:
             states = self._tap.states_of_compiled()
             self._step(turn, decoding, Forward(read[:, -1:], None, None, states=states))
-
-    def _settle(self, turn: RunningTurn, ids: Tensor) -> None:
-        """Tell of the candidates that were kept and drop the others."""
-        said = turn.rows[0].text.states
-        for token in ids[0, turn.prompt.columns - turn.base + said :].tolist():
-            self._tell_kept(turn, token)
-        turn.candidates.reject()
-
-    def _tell_kept(self, turn: RunningTurn, token: int) -> None:
-        """Tell of the oldest state that is held, which produced this token."""
-        held = turn.candidates.next()
-        if held is None:
-            return
-        row = turn.rows[0]
-        row.text.states += 1
-        turn.seen = turn.prompt.columns + row.offset
-        self._steer(turn, self._tell_reply(turn, 0, *held))
-        row.take(token)
-
-    def _tell_beams(self, turn: RunningTurn, beams: Beams) -> bool:
-        """Tell of the replies that a beam search returned, and whether it came to its end."""
-        chosen = beams.chosen()
-        if chosen is None:
-            return False
-        first = turn.prompt.columns - turn.base
-        for sequence, (ids, steps) in enumerate(zip(*chosen, strict=True)):
-            row = turn.rows[sequence]
-            for token, held in zip(ids[first:].tolist(), beams.replay(steps), strict=False):
-                row.text.states += 1
-                self._steer(turn, self._tell_reply(turn, sequence, *held))
-                row.take(token)
-        return True
-
-    def _steer(self, turn: RunningTurn, wishes: Sequence[Wish]) -> None:
-        """Add what plugins wish for from the next forward on.
-
-        Raises:
-            UnsupportedError: for a loop whose states change after they were read.
-        """
-        if turn.cannot_steer and any(wish.strength for wish in wishes):
-            raise UnsupportedError(
-                f"Could not steer under {turn.cannot_steer}: its forwards read tokens that were "
-                "steered already, or that are thrown away. Steer under greedy search or "
-                "sampling with the cache."
-            )
-        if wishes or self._tap.steered:
-            self._tap.steer(self._mix(turn, wishes))
-
-    def _mix(self, turn: RunningTurn, wishes: Sequence[Wish]) -> dict[int, Tensor]:
-        """Sum and cap wishes, and record what changed."""
-        offsets = [row.offset for row in turn.rows]
-        additions, changes = self._mixer.mix(wishes, turn.index, offsets)
-        self._teller.tell_steering(changes)
-        return additions
 
 
 def _score_at(table: TokenTable, start: int, offset: int) -> TokenScore:

@@ -92,7 +92,7 @@ def watch(
     names = [bank.card.name for bank in found]
     if len(set(names)) < len(names):
         raise UsageError(f"Two banks go by the same name: {', '.join(names)}.")
-    base: Any = getattr(model, "get_base_model", None)
+    speaker, base = model, getattr(model, "get_base_model", None)
     if base is not None:  # peft runs the model that it wraps, adapters and all
         model = base()
     check_speaks(model)
@@ -132,7 +132,7 @@ def watch(
             "what is added in one of them alone would part their states. Leave the plugins that "
             "steer out, or load the model in one process."
         )
-    return Watch(model, structure, tokenizer, found, layers, session, dispatcher)
+    return Watch(speaker, model, structure, tokenizer, found, layers, session, dispatcher)
 
 
 class Watch:
@@ -141,11 +141,13 @@ class Watch:
     Attributes:
         session: what plugins are told of the session.
         plugins: calls the plugins, and knows which of them failed.
+        speaker: the model as it was given, whose ``generate`` is to be called.
         tokenizer: the model's tokenizer.
     """
 
     def __init__(
         self,
+        speaker: nn.Module,
         model: nn.Module,
         blocks: Blocks,
         tokenizer: Any,
@@ -157,6 +159,7 @@ class Watch:
         """Assemble; use `watch`."""
         self.session = session
         self.plugins = plugins
+        self.speaker = speaker
         self.tokenizer = tokenizer
         readers, wanted = make_readers(banks, layers)
         self._tap = Tap(model, blocks, wanted, self._on_forward, self._on_begin)
@@ -177,7 +180,7 @@ class Watch:
 
     @property
     def model(self) -> nn.Module:
-        """The watched model."""
+        """The watched model; where peft wraps one, that which is wrapped."""
         return self._tap.model
 
     def __enter__(self) -> Self:

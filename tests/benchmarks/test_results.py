@@ -14,9 +14,11 @@ ABOUT = {
     "group": "emowatch",
     "shape": "135m",
     "batch": 1,
+    "prompt": 1,
     "tokens": 2,
     "dtype": "float32",
     "device": "cpu",
+    "threads": 2,
     "versions": {},
 }
 
@@ -56,6 +58,7 @@ def test_the_table_tells_goals_rivals_faults_and_what_broke_off(tmp_path: Path) 
         results.add("round", round=number, faults=said, attach_s={"all-layers": 2.0}, steps=steps)
     results.add("failed", why="out of memory")
     shown = table(results.path)
+    assert "135M parameters, batch 1, 2 tokens after 1, float32, cpu, 2 threads." in shown
     assert "opened in the time of 2.0 tokens" in shown
     assert (
         "| emowatch, all layers | 1.010 [1.010, 1.010], 1.010 to 1.010 (3) |  | ≤ 1.02: met |"

@@ -42,6 +42,7 @@ def failures(certificate: Certificate) -> set[str]:
 
 BY_STEPS = {
     "cached decoding",
+    "own loop",
     "several replies",
     "padded batch",
     "next turn",
@@ -65,6 +66,8 @@ def test_a_healthy_model_of_any_family_passes(
     found = {"left padding"} if family in LEAKING else set()
     if family in FORGETFUL and not OLD:
         found.add("next turn")
+    if family == "bamba" and not OLD:
+        found.add("own loop")  # it counts from 0 in each forward that is not told its positions
     if family == "jamba" and not OLD:
         found.add("prompt in chunks")
     if family in STATEFUL:
@@ -449,7 +452,7 @@ def test_a_failure_of_a_rare_use_does_not_fail_the_model() -> None:
     spoiled = replace(one, checks=(*one.checks, rare))
     assert spoiled.failed and spoiled.passed
     assert "Only for beam search." in render_table(spoiled)
-    assert "\n1 of 22 failed, none that every use needs" in render_table(spoiled)
+    assert "\n1 of 24 failed, none that every use needs" in render_table(spoiled)
     broken = replace(one, checks=(*one.checks, replace(rare, only_for="")))
     assert not broken.passed
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import peft
 import pytest
 import torch
 from torch import Tensor
@@ -18,6 +19,8 @@ from transformers import PreTrainedTokenizerFast
 
 import emowatch
 from emowatch.bank import ProbeBank
+from emowatch.errors import UnsupportedError
+from emowatch.labels import EKMAN7
 from emowatch.records import ReplyToken
 from emowatch.streaming import Stream, answer, encode_prompt
 from tests.model.zoo import hook_count
@@ -52,6 +55,45 @@ def test_scores_of_a_stream_are_those_of_a_watch(
         assert np.allclose(token.scores.array, score.scores.array, atol=1e-6)
         assert token.dominant == score.dominant
     assert np.allclose(stream.trace.tokens.array(), watch.trace.tokens.array(), atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # peft's own
+def test_a_model_with_adapters_speaks_with_them(
+    model: Any, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """They are what was trained."""
+    config = peft.LoraConfig(
+        task_type="CAUSAL_LM", target_modules=["q_proj", "v_proj"], init_lora_weights=False
+    )
+    inputs = encode_prompt(tiny_tokenizer, "hello")
+    plain = model.generate(**inputs, max_new_tokens=NEW, do_sample=False)[0]
+    adapted: Any = peft.get_peft_model(model, config).eval()
+    wanted = adapted.generate(**inputs, max_new_tokens=NEW, do_sample=False)[0]
+    assert not torch.equal(plain, wanted)
+    bank = ProbeBank.random_for(adapted.get_base_model(), labels=EKMAN7)
+    begun = emowatch.stream(
+        adapted, tiny_tokenizer, "hello", probes=bank, max_new_tokens=NEW, do_sample=False
+    )
+    said = [token.token_id for token in begun]
+    assert said == wanted[inputs["input_ids"].shape[1] :].tolist()
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore:Position ids")  # peft's own
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        (peft.PromptTuningConfig, "inputs_embeds"),
+        (peft.PrefixTuningConfig, "after the 3 in the cache"),
+    ],
+)
+def test_a_trained_prompt_is_not_left_out_in_silence(
+    model: Any, bank: ProbeBank, tiny_tokenizer: PreTrainedTokenizerFast, config: Any, reason: str
+) -> None:
+    """What peft puts before the tokens cannot be told apart; the reply without it is another."""
+    prompted = peft.get_peft_model(model, config(task_type="CAUSAL_LM", num_virtual_tokens=3))
+    prompted.eval()
+    with pytest.raises(UnsupportedError, match=reason):
+        list(emowatch.stream(prompted, tiny_tokenizer, "hello", probes=bank, max_new_tokens=NEW))
 
 
 # How it ends

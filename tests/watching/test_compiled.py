@@ -14,9 +14,9 @@ from emowatch.bank import ProbeBank
 from emowatch.errors import TapError, UnsupportedError
 from emowatch.records import Steering
 from emowatch.streaming import WatchStreamer
-from tests.model.zoo import hook_count, random_ids
+from tests.model.zoo import hook_count, make_model, random_ids
 from tests.watching.modes import Said, compiled
-from tests.watching.speaking import NEW, PROMPT, Plugin, speak
+from tests.watching.speaking import NEW, PROMPT, Plugin, bank_for, speak
 from tests.watching.test_law import check_law
 
 
@@ -86,6 +86,20 @@ def test_code_that_was_compiled_for_a_watch_is_not_run_after_it(
     assert torch.equal(say(model, ids).sequences, said.sequences)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > counted
     check_law(model, bank, said, watch.trace)
+
+
+def test_a_second_model_is_compiled_while_the_first_is_watched(model: Any, bank: ProbeBank) -> None:
+    """As its watch begins, what was compiled for the first may be dropped, and is made again."""
+    ids, other = random_ids(1, PROMPT), make_model("llama", seed=1)
+    other_bank = bank_for(other)
+    said = say(other, ids)  # compiled before it is watched
+    with emowatch.watch(model, None, probes=bank, layers="all") as watch:
+        first = say(model, ids)
+        with emowatch.watch(other, None, probes=other_bank, layers="all") as inner:
+            assert torch.equal(say(other, ids).sequences, said.sequences)
+        assert torch.equal(say(model, ids).sequences, first.sequences)
+    check_law(other, other_bank, said, inner.trace)
+    check_law(model, bank, first, watch.trace)
 
 
 def test_each_token_is_told_to_a_streamer_with_its_score(
