@@ -24,7 +24,7 @@ SHAPES = ("50m", "135m", "500m")
 TOGETHER = (
     ("plain-again", "one-layer", "all-layers", "hidden-states"),
     ("five-layers", "one-layer-plugins", "all-layers-plugins"),
-    ("all-layers", "naive-hooks"),
+    ("all-layers", "naive-hooks", "empty-hooks"),
 )
 """What runs in lock-step: few ways at once, and what is compared with `BESIDE` beside it."""
 OWN = tuple(dict.fromkeys(name for names in TOGETHER for name in names))

@@ -29,6 +29,7 @@ NAMES: Mapping[str, str] = {
     "all-layers": "emowatch, all layers",
     "all-layers-plugins": "emowatch, all layers, all plugins",
     "hidden-states": "`output_hidden_states=True`, heads afterwards",
+    "empty-hooks": "a hook on each block that does nothing",
     "naive-hooks": "a hook and `.tolist()` for each layer",
     "nnsight": "nnsight",
     "transformer-lens": "TransformerLens",

@@ -210,6 +210,19 @@ class HiddenStates:
         )
 
 
+class EmptyHooks(Plain):
+    """A hook on each block that does nothing: what torch's calling of hooks takes by itself."""
+
+    @contextmanager
+    def attached(self) -> Iterator[None]:
+        """Put the hooks on, and take them off."""
+        blocks = self._scene.blocks.blocks
+        handles = [block.register_forward_pre_hook(lambda *_: None) for block in blocks]
+        yield
+        for handle in handles:
+            handle.remove()
+
+
 class NaiveHooks:
     """A hook on each layer that runs its own head and brings the scores to Python at once."""
 
@@ -276,6 +289,7 @@ OWN: Mapping[str, Callable[[Scene], Way]] = {
     "all-layers": _watched("all-layers", "all"),
     "all-layers-plugins": _watched("all-layers-plugins", "all", *DEFAULT_PLUGINS),
     "hidden-states": HiddenStates,
+    "empty-hooks": lambda scene: EmptyHooks(scene, "empty-hooks"),
     "naive-hooks": NaiveHooks,
 }
 """The ways that need nothing but emowatch and transformers."""
