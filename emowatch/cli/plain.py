@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, TextIO
 
+from emowatch.cli.exits import Exit
 from emowatch.errors import ContextError, UsageError
 from emowatch.records import ReplyToken
 from emowatch.text import clean, clean_line
@@ -21,7 +22,7 @@ def answer_plain(source: ReplySource, lines: Iterable[str], out: TextIO) -> int:
     """Answer each line that is not empty, as one conversation, and return the exit code.
 
     Where it outgrows the model's context its oldest exchanges are forgotten. A line that is too
-    long by itself is passed over, and the exit code tells.
+    long by itself, or no text, is passed over, and the exit code tells.
 
     Raises:
         UsageError: if there is no message at all.
@@ -32,6 +33,10 @@ def answer_plain(source: ReplySource, lines: Iterable[str], out: TextIO) -> int:
     code = 0
     for number, line in enumerate(lines, 1):
         if not line.strip():
+            continue
+        if not line.isascii() and any("\ud800" <= letter <= "\udfff" for letter in line):
+            code = Exit.USAGE
+            sys.stderr.write(f"emowatch: line {number} was not answered. It is no UTF-8 text.\n")
             continue
         messages.append({"role": "user", "content": line.strip()})
         before = len(messages)

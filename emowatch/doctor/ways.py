@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -57,35 +56,47 @@ def speaks_plainly(patient: Patient) -> Finding:
 
 
 def cleans_up(patient: Patient) -> Finding:
-    """Break a reply off at its second token, and look for what stays on the model."""
-    before = _standing(patient)
+    """Break a reply off inside the forward of its second token, and look for what stays."""
+    speak, forwards = _as_written(patient), 0
 
     class Broken(Exception):
         """What breaks it off."""
 
-    def break_off(ids: Tensor, logits: Tensor) -> Tensor:
-        if ids.shape[1] > PROMPT_TOKENS:
+    def break_off(*_: object) -> None:
+        nonlocal forwards
+        forwards += 1
+        if forwards == 2:
             raise Broken
-        return logits
 
-    with suppress(Broken):
-        watched(patient, lambda: patient.say(REPLY_TOKENS, logits_processor=[break_off]))
-    left = _standing(patient) - before
-    return not left, f"{len(left)} hooks left", "none left"
+    handle = patient.blocks.final_norm.register_forward_pre_hook(break_off)
+    before = _standing(patient)
+    try:
+        watched(patient, speak)
+    except Broken:
+        left = _standing(patient) - before
+        return not left, f"{len(left)} hooks left", "none left"
+    finally:
+        handle.remove()
+    return False, "a reply of one forward, which could not be broken off", "two forwards"
 
 
 def loops_by_itself(patient: Patient) -> Finding:
-    """Call the model itself with a cache, as loops of one's own do."""
-    if "past_key_values" not in inspect.signature(patient.model.forward).parameters:
-        return True, "not available: the model takes no past_key_values", NOT_NEEDED
+    """Call the model itself with a cache or a state, as loops of one's own do."""
     prompt, reply = patient.prompt(), _reply(patient)[:-1]
+    taken = inspect.signature(patient.model.forward).parameters
+    kept = next((name for name in ("past_key_values", "cache_params") if name in taken), "")
+    if not kept:
+        return True, "not available: the model takes no past_key_values", NOT_NEEDED
 
     def speak() -> Said:
-        cache = DynamicCache(config=text_config(patient.model))
+        has_cache = kept == "past_key_values"
+        state = DynamicCache(config=text_config(patient.model)) if has_cache else None
         text = told = prompt
         for token in reply:
-            mask = torch.ones_like(text)
-            patient.speaker(told, attention_mask=mask, past_key_values=cache, use_cache=True)
+            # Recurrent layers would take a mask of the whole text for one of what they are told.
+            mask = {"attention_mask": torch.ones_like(text)} if has_cache else {}
+            output = patient.speaker(told, use_cache=True, **{kept: state}, **mask)
+            state = getattr(output, kept)
             told = prompt.new_tensor([[token]])
             text = torch.cat([text, told], 1)
         return Said(text, torch.ones(1, PROMPT_TOKENS), unheard=1)

@@ -75,6 +75,11 @@ def find_blocks(model: nn.Module, override: str | None = None) -> Blocks:
             f"Could not use {path!r} as blocks: it is a {type(found).__name__}, "
             "and a non-empty ModuleList is needed."
         )
+    if len(set(found)) < len(found):
+        raise UnsupportedError(
+            f"Could not watch {type(model).__name__}: one block stands at several places of "
+            f"{path}, so that nobody can tell which layer a state is of."
+        )
     parent = model.get_submodule(path.rpartition(".")[0])
     return Blocks(
         decoder=parent,

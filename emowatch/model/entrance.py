@@ -6,53 +6,111 @@ than reading does. Where that counts, `forward` itself is replaced, as accelerat
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn, Self, TypeAlias
 
 from torch import nn
 
-Call = Callable[..., Any]
-MARK = "_emowatch_entrance"
-"""Attribute of a `forward` that an entrance has put in place of another."""
+from emowatch.errors import UsageError
 
-
-@dataclass(slots=True)
-class _Replaced:
-    """What a `forward` stands in place of."""
-
-    own: Call | None
-    """`None` for that of the module's class."""
-    is_on: bool = True
+Arguments: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
+"""What a module is called with, by place and by name."""
+Read: TypeAlias = Callable[[tuple[Any, ...], dict[str, Any]], None]
+Change: TypeAlias = Callable[[tuple[Any, ...], dict[str, Any]], Arguments]
 
 
 class Entrance:
-    """What a module's calls go through until it is removed.
+    """What stands in place of a module's `forward`, for all who read there or change its input.
 
-    A module may have several, and others may replace its `forward` as well, in any order. Whoever
-    took a replaced `forward` for the module's own goes on calling it, so that one which is removed
-    must do nothing but hand on.
+    All of them read before any of them changes anything. Others may replace `forward` as well, in
+    any order, and whoever took this one for the module's own goes on calling it: when nobody is
+    left, it does nothing but hand on.
     """
 
-    def __init__(self, module: nn.Module, around: Callable[[Call], Call]) -> None:
-        """Replace the module's `forward` by what `around` makes of the one that it has."""
+    # Not in `__dict__`, which others copy when they wrap a function.
+    __slots__ = ("__dict__", "__weakref__", "_changes", "_module", "_own", "_reads", "_replaced")
+
+    def __init__(self, module: nn.Module) -> None:
+        """Replace the module's `forward`."""
         self._module = module
-        self._replaced = _Replaced(vars(module).get("forward"))
-        own: Call = module.forward
-        self._forward = functools.wraps(own)(around(own))
-        setattr(self._forward, MARK, self._replaced)
-        vars(module)["forward"] = self._forward
+        self._replaced: Any = vars(module).get("forward")
+        """`None` for that of the module's class."""
+        self._own: Callable[..., Any] = module.forward
+        self._reads: tuple[Read, ...] = ()
+        self._changes: tuple[Change, ...] = ()
+        functools.update_wrapper(self, self._own)
+        vars(module)["forward"] = self
+
+    @classmethod
+    def of(cls, module: nn.Module) -> Entrance:
+        """Give the one that stands there, or a new one."""
+        found = vars(module).get("forward")
+        return found if isinstance(found, cls) else cls(module)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Let everybody read, then change, and call what was replaced."""
+        for read in self._reads:
+            read(args, kwargs)
+        for change in self._changes:
+            args, kwargs = change(args, kwargs)
+        return self._own(*args, **kwargs)
+
+    def add(self, read: Read | None = None, change: Change | None = None) -> Place:
+        """Take somebody in, until the place is removed."""
+        self._reads += (read,) if read else ()
+        self._changes += (change,) if change else ()
+        return Place(self, read, change)
+
+    def drop(self, read: Read | None, change: Change | None) -> None:
+        """Let somebody go; with the last, the module gets back what it had, if it still can."""
+        self._reads = tuple(one for one in self._reads if one is not read)
+        self._changes = tuple(one for one in self._changes if one is not change)
+        if self._is_idle and vars(self._module).get("forward") is self:
+            own = self._replaced
+            while isinstance(own, Entrance) and own._is_idle:
+                own = own._replaced
+            if own is None:
+                del vars(self._module)["forward"]
+            else:
+                vars(self._module)["forward"] = own
+
+    @property
+    def _is_idle(self) -> bool:
+        return not self._reads and not self._changes
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Copy it with its module: the copy is nobody's, and computes with its own weights."""
+        made = object.__new__(type(self))
+        made._module = copy.deepcopy(self._module, memo)
+        made._replaced = copy.deepcopy(self._replaced, memo)
+        kind = type(made._module)
+        made._own = made._replaced or functools.partial(kind.forward, made._module)
+        made._reads = made._changes = ()
+        return made
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be pickled.
+
+        Raises:
+            UsageError: always.
+        """
+        raise UsageError(
+            f"Could not pickle a {type(self._module).__name__} while it is watched. Leave the "
+            "watch first; save_pretrained works inside it."
+        )
+
+
+class Place:
+    """Where somebody stands at an entrance."""
+
+    def __init__(self, entrance: Entrance, read: Read | None, change: Change | None) -> None:
+        """Use `Entrance.add`."""
+        self._entrance = entrance
+        self._read = read
+        self._change = change
 
     def remove(self) -> None:
-        """Give the module its own `forward` back, unless it has been replaced by another since."""
-        self._replaced.is_on = False
-        if vars(self._module).get("forward") is not self._forward:
-            return
-        own = self._replaced.own
-        while (below := getattr(own, MARK, None)) and not below.is_on:
-            own = below.own
-        if own is None:
-            del vars(self._module)["forward"]
-        else:
-            vars(self._module)["forward"] = own
+        """Leave; harmless when it was done before."""
+        self._entrance.drop(self._read, self._change)

@@ -22,6 +22,10 @@ class Forward:
     """``[slice]``: the columns it reads, where it is told of them (transformers before 5)."""
     is_odd: bool = False
     """Whether a mask of another form was given, from which padding cannot be told."""
+    is_recurrent: bool = False
+    """Whether `cache` is a recurrent state, which does not tell how much it has read."""
+    read: int | None = None
+    """Columns before it, where they were found out otherwise."""
     states: tuple[Tensor, ...] = ()
     """For each layer of the tap ``[rows, slice, d_model]``; none before it is over."""
 
@@ -31,9 +35,11 @@ class Forward:
 
         Asked of the cache as it is now: true until the next forward. May wait for the device.
         """
+        if self.read is not None:
+            return self.read
         if self.places is not None:
             return int(self.places[0])
-        if self.cache is not None:
+        if self.cache is not None and not self.is_recurrent:
             added = int(self.input_ids.shape[1]) if self.states else 0
             return int(self.cache.get_seq_length()) - added
         if self.attention_mask is not None:  # families that keep their cache to themselves

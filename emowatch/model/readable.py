@@ -29,6 +29,16 @@ def check_readable(model: nn.Module) -> None:
         UnsupportedError: if the model or a part of it is compiled, or it is split into stages.
         ModelError: if a weight is on the meta device, and nothing loads it before it is used.
     """
+    check_uncompiled(model)
+    check_present(model)
+
+
+def check_uncompiled(model: nn.Module) -> None:
+    """Refuse a model that is compiled, or a part of which is.
+
+    Raises:
+        UnsupportedError: naming the part.
+    """
     for name, module in model.named_modules():
         if is_compiled(module):
             raise UnsupportedError(
@@ -36,7 +46,6 @@ def check_readable(model: nn.Module) -> None:
                 "compiled code skips hooks. Watch it uncompiled, or leave the compiling to "
                 'generate (cache_implementation="static").'
             )
-    check_present(model)
 
 
 def check_speaks(model: nn.Module) -> None:
@@ -57,5 +66,9 @@ def is_compiled(module: nn.Module) -> bool:
     return (
         "_orig_mod" in module._modules  # not by hasattr: what is missing is slow to find
         or getattr(module, "_compiled_call_impl", None) is not None
-        or hasattr(module.forward, "_torchdynamo_orig_callable")
+        or (
+            hasattr(module.forward, "_torchdynamo_orig_callable")
+            # Also there is what torch.compiler.disable keeps uncompiled.
+            and not getattr(module.forward, "_torchdynamo_disable", False)
+        )
     )

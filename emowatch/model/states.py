@@ -12,7 +12,7 @@ from torch.utils.hooks import RemovableHandle
 
 from emowatch.errors import TapError
 from emowatch.model.blocks import Blocks
-from emowatch.model.entrance import Call, Entrance
+from emowatch.model.entrance import Entrance, Place, Read
 from emowatch.model.readable import check_readable
 from emowatch.model.tap import hidden_of
 
@@ -51,26 +51,22 @@ def read_states(
     found: dict[int, Tensor] = {}
     deepest = max(layers)
 
-    def read_block(layer: int) -> Callable[[Call], Call]:
-        def around(own: Call) -> Call:
-            def forward(*args: Any, **kwargs: Any) -> Any:
-                found[layer] = pick(hidden_of(args, kwargs))
-                if layer == deepest:
-                    raise _DeepEnough
-                return own(*args, **kwargs)
+    def read_block(layer: int) -> Read:
+        def read(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            found[layer] = pick(hidden_of(args, kwargs))
+            if layer == deepest:
+                raise _DeepEnough
 
-            return forward
-
-        return around
+        return read
 
     def read_norm(module: nn.Module, args: Any, output: Tensor) -> None:
         found[blocks.n_layers] = pick(output)
 
-    placed: list[Entrance | RemovableHandle] = []
+    placed: list[Place | RemovableHandle] = []
     try:
         for layer in layers:
             if layer < blocks.n_layers:
-                placed.append(Entrance(blocks.blocks[layer], read_block(layer)))
+                placed.append(Entrance.of(blocks.blocks[layer]).add(read_block(layer)))
             else:
                 placed.append(blocks.final_norm.register_forward_hook(read_norm))
         inputs: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask}

@@ -7,10 +7,11 @@ does not matter; layer ``L`` is read at the output of the final norm.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,7 @@ from torch.utils.hooks import RemovableHandle
 
 from emowatch.errors import TapError, UnsupportedError, UsageError
 from emowatch.model.blocks import Blocks
-from emowatch.model.entrance import Call, Entrance
+from emowatch.model.entrance import Arguments, Change, Entrance, Place, Read
 from emowatch.model.forward import Forward
 from emowatch.model.readable import check_readable, is_compiled, refuse_compiled
 
@@ -59,10 +60,8 @@ class Tap:
         self._on_forward = on_forward
         self._on_begin = on_begin
         self._states: list[Any] = [_UNREAD] * len(self.layers)
-        self._handles: list[RemovableHandle] = []
-        self._entrances: dict[int, Entrance] = {}
-        """Of the blocks, by layer."""
-        self._additions: dict[int, Tensor] = {}
+        self._handles: list[RemovableHandle | Place] = []
+        self._steering: list[Place] = []
         self._running: Forward | None = None
         self._buffer: Tensor | None = None
         """``[layers, rows, 1, d_model]``: where compiled forwards leave states; NaN before."""
@@ -83,7 +82,7 @@ class Tap:
             register(self.model.register_forward_pre_hook(self._begin, with_kwargs=True))
             for slot, layer in enumerate(self.layers):
                 if layer < self.blocks.n_layers:
-                    self._enter_block(layer, slot)
+                    register(Entrance.of(self.blocks.blocks[layer]).add(self._reader(slot)))
                 else:
                     register(self.blocks.final_norm.register_forward_hook(self._norm_reader(slot)))
             register(self.model.register_forward_hook(self._end))
@@ -104,13 +103,10 @@ class Tap:
 
     def close(self) -> None:
         """Remove the hooks; harmless when there are none."""
-        for handle in self._handles:
+        for handle in (*self._handles, *self._steering):
             handle.remove()
-        for entrance in self._entrances.values():
-            entrance.remove()
         self._handles.clear()
-        self._entrances.clear()
-        self._additions = {}
+        self._steering.clear()
         self._running = self._buffer = self._thread = None
         self._states = [_UNREAD] * len(self.layers)
 
@@ -160,14 +156,17 @@ class Tap:
         """
         if additions and not self._handles:
             raise TapError("Could not steer: this tap is not on its model. Enter it first.")
-        self._additions = dict(additions)
-        for layer in additions.keys() - self._entrances.keys():
-            self._enter_block(layer, None)
+        for place in self._steering:
+            place.remove()
+        self._steering = [
+            Entrance.of(self.blocks.blocks[layer]).add(change=_adder(addition))
+            for layer, addition in additions.items()
+        ]
 
     @property
     def steered(self) -> bool:
         """Whether additions are on."""
-        return bool(self._additions)
+        return bool(self._steering)
 
     def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if torch.compiler.is_compiling() and self._buffer is not None:
@@ -191,7 +190,9 @@ class Tap:
         plain = mask if isinstance(mask, Tensor) and mask.ndim == 2 else None
         cache, places = kwargs.get("past_key_values"), kwargs.get("cache_position")
         is_odd = mask is not None and plain is None
-        forward = Forward(input_ids, plain, cache, places, is_odd)
+        state = kwargs.get("cache_params", kwargs.get("state")) if cache is None else None
+        cache = state if cache is None else cache
+        forward = Forward(input_ids, plain, cache, places, is_odd, is_recurrent=state is not None)
         if self._on_begin(forward):
             self._running = forward
 
@@ -199,55 +200,59 @@ class Tap:
         """Let no other thread into a forward before this one is over."""
         here = threading.get_ident()
         with self._lock:
-            if self._thread not in (None, here) and _is_alive(self._thread):
+            if self._thread not in (None, here) and _is_inside(self._thread, self.model):
                 raise UnsupportedError(
                     "Could not watch two forwards at once on one model: another thread is inside "
                     "one. Let each generation end before the next begins."
                 )
             self._thread = here
 
-    def _check_inside(self) -> None:
+    def _refuse_inner(self) -> NoReturn:
         """Refuse states of a forward that did not begin with the watched model itself.
 
         Raises:
             UnsupportedError: as where a wrapper runs the model that it wraps, or the chunks of a
                 prompt are read by `model.forward`, as they are before transformers 5.
         """
-        if self._thread is None and self._handles:
-            raise UnsupportedError(
-                "Could not watch a forward that reached the blocks of "
-                f"{type(self.model).__name__} past it: a wrapper runs what it wraps, a part was "
-                "called by itself, or a prompt is read in chunks by transformers 4. Watch the "
-                "model that generate runs, and leave prefill_chunk_size out."
-            )
+        raise UnsupportedError(
+            f"Could not watch a forward that reached the blocks of {type(self.model).__name__} "
+            "past it: a wrapper runs what it wraps, a part was called by itself, gradient "
+            "checkpointing computes it again, or a prompt is read in chunks by transformers 4. "
+            "Watch the model that generate runs, and leave prefill_chunk_size out."
+        )
 
-    def _enter_block(self, layer: int, slot: int | None) -> None:
-        """Stand at the entrance of a block; where `slot` is `None`, only to steer there."""
+    def _refuse_again(self, slot: int) -> NoReturn:
+        """Refuse a block that runs twice in a forward, whose two states nobody could tell apart.
 
-        def around(own: Call) -> Call:
-            # It runs for every layer and token, each time out of a cold cache: it calls nothing.
-            def forward(*args: Any, **kwargs: Any) -> Any:
-                if slot is not None:
-                    if self._buffer is not None and torch.compiler.is_compiling():
-                        self._buffer[slot].copy_(hidden_of(args, kwargs))
-                    elif self._thread is None:
-                        self._check_inside()
-                    else:
-                        self._states[slot] = args[0] if args else kwargs.get("hidden_states")
-                if self._additions and layer in self._additions:
-                    args, kwargs = _add(self._additions[layer], args, kwargs)
-                return own(*args, **kwargs)
+        Raises:
+            TapError: always.
+        """
+        raise TapError(
+            f"The block of layer {self.layers[slot]} ran twice in one forward of "
+            f"{type(self.model).__name__}; its states are of no one layer. Models that run blocks "
+            "over and over cannot be watched."
+        )
 
-            return forward
+    def _reader(self, slot: int) -> Read:
+        # It runs for every layer and token, each time out of a cold cache: it calls nothing.
+        def read(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            if self._buffer is not None and torch.compiler.is_compiling():
+                self._buffer[slot].copy_(hidden_of(args, kwargs))
+            elif self._thread is None:
+                self._refuse_inner()
+            elif self._states[slot] is not _UNREAD:
+                self._refuse_again(slot)
+            else:
+                self._states[slot] = args[0] if args else kwargs.get("hidden_states")
 
-        self._entrances[layer] = Entrance(self.blocks.blocks[layer], around)
+        return read
 
     def _norm_reader(self, slot: int) -> Callable[[nn.Module, Any, Tensor], None]:
         def read(module: nn.Module, args: Any, output: Tensor) -> None:
             if self._buffer is not None and torch.compiler.is_compiling():
                 self._buffer[slot].copy_(output)
             elif self._thread is None:
-                self._check_inside()
+                self._refuse_inner()
             else:
                 self._states[slot] = output
 
@@ -273,6 +278,9 @@ class Tap:
         self._states = [_UNREAD] * len(self.layers)
         if forward.cache is None:  # made by this forward
             forward.cache = getattr(output, "past_key_values", None)
+            state = getattr(output, "cache_params", None)
+            if forward.cache is None and state is not None:
+                forward.read, forward.is_recurrent, forward.cache = forward.past, True, state
         forward.states = tuple(map(_without_graph, states))
         self._on_forward(forward)
 
@@ -308,16 +316,23 @@ def _without_graph(state: Any) -> Tensor:
     return hidden.detach() if hidden.requires_grad else hidden
 
 
-def _is_alive(thread: int | None) -> bool:
-    return any(one.ident == thread for one in threading.enumerate())
+def _is_inside(thread: int, model: nn.Module) -> bool:
+    """Tell whether a thread is in a forward of `model`; an interrupt ends one without a word."""
+    frame = sys._current_frames().get(thread)
+    while frame is not None:
+        if frame.f_code.co_name == "_call_impl" and frame.f_locals.get("self") is model:
+            return True
+        frame = frame.f_back
+    return False
 
 
-def _add(
-    addition: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    hidden = hidden_of(args, kwargs)
-    rms = hidden.float().pow(2).mean(-1, keepdim=True).sqrt()  # [rows, time, 1]
-    changed = hidden + (rms * addition.to(hidden.device)[:, None, :]).to(hidden.dtype)
-    if args:
-        return (changed, *args[1:]), kwargs
-    return args, kwargs | {"hidden_states": changed}
+def _adder(addition: Tensor) -> Change:
+    def add(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
+        hidden = hidden_of(args, kwargs)
+        rms = hidden.float().pow(2).mean(-1, keepdim=True).sqrt()  # [rows, time, 1]
+        changed = hidden + (rms * addition.to(hidden.device)[:, None, :]).to(hidden.dtype)
+        if args:
+            return (changed, *args[1:]), kwargs
+        return args, kwargs | {"hidden_states": changed}
+
+    return add

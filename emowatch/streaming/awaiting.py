@@ -231,7 +231,7 @@ def aanswer(
     """
 
     def prepare() -> Speech:
-        model, tokenizer = watcher.model, watcher.tokenizer
+        model, tokenizer = watcher.speaker, watcher.tokenizer
         prompt = make_prompt(model, tokenizer, messages, max_new_tokens, seed, generate)
         return Speech(watcher, nullcontext(), prompt)
 

@@ -166,5 +166,6 @@ def answer(
         ...     for token in answer(w, "Hello!"):
         ...         print(token.text, end="")
     """
-    prompt = make_prompt(watcher.model, watcher.tokenizer, messages, max_new_tokens, seed, generate)
+    speaker, tokenizer = watcher.speaker, watcher.tokenizer
+    prompt = make_prompt(speaker, tokenizer, messages, max_new_tokens, seed, generate)
     return Stream(Speech(watcher, nullcontext(), prompt))

@@ -143,6 +143,11 @@ def _check_dialogue(dialogue: Any) -> None:
                 f"The content of the {role} message is a {type(content).__name__}, not text: "
                 f"{content!r:.80}. Pass its text as one string."
             )
+        if any("\ud800" <= letter <= "\udfff" for letter in content or ""):
+            raise UsageError(
+                f"The {role} message holds bytes that are no text: {content!r:.80}. Decode them "
+                'with errors="replace" first.'
+            )
         if not (content or "").strip() and not message.get("tool_calls"):
             raise UsageError(f"The {role} message is empty: nothing to say.")
 

@@ -60,8 +60,8 @@ class Cautions:
             )
         if self._context is not None and columns > self._context:
             _say(
-                f"the text is longer than the model's context of {self._context} tokens; what it "
-                "feels beyond is not what it was trained for."
+                f"the text is longer than the model's context of {self._context} tokens; its "
+                "states beyond are none that it was trained to have."
             )
             self._context = None
 

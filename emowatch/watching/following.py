@@ -19,6 +19,7 @@ from emowatch.decoding import Decoding, Listener, current_decoding
 from emowatch.errors import TapError, UnsupportedError
 from emowatch.model.blocks import text_config
 from emowatch.model.forward import Forward
+from emowatch.model.readable import check_uncompiled
 from emowatch.model.segments import SegmentParser
 from emowatch.model.tap import Tap
 from emowatch.records import FinishReason, Floats, ReplyToken, TokenScore
@@ -150,6 +151,7 @@ class Follower:
 
     def _begin_turn(self, decoding: Decoding, forward: Forward) -> None:
         """Read the first forward of a prompt."""
+        check_uncompiled(self._tap.model)
         seed, self.seed = self.seed, None
         self.end(None)
         past, columns = forward.past, prompt_columns(decoding, forward)

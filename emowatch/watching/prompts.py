@@ -116,6 +116,13 @@ def prompt_columns(decoding: Decoding, forward: Forward) -> int:
                 f"Could not watch a forward whose mask has {mask.shape[1]} columns where its text "
                 f"has {reached}: it must also tell of the tokens in the cache."
             )
+    is_told = forward.read is not None or forward.places is not None
+    if forward.is_recurrent and not is_told and decoding.loop == "own":
+        raise UnsupportedError(
+            "Could not watch a loop of your own that goes on from a recurrent state of another "
+            "turn: nothing tells how much of the text that has read. Begin with the whole prompt "
+            "and without a state, inside the watch, or call model.generate."
+        )
     if forward.is_odd and decoding.loop == "own":
         raise UnsupportedError(
             "Could not watch a forward whose attention mask is not [rows, columns]: padding cannot "
@@ -135,6 +142,11 @@ def prompt_columns(decoding: Decoding, forward: Forward) -> int:
     if unread is None:
         unread = int(forward.input_ids.shape[1]) - decoding.candidates
     columns = forward.past + unread
+    if columns < 1:
+        raise UnsupportedError(
+            f"Could not watch a forward of {unread} tokens after {forward.past} columns: the cache "
+            "counts other columns than the text has. Pass an attention mask over the whole text."
+        )
     if decoding.length is not None and columns != decoding.length:
         raise UnsupportedError(
             f"Could not watch this generation: transformers reads {unread} tokens after the "

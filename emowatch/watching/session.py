@@ -75,7 +75,7 @@ def watch(
             given. It sets nothing.
 
     Raises:
-        UsageError: for an unknown bank.
+        UsageError: for an unknown bank, and for the name of a model instead of a model.
         ProbeMismatchError: for a bank of another model.
         UnsupportedError: for a model that cannot be watched, or not steered as it is split.
         PluginError: for a plugin that does not load.
@@ -92,6 +92,11 @@ def watch(
     names = [bank.card.name for bank in found]
     if len(set(names)) < len(names):
         raise UsageError(f"Two banks go by the same name: {', '.join(names)}.")
+    if isinstance(model, str | Path):
+        raise UsageError(
+            f"Could not watch {clean_line(str(model))!r}: that is a name. Load the model first, "
+            "with emowatch.load_model or transformers, and pass its model and tokenizer."
+        )
     speaker, base = model, getattr(model, "get_base_model", None)
     if base is not None:  # peft runs the model that it wraps, adapters and all
         model = base()
@@ -100,6 +105,11 @@ def watch(
         raise UsageError(f'Could not watch layers={layers!r}: it is "primary" or "all".')
     if tokenizer is not None and not callable(getattr(tokenizer, "decode", None)):
         raise UsageError(f"Could not use a {type(tokenizer).__name__} as the model's tokenizer.")
+    if model.training:
+        sys.stderr.write(
+            "emowatch: the model is in training mode: dropout changes its states at random, and "
+            "scores with them. Call model.eval() first.\n"
+        )
     structure = find_blocks(model, blocks)
     name = model_name or name_of_model(model)
     process, processes = process_of(model)

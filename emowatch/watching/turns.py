@@ -109,8 +109,12 @@ class RunningTurn:
         rows, width = forward.input_ids.shape
         if rows != len(self.rows):
             return False
+        kept = None if self._cache is None else self._cache()
+        if width == 1 and forward.is_recurrent and kept is not None and kept is forward.cache:
+            forward.read = self.seen
+            return True
         if width == 1 and forward.past == self.seen:
-            return self._cache is None or self._cache() is forward.cache
+            return self._cache is None or kept is forward.cache
         last = self._last_ids
         return (
             last is not None

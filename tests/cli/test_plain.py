@@ -46,6 +46,17 @@ def test_each_line_is_answered_with_its_scores() -> None:
     assert said == ["my cat died", "".join(token.text for token in moods()), "really?"]
 
 
+def test_a_line_that_is_no_text_is_passed_over_and_named(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A file may hold a broken line among thousands; Python hands its bytes on as surrogates."""
+    source = ScriptedSource(ScriptedReply([token("Yes")]), ScriptedReply([token("No")]))
+    lines = ["one", b"two \xff".decode("utf-8", "surrogateescape"), "trois, déjà"]
+    assert answer_plain(source, lines, io.StringIO()) == 2
+    assert [asked[-1]["content"] for asked in source.asked] == ["one", "trois, déjà"]
+    assert "line 2 was not answered. It is no UTF-8 text" in capsys.readouterr().err
+
+
 def test_an_empty_reply_is_said_to_have_no_tokens() -> None:
     """And is no part of the dialogue."""
     source = ScriptedSource(ScriptedReply([]), ScriptedReply([token("Yes")]))

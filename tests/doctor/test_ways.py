@@ -15,6 +15,8 @@ from transformers import (
     MambaConfig,
     MambaForCausalLM,
     PreTrainedTokenizerFast,
+    RwkvConfig,
+    RwkvForCausalLM,
     StaticCache,
 )
 from transformers.utils.import_utils import is_optimum_quanto_available
@@ -22,7 +24,7 @@ from transformers.utils.import_utils import is_optimum_quanto_available
 from emowatch.doctor import Certificate, Check, examine, render_table, ways
 from emowatch.doctor.law import LAW
 from emowatch.errors import UnsupportedError
-from emowatch.model.entrance import Entrance
+from emowatch.model.entrance import Place
 from emowatch.model.tap import Tap
 from emowatch.watching import following, settling, telling
 from emowatch.watching.held import Beams, Candidates
@@ -168,13 +170,13 @@ def _unowned(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _lingering(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave a block as it is while it is watched."""
-    right = Entrance.remove
+    right = Place.remove
 
-    def remove(me: Entrance) -> None:
+    def remove(me: Place) -> None:
         if sys.exception() is None:
             right(me)
 
-    monkeypatch.setattr(Entrance, "remove", remove)
+    monkeypatch.setattr(Place, "remove", remove)
 
 
 def _endless(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -286,12 +288,17 @@ def test_a_way_that_emowatch_refuses_is_told_and_no_failure(
     assert str(told.measured).startswith("refused: Could not watch a ")
 
 
-def test_a_loop_without_a_cache_to_go_on_from_is_not_there() -> None:
-    """Mamba knows its state by another name."""
-    kind: Any = MambaConfig
-    config = kind(vocab_size=256, hidden_size=32, num_hidden_layers=3, state_size=8)
-    model: Any = MambaForCausalLM(config)
-    told = finding(examine(model.eval(), None), "own loop")
+def test_a_loop_goes_on_from_what_the_model_has() -> None:
+    """Mamba hands out its state under another name; RWKV's is not known at all."""
+    made: Any = MambaConfig
+    config = made(vocab_size=256, hidden_size=32, num_hidden_layers=3, state_size=8)
+    mamba: Any = MambaForCausalLM(config)
+    told = finding(examine(mamba.eval(), None), "own loop")
+    assert told.passed and told.tried != OLD  # 4 asks for cache_position
+    made = RwkvConfig
+    config = made(vocab_size=256, hidden_size=32, num_hidden_layers=3, attention_hidden_size=32)
+    rwkv: Any = RwkvForCausalLM(config)
+    told = finding(examine(rwkv.eval(), None), "own loop")
     assert told.passed and not told.tried
     assert told.measured == "not available: the model takes no past_key_values"
 

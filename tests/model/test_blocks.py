@@ -150,6 +150,14 @@ def test_encoder_decoder_models_are_refused(name: str) -> None:
         find_blocks(model)
 
 
+def test_a_block_that_stands_at_several_places_is_refused() -> None:
+    """Its state would be read as that of each of them."""
+    model = make_model("llama")
+    model.model.layers[2] = model.model.layers[0]
+    with pytest.raises(UnsupportedError, match=r"one block stands at several places of model\.lay"):
+        find_blocks(model)
+
+
 def test_a_module_without_a_config_is_refused() -> None:
     """Any torch module can be handed in."""
     with pytest.raises(ModelError, match="no num_hidden_layers or hidden_size"):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -189,7 +191,75 @@ def test_a_tap_is_entered_once_at_a_time() -> None:
     assert hook_count(model) == before
 
 
+def test_a_tap_that_cannot_be_set_wholly_is_not_set_at_all() -> None:
+    """As where memory runs out between two hooks."""
+    model = make_model("llama")
+    before, tap = hook_count(model), Tap(model, find_blocks(model), LAYERS, ignore)
+    tap.blocks = replace(tap.blocks, final_norm=Deaf())
+    with pytest.raises(RuntimeError, match="takes no hooks"):
+        tap.__enter__()
+    assert hook_count(model) == before
+    tap.blocks = find_blocks(model)
+    with tap:
+        assert hook_count(model) == before + len(LAYERS) + 3
+
+
+class Deaf(nn.Module):
+    """Takes no hooks."""
+
+    def register_forward_hook(self, *_: Any, **__: Any) -> Any:
+        """Refuse."""
+        raise RuntimeError("it takes no hooks")
+
+
+def test_a_tap_that_was_left_keeps_no_states() -> None:
+    """Also where it was left in the middle of a forward, or of compiled ones."""
+    model = make_model("llama")
+    model.model.norm.forward = fail
+    with pytest.raises(RuntimeError, match="lightning"), tapped(model) as (tap, _):
+        tap.expect_compiled([torch.zeros(1, 1, WIDTH)])
+        tap._states[0] = torch.zeros(1)
+        raise RuntimeError("lightning")
+    assert tap._buffer is None and tap._running is None and tap._thread is None
+    assert not any(isinstance(state, Tensor) for state in tap._states)
+
+
+def test_an_interrupted_forward_keeps_no_other_thread_out() -> None:
+    """Ctrl+C in a notebook; torch tells nobody that the forward is over."""
+    model, ids = make_model("llama"), random_ids(1, 3)
+
+    def interrupt(*_: Any) -> None:
+        handle.remove()
+        raise KeyboardInterrupt
+
+    with ThreadPoolExecutor(1) as thread, tapped(model) as (_, seen):
+        handle = model.model.layers[1].register_forward_pre_hook(interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            model(input_ids=ids)
+        call(thread, model, ids)
+    assert len(seen) == 1
+
+
 # Refused
+
+
+def test_compiled_forwards_on_several_devices_are_refused() -> None:
+    """One buffer lies on one device."""
+    with tapped(make_model("llama")) as (tap, _):
+        states = [torch.zeros(1, 1, WIDTH), torch.zeros(1, 1, WIDTH, device="meta")]
+        with pytest.raises(UnsupportedError, match=r"several devices\. Pass disable_compile"):
+            tap.expect_compiled(states)
+
+
+@torch.no_grad()
+def test_a_block_that_runs_twice_in_a_forward_is_refused() -> None:
+    """Which of its two states would be the layer's?"""
+    model, ids = make_model("llama"), random_ids(1, 3)
+    first, last = model.model.layers[0], model.model.layers[2]
+    whole = last.forward
+    last.forward = lambda hidden, **kwargs: whole(first(hidden, **kwargs), **kwargs)
+    with tapped(model), pytest.raises(TapError, match="block of layer 0 ran twice in one forward"):
+        model(input_ids=ids)
 
 
 @pytest.mark.parametrize("how", ["whole", "in place", "part"])
@@ -280,6 +350,39 @@ def test_a_forward_that_is_refused_leaves_the_one_it_met_alone() -> None:
 
 
 # Steering
+
+
+@torch.no_grad()
+def test_layers_that_are_not_read_are_steered_too() -> None:
+    """Several of them at once, and until they are let go."""
+    model, ids = make_model("llama"), random_ids(1, 6)
+    found = []
+    for layers in ((), (0,), (1,), (0, 1), ()):
+        with tapped(model, (BLOCKS,)) as (tap, seen):
+            tap.steer({layer: torch.ones(1, WIDTH) for layer in layers})
+            model(input_ids=ids)
+            tap.steer({})
+            model(input_ids=ids)
+        found.append(seen)
+    plain = found[0][0].states[0]
+    assert torch.equal(found[4][0].states[0], plain)
+    steered = [seen[0].states[0] for seen in found[1:4]]
+    for one, other in itertools.combinations([plain, *steered], 2):
+        assert not torch.equal(one, other)
+    assert all(torch.equal(seen[1].states[0], plain) for seen in found)
+
+
+@torch.no_grad()
+def test_what_one_tap_adds_is_not_read_by_another_at_that_layer() -> None:
+    """Two watches on one model, whichever came first."""
+    model, ids = make_model("llama"), random_ids(1, 6)
+    wanted = states_of(model, ids)
+    for steers_first in (True, False):
+        with tapped(model) as (outer, seen), tapped(model) as (inner, _):
+            (outer if steers_first else inner).steer({1: torch.ones(1, WIDTH)})
+            model(input_ids=ids)
+        assert torch.equal(seen[0].states[1], wanted[1])
+        assert not torch.equal(seen[0].states[2], wanted[2])
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from emowatch.model.entrance import MARK
+from emowatch.model.entrance import Entrance
 
 VOCABULARY = 262
 WIDTH = 32
@@ -208,7 +208,9 @@ def left_padded(lengths: tuple[int, ...], seed: int = 0) -> tuple[Tensor, Tensor
 def hook_count(model: nn.Module) -> int:
     """Count all hooks and entrances on all modules."""
     return sum(
-        len(module._forward_hooks) + len(module._forward_pre_hooks) + hasattr(module.forward, MARK)
+        len(module._forward_hooks)
+        + len(module._forward_pre_hooks)
+        + isinstance(module.forward, Entrance)
         for module in model.modules()
     )
 

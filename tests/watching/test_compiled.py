@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
@@ -14,7 +15,7 @@ from emowatch.bank import ProbeBank
 from emowatch.errors import TapError, UnsupportedError
 from emowatch.records import Steering
 from emowatch.streaming import WatchStreamer
-from tests.model.zoo import hook_count, make_model, random_ids
+from tests.model.zoo import BLOCKS, hook_count, make_model, random_ids
 from tests.watching.modes import Said, compiled
 from tests.watching.speaking import NEW, PROMPT, Plugin, bank_for, speak
 from tests.watching.test_law import check_law
@@ -52,6 +53,37 @@ def test_two_turns_run_the_same_code(model: Any, bank: ProbeBank) -> None:
             counted.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
     check_law(model, bank, said, watch.trace)
     assert counted[0] == counted[1] == counted[2] >= 1
+
+
+def test_a_model_that_was_compiled_before_is_read_after_its_last_block_too(model: Any) -> None:
+    """There a hook reads, which compiled code does not notice (pytorch #117758)."""
+    bank, ids = bank_for(model, layers=(BLOCKS,)), random_ids(1, PROMPT)
+    said = say(model, ids)
+    with emowatch.watch(model, None, probes=bank, layers="all") as watch:
+        assert torch.equal(say(model, ids).sequences, said.sequences)
+    assert [token.offset for token in watch.trace.reply()] == list(range(NEW))
+    assert not np.isnan(watch.trace.tokens.array()).any()
+
+
+@pytest.mark.parametrize("part", ["lm_head", "model.layers.1"])
+def test_a_part_that_is_compiled_under_watch_is_refused_at_the_next_turn(
+    model: Any, bank: ProbeBank, part: str
+) -> None:
+    """Its states might be overwritten before they are scored."""
+    with emowatch.watch(model, None, probes=bank):
+        speak(model, random_ids(1, PROMPT))
+        model.get_submodule(part).compile(backend="eager")
+        with pytest.raises(UnsupportedError, match=f"{part} is compiled"):
+            speak(model, random_ids(1, PROMPT))
+
+
+def test_what_is_kept_uncompiled_on_purpose_is_watched(model: Any, bank: ProbeBank) -> None:
+    """`torch.compiler.disable` leaves the mark of a compiled function."""
+    block = model.model.layers[1]
+    block.forward = torch.compiler.disable(block.forward)
+    with emowatch.watch(model, None, probes=bank) as watch:
+        speak(model, random_ids(1, PROMPT))
+    assert [token.offset for token in watch.trace.reply()] == list(range(NEW))
 
 
 def test_code_that_does_not_read_a_layer_is_found_out(model: Any, bank: ProbeBank) -> None:

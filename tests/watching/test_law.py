@@ -13,6 +13,7 @@ from transformers import MambaConfig, MambaForCausalLM, PreTrainedTokenizerFast
 
 import emowatch
 from emowatch.bank import ProbeBank
+from emowatch.errors import UnsupportedError
 from emowatch.model.segments import SegmentParser
 from emowatch.trace import Trace
 from tests.model.zoo import (
@@ -152,9 +153,7 @@ def test_the_law_holds_in_every_family(
     obey(model, bank_for(model), tiny_tokenizer, mode)
 
 
-@torch.no_grad()
-def test_layers_of_a_purely_recurrent_model_are_the_inputs_of_blocks_too() -> None:
-    """Whose hidden_states begin with what block 0 puts out, so that their numbers differ."""
+def _mamba() -> Any:
     config: Any = MambaConfig
     torch.manual_seed(0)
     model: Any = MambaForCausalLM(
@@ -166,7 +165,14 @@ def test_layers_of_a_purely_recurrent_model_are_the_inputs_of_blocks_too() -> No
             initializer_range=0.3,
             eos_token_id=None,
         )
-    ).eval()
+    )
+    return model.eval()
+
+
+@torch.no_grad()
+def test_layers_of_a_purely_recurrent_model_are_the_inputs_of_blocks_too() -> None:
+    """Whose hidden_states begin with what block 0 puts out, so that their numbers differ."""
+    model = _mamba()
     bank = bank_for(model, layers=tuple(range(1, BLOCKS + 1)))
     with emowatch.watch(model, None, probes=bank, layers="all") as watch:
         text = speak(model, random_ids(1, PROMPT))[:, :-1]
@@ -178,6 +184,39 @@ def test_layers_of_a_purely_recurrent_model_are_the_inputs_of_blocks_too() -> No
     for token, score in zip(reply, wanted.numpy(), strict=True):
         assert token.layer_scores is not None
         assert np.allclose(token.layer_scores, score, atol=2e-5)
+
+
+@torch.no_grad()
+def test_an_own_loop_over_a_recurrent_state_is_followed_or_refused() -> None:
+    """The state does not tell how much it has read; the watch that saw it made knows."""
+    model = _mamba()
+    bank, ids = bank_for(model), random_ids(1, PROMPT)
+
+    def step(told: Tensor, state: Any, read: int) -> Any:
+        places = {"cache_position": torch.arange(read, read + told.shape[1])} if OLD else {}
+        return model(told, cache_params=state, use_cache=True, **places)
+
+    def loop() -> None:
+        told, state, read = ids, None, 0
+        for _ in range(NEW):
+            output = step(told, state, read)
+            read += told.shape[1]
+            state, told = output.cache_params, output.logits[:, -1:].argmax(-1)
+
+    watches = []
+    for say in (lambda: speak(model, ids), loop):
+        with emowatch.watch(model, None, probes=bank, layers="all") as watch:
+            say()
+        watches.append(watch.trace.tokens)
+    first, second = ([(t.turn, t.position, t.offset) for t in tokens] for tokens in watches)
+    assert first == second
+    for one, other in zip(*watches, strict=True):
+        assert np.allclose(one.layer_scores, other.layer_scores, atol=2e-5)
+    state = step(ids, None, 0).cache_params
+    if not OLD:  # 4 passes cache_position, which tells
+        with emowatch.watch(model, None, probes=bank):
+            with pytest.raises(UnsupportedError, match="from a recurrent state of another turn"):
+                step(ids[:, :1], state, PROMPT)
 
 
 @pytest.mark.soak

@@ -53,6 +53,23 @@ def test_sampling_draws_the_same_tokens(
     assert torch.equal(before, during)
 
 
+def test_a_model_in_training_mode_is_watched_with_a_word(
+    bank: ProbeBank, model: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Dropout is at random, and so are the scores."""
+    emowatch.watch(model.train(), None, probes=bank)
+    assert "in training mode" in capsys.readouterr().err
+    emowatch.watch(model.eval(), None, probes=bank)
+    assert "training" not in capsys.readouterr().err
+
+
+def test_the_name_of_a_model_is_no_model(bank: ProbeBank) -> None:
+    """Elsewhere it would do."""
+    name: Any = "models/llama"
+    with pytest.raises(UsageError, match=r"'models/llama': that is a name\. Load the model"):
+        emowatch.watch(name, None, probes=bank)
+
+
 @pytest.mark.parametrize("place", ["prefill", "later", "plugin", "streamer", "stop"])
 def test_no_hooks_stay_after_an_exception(
     model: Any, bank: ProbeBank, tiny_tokenizer: PreTrainedTokenizerFast, place: str
