@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -275,7 +276,9 @@ class Follower:
         running turn's any more, or somebody else's to settle.
         """
         if turn is self.turn and turn.is_here:
-            self._score_waiting(turn)
+            # Nobody would see an error here; what waits is scored again where the turn ends.
+            with suppress(Exception):
+                self._score_waiting(turn)
 
     def _on_kept(self, turn: RunningTurn, ids: Tensor, verdict: Tensor | None) -> None:
         """Hear which tokens a loop has kept ``[rows, columns]``, and which rows it ends."""
