@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from emowatch.doctor.checks import CHECKS
 from emowatch.trace import Trace
 from tests.cli.commands import PROMPT, Cli, objects, refused
 
@@ -34,7 +35,7 @@ def test_a_record_holds_what_the_doctor_says(
     done = cli("run", PROMPT, *flags, "--sample", "--record", path)
     assert done.code == 0, done.err
     assert done.err.splitlines()[0] == (
-        "examining tiny (--no-doctor leaves it out) … 21 of 21 checks passed"
+        f"examining tiny (--no-doctor leaves it out) … {len(CHECKS)} of {len(CHECKS)} checks passed"
     )
     (certificate,) = objects(cli("doctor", model, "--json"))
     assert certificate["passed"] is True
@@ -76,7 +77,7 @@ def test_a_chat_that_is_recorded_holds_it(
     assert done.err.count("examining") == 1
     trace = Trace.load(path)
     assert len(trace.turns) == 2
-    assert len(trace.session.certificate["checks"]) == 21
+    assert len(trace.session.certificate["checks"]) == len(CHECKS)
 
 
 def test_a_check_that_fails_is_said_and_recorded_and_stops_nothing(

@@ -6,9 +6,16 @@ from typing import Any
 
 import pytest
 
+from emowatch import dispatch
 from emowatch.bank import ProbeBank
 from tests.model.zoo import make_model
 from tests.watching.speaking import bank_for
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Switch no plugin off for being slow, on a machine that others use: its budget has tests."""
+    monkeypatch.setattr(dispatch, "BUDGET_S", 60.0)
 
 
 @pytest.fixture
