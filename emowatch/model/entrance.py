@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Callable
-from typing import Any, NoReturn, Self, TypeAlias
+from typing import Any, Self, TypeAlias
 
 from torch import nn
 
@@ -83,23 +83,28 @@ class Entrance:
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """Copy it with its module: the copy is nobody's, and computes with its own weights."""
         made = object.__new__(type(self))
-        made._module = copy.deepcopy(self._module, memo)
-        made._replaced = copy.deepcopy(self._replaced, memo)
-        kind = type(made._module)
-        made._own = made._replaced or functools.partial(kind.forward, made._module)
-        made._reads = made._changes = ()
+        made.__setstate__((copy.deepcopy(self._module, memo), copy.deepcopy(self._replaced, memo)))
         return made
 
-    def __reduce__(self) -> NoReturn:
-        """Refuse to be pickled.
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Be pickled where nobody is left, as inside a copy.
 
         Raises:
-            UsageError: always.
+            UsageError: while somebody reads or changes.
         """
-        raise UsageError(
-            f"Could not pickle a {type(self._module).__name__} while it is watched. Leave the "
-            "watch first; save_pretrained works inside it."
-        )
+        if not self._is_idle:
+            raise UsageError(
+                f"Could not pickle a {type(self._module).__name__} while it is watched. Leave the "
+                "watch first; save_pretrained works inside it."
+            )
+        return object.__new__, (type(self),), (self._module, self._replaced)
+
+    def __setstate__(self, state: tuple[nn.Module, Any]) -> None:
+        """Be at the entrance of a module, with nobody there."""
+        self._module, self._replaced = state
+        kind = type(self._module)
+        self._own = self._replaced or functools.partial(kind.forward, self._module)
+        self._reads = self._changes = ()
 
 
 class Place:

@@ -61,6 +61,8 @@ class Tap:
         self._on_begin = on_begin
         self._states: list[Any] = [_UNREAD] * len(self.layers)
         self._handles: list[RemovableHandle | Place] = []
+        self._entrances: dict[int, Entrance] = {}
+        """Where it reads, by layer: others may have put something before them since."""
         self._steering: list[Place] = []
         self._running: Forward | None = None
         self._buffer: Tensor | None = None
@@ -79,14 +81,17 @@ class Tap:
             torch.compiler.reset()
         try:
             register = self._handles.append
-            register(self.model.register_forward_pre_hook(self._begin, with_kwargs=True))
+            register(self.model.register_forward_pre_hook(_Hook(self._begin), with_kwargs=True))
             for slot, layer in enumerate(self.layers):
                 if layer < self.blocks.n_layers:
-                    register(Entrance.of(self.blocks.blocks[layer]).add(self._reader(slot)))
+                    entrance = Entrance.of(self.blocks.blocks[layer])
+                    self._entrances[layer] = entrance
+                    register(entrance.add(self._reader(slot)))
                 else:
-                    register(self.blocks.final_norm.register_forward_hook(self._norm_reader(slot)))
-            register(self.model.register_forward_hook(self._end))
-            register(self.model.register_forward_hook(self._forget, always_call=True))
+                    hook = _Hook(self._norm_reader(slot))
+                    register(self.blocks.final_norm.register_forward_hook(hook))
+            register(self.model.register_forward_hook(_Hook(self._end)))
+            register(self.model.register_forward_hook(_Hook(self._forget), always_call=True))
         except BaseException:  # some of the hooks must not stay
             self.close()
             raise
@@ -107,6 +112,7 @@ class Tap:
             handle.remove()
         self._handles.clear()
         self._steering.clear()
+        self._entrances.clear()
         self._running = self._buffer = self._thread = None
         self._states = [_UNREAD] * len(self.layers)
 
@@ -159,7 +165,9 @@ class Tap:
         for place in self._steering:
             place.remove()
         self._steering = [
-            Entrance.of(self.blocks.blocks[layer]).add(change=_adder(addition))
+            (self._entrances.get(layer) or Entrance.of(self.blocks.blocks[layer])).add(
+                change=_adder(addition)
+            )
             for layer, addition in additions.items()
         ]
 
@@ -294,6 +302,23 @@ class Tap:
             self._running = None
             self._states = [_UNREAD] * len(self.layers)
             self._thread = None
+
+
+class _Hook:
+    """Calls a function; a copy of the module that it is on calls nobody."""
+
+    def __init__(self, call: Callable[..., Any]) -> None:
+        self._call = call
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._call(*args, **kwargs)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Callable[..., None]:
+        return _nothing
+
+
+def _nothing(*_: Any, **__: Any) -> None:
+    """Stand in a copy for what reads in the original."""
 
 
 def hidden_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:

@@ -9,6 +9,7 @@ import inspect
 import io
 import weakref
 from itertools import permutations
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from emowatch.model.blocks import find_blocks
 from emowatch.model.entrance import Arguments, Entrance, Place, Read
 from emowatch.model.states import read_states
 from emowatch.model.tap import Tap
-from tests.model.zoo import WIDTH, make_model, random_ids
+from tests.model.zoo import BLOCKS, WIDTH, make_model, random_ids
 
 
 class Guest:
@@ -179,13 +180,13 @@ def test_what_was_read_is_let_go_at_once(module: nn.Module) -> None:
             gc.enable()
 
 
-@pytest.mark.parametrize("part", ["model", "model.layers.1"])
+@pytest.mark.parametrize("part", ["", "model", "model.layers.1"])
 @torch.no_grad()
 def test_a_copy_of_what_is_watched_is_nobodys_and_has_its_own_weights(part: str) -> None:
     """As for an average of weights over time."""
     model, ids = make_model("llama"), random_ids(1, 4)
     seen: list[Any] = []
-    with Tap(model, find_blocks(model), (0, 1, 2), seen.append):
+    with Tap(model, find_blocks(model), tuple(range(BLOCKS + 1)), seen.append):
         copied: Any = copy.deepcopy(model.get_submodule(part))
         for parameter in model.parameters():
             parameter.zero_()
@@ -195,13 +196,48 @@ def test_a_copy_of_what_is_watched_is_nobodys_and_has_its_own_weights(part: str)
             found = copied(states, position_embeddings=model.model.rotary_emb(states, places))
             assert not torch.equal(found, states)
         else:
-            assert copied(ids).last_hidden_state.abs().sum() > 0
+            assert copied(ids)[0].abs().sum() > 0
     assert not seen
 
 
-def test_a_watched_model_is_not_pickled() -> None:
+def test_a_watched_model_is_saved_but_not_pickled(tmp_path: Path) -> None:
     """It would come to life with half of a watch on it."""
     model = make_model("llama")
     with Tap(model, find_blocks(model), (1,), lambda _: None):
+        model.save_pretrained(tmp_path)
+        assert (tmp_path / "model.safetensors").exists()
         with pytest.raises(UsageError, match=r"while it is watched\. Leave the watch first"):
             torch.save(model.model.layers[1], io.BytesIO())
+
+
+def test_what_others_put_back_when_nobody_watches_is_pickled() -> None:
+    """accelerate gives a block the `forward` that it found, which may have been an entrance."""
+    model, ids = make_model("llama"), random_ids(1, 4)
+    wanted = model(ids).logits
+    with Tap(model, find_blocks(model), (0, 1), lambda _: None):
+        for block in model.model.layers:
+            add_hook_to_module(block, ModelHook())
+        copied = copy.deepcopy(model)
+    for whole in (model, copied):
+        for block in whole.model.layers:
+            remove_hook_from_module(block)
+        file = io.BytesIO()
+        torch.save(whole, file)
+        file.seek(0)
+        assert torch.equal(torch.load(file, weights_only=False)(ids).logits, wanted)
+
+
+@torch.no_grad()
+def test_a_layer_is_read_before_it_is_changed_whatever_others_put_on() -> None:
+    """Steering begins late, when something may stand before the place where is read."""
+    model, ids = make_model("llama"), random_ids(1, 4)
+    seen: list[Any] = []
+    with Tap(model, find_blocks(model), (0, 1, 2), seen.append) as tap:
+        model(ids)
+        for block in model.model.layers:
+            add_hook_to_module(block, ModelHook())
+        tap.steer({1: torch.ones(1, WIDTH)})
+        model(ids)
+    plain, steered = (forward.states for forward in seen)
+    assert torch.equal(plain[1], steered[1])
+    assert not torch.equal(plain[2], steered[2])
