@@ -31,13 +31,12 @@ def measure(name: str, model: Any, tokenizer: Any, limit: float, runs: int) -> N
     """Examine a model several times, and run single forwards just before each."""
     ids = torch.arange(1, PROMPT_TOKENS + 1)[None]
     forwards, examinations = [], []
+    failed = len(examine(model, tokenizer).failed)  # also imports what it needs
     with torch.no_grad():
-        model(ids)
         for _ in range(runs):
             forwards.append(statistics.median(seconds(lambda: model(ids)) for _ in range(3)))
             examinations.append(seconds(lambda: examine(model, tokenizer)))
     forward, took = statistics.median(forwards), statistics.median(examinations)
-    failed = len(examine(model, tokenizer).failed)
     within = "yes" if took <= limit else "NO"
     row(name, f"{took / forward:.0f}", f"within {limit:g} s: {within}; {failed} failed")
 

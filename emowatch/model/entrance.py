@@ -1,7 +1,7 @@
 """Stand at the entrance of a module, without a hook.
 
-torch calls a module that has hooks on a slower path, which at each layer and token takes longer
-than reading does. Where that counts, `forward` itself is replaced, as accelerate does it too.
+torch calls a module that has hooks on a slower path. Where that counts, as at each layer and token,
+`forward` itself is replaced, as accelerate does it too.
 """
 
 from __future__ import annotations
