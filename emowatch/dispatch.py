@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import sys
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from emowatch.errors import PluginError
+from emowatch.outbox import DEADLINE_S, Counts, Outbox
 from emowatch.plugins import describe
 from emowatch.records import Alarm, Session, Steering
 from emowatch.text import clean_line
@@ -22,11 +23,15 @@ if TYPE_CHECKING:
     import pluggy
 
 OnPluginError: TypeAlias = Literal["disable", "raise"]
+ANSWERED = ("judge", "steer")
+"""Hooks whose answer changes what happens, so that they cannot wait in a queue."""
 TOKEN_HOOKS = ("token_scored", "judge", "alarm_raised", "steer", "steering_changed")
 BUDGET_S = 0.005
 """Mean time per call that a plugin may take in the per-token hooks."""
 BUDGET_WINDOW = 64
 """Calls over which the mean is taken."""
+Call: TypeAlias = tuple[str, Callable[..., None], Sequence[Any]]
+"""A hook, the function that implements it, and what it is called with."""
 
 
 @dataclass(slots=True)
@@ -45,8 +50,10 @@ class Meter:
 class Dispatcher:
     """Call the plugins of one session, each on its own.
 
-    A plugin that raises, or takes longer than its budget, is off for the rest of the session:
-    one line on stderr, a counter, and `plugin_failed` for the others.
+    A plugin that raises is off for the rest of the session: one line on stderr, a counter, and
+    `plugin_failed` for the others. One whose attribute `queued` is true is called on a thread of
+    its own, behind a bounded queue, and so is one that takes longer than its budget, if it only
+    listens; one that answers is switched off then.
     """
 
     def __init__(
@@ -56,6 +63,11 @@ class Dispatcher:
         self.on_error = on_error
         self.errors: Counter[str] = Counter()
         self.meters: dict[str, Meter] = {}
+        self._outboxes: dict[str, Outbox[Call]] = {
+            name: Outbox(_deliver)
+            for name, plugin in manager.list_name_plugin()
+            if getattr(plugin, "queued", False)
+        }
         self._impls = {
             hook: [(i.plugin_name, i.function, i.argnames) for i in reversed(impls)]
             for hook in vars(manager.hook)
@@ -80,9 +92,15 @@ class Dispatcher:
         for name, function, argnames in tuple(self._impls.get(hook, ())):
             if name in self.errors:  # switched off while this hook was being called
                 continue
+            values = [arguments[argument] for argument in argnames]
+            outbox = self._outboxes.get(name)
+            if outbox is not None:
+                if not self._has_failed(name, outbox, session):
+                    outbox.put((hook, function, values))
+                continue
             started = perf_counter()
             try:
-                answer = function(*[arguments[argument] for argument in argnames])
+                answer = function(*values)
                 if answer is not None:
                     _check_answer(hook, answer)
             except (Exception, SystemExit) as error:
@@ -108,11 +126,50 @@ class Dispatcher:
         if meter.calls % BUDGET_WINDOW == 0:
             mean = sum(meter.last) / len(meter.last)
             if mean > BUDGET_S:
-                slow = TimeoutError(
+                took = (
                     f"it took {1000 * mean:.1f} ms a call over {BUDGET_WINDOW} calls, "
                     f"and its budget is {1000 * BUDGET_S:.0f} ms"
                 )
-                self.switch_off(name, hook, slow, session)
+                if self._answers(name):
+                    self.switch_off(name, hook, TimeoutError(took), session)
+                    return
+                self._outboxes[name] = Outbox(_deliver)
+                sys.stderr.write(
+                    f"emowatch: the plugin {clean_line(name)!r} is called behind a queue from here "
+                    f"on: {took}\n"
+                )
+
+    def _answers(self, name: str) -> bool:
+        return any(name == one for hook in ANSWERED for one, _, _ in self._impls.get(hook, ()))
+
+    def _has_failed(self, name: str, outbox: Outbox[Call], session: Session) -> bool:
+        """Switch a plugin off that has failed behind its queue."""
+        if outbox.failure is None:
+            return False
+        (hook, _, _), error = outbox.failure
+        self.switch_off(name, hook, error, session)
+        return True
+
+    @property
+    def counts(self) -> Mapping[str, Counts]:
+        """What became of the calls of each plugin behind a queue."""
+        return {name: outbox.counts for name, outbox in self._outboxes.items()}
+
+    def flush(self, session: Session, deadline_s: float = DEADLINE_S) -> bool:
+        """Wait for what is queued; return whether all of it was delivered in time."""
+        until = monotonic() + deadline_s
+        done = [outbox.flush(max(0.0, until - monotonic())) for outbox in self._outboxes.values()]
+        for name, outbox in self._outboxes.items():
+            if name not in self.errors:
+                self._has_failed(name, outbox, session)
+        return all(done)
+
+    def finish(self, session: Session) -> None:
+        """Queue nothing more; what waits is still delivered, at the interpreter's end at last."""
+        for outbox in self._outboxes.values():
+            outbox.finish()
+        if self.on_error == "raise":
+            self.flush(session)
 
     def switch_off(self, name: str, hook: str, error: BaseException, session: Session) -> None:
         """Call a plugin no more in this session, and say so once.
@@ -134,6 +191,11 @@ class Dispatcher:
             f"it failed in {hook}: {describe(error)}\n"
         )
         self.tell("plugin_failed", session, name=name, hook=hook, error=error)
+
+
+def _deliver(call: Call) -> None:
+    _, function, values = call
+    function(*values)
 
 
 def _check_answer(hook: str, answer: object) -> None:

@@ -166,6 +166,7 @@ def _register(manager: pluggy.PluginManager, name: str, plugin: object) -> None:
             for impl in caller.get_hookimpls():
                 if impl.plugin is plugin and not caller.name.startswith("register_"):
                     _check_plain(caller.name, impl)
+                    _check_queued(caller.name, plugin)
     except (pluggy.PluginValidationError, ValueError) as error:
         if manager.get_plugin(name) is plugin:
             manager.unregister(name=name)
@@ -181,6 +182,13 @@ def _check_plain(hook: str, impl: pluggy.HookImpl) -> None:
         raise ValueError(
             f"its {hook} is a wrapper, a generator or async, and the hooks of a session must be "
             "plain functions"
+        )
+
+
+def _check_queued(hook: str, plugin: object) -> None:
+    if hook in ("judge", "steer") and getattr(plugin, "queued", False):
+        raise ValueError(
+            f"it is queued, and its {hook} would answer too late; leave queued out, or the hook"
         )
 
 

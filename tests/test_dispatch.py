@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
+from dataclasses import replace
 from types import ModuleType
 
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from emowatch import hookimpl
 from emowatch.dispatch import BUDGET_S, BUDGET_WINDOW, Dispatcher, Meter, OnPluginError
 from emowatch.errors import PluginError
+from emowatch.outbox import Counts
 from emowatch.plugins import PluginSpec, make_plugin_manager
 from emowatch.records import Alarm, Session, Steering, TokenScore
 from tests.conftest import ALARM, make_score, make_session
@@ -230,26 +233,123 @@ def test_hooks_that_nobody_implements_cost_nothing() -> None:
     tell(dispatcher)
 
 
+# Queues
+
+
+class Queued(Observer):
+    """Hears behind a queue, when it is let."""
+
+    queued = True
+
+    def __init__(self) -> None:
+        """Hear nothing yet."""
+        super().__init__("queued")
+        self.may = threading.Event()
+
+    @hookimpl
+    def token_scored(self, score: TokenScore) -> None:
+        """Keep the score, or fail where it is of another turn."""
+        assert self.may.wait(10)
+        if score.turn == 9:
+            raise OSError("no more room")
+        self.seen.append(score)
+
+
+def test_nobody_waits_for_a_plugin_behind_a_queue() -> None:
+    """It hears the same in the same order, later."""
+    slow, quick = Queued(), Observer()
+    dispatcher = dispatch(slow, quick)
+    tell(dispatcher, 100)
+    assert len(quick.seen) == 100 and not slow.seen
+    assert dispatcher.counts["queued"] == Counts(100, 0, 0)
+    slow.may.set()
+    assert dispatcher.flush(SESSION)
+    assert slow.seen == [SCORE] * 100
+    assert dispatcher.counts == {"queued": Counts(100, 100, 0)}
+    dispatcher.finish(SESSION)
+
+
+def test_a_failure_behind_a_queue_is_noticed_at_the_next_word(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As one that is seen at once, only later."""
+    slow, quick = Queued(), Observer()
+    slow.may.set()
+    dispatcher = dispatch(slow, quick)
+    dispatcher.tell("token_scored", SESSION, score=replace(SCORE, turn=9))
+    assert dispatcher.flush(SESSION)
+    assert quick.failures == [("queued", "token_scored", "no more room")]
+    assert dispatcher.failed
+    tell(dispatcher)
+    assert dispatcher.counts["queued"].received == 1
+    assert "'queued' is off for this session" in capsys.readouterr().err
+
+
+def test_a_failure_behind_a_queue_can_be_made_to_raise() -> None:
+    """At the end of the session at last."""
+    slow = Queued()
+    slow.may.set()
+    dispatcher = dispatch(slow, on_error="raise")
+    dispatcher.tell("token_scored", SESSION, score=replace(SCORE, turn=9))
+    with pytest.raises(PluginError, match="'queued' failed in token_scored: OSError: no more room"):
+        dispatcher.finish(SESSION)
+
+
+@pytest.mark.parametrize("hook", ["judge", "steer"])
+def test_a_plugin_that_answers_cannot_be_queued(hook: str) -> None:
+    """Its answer would come when the reply is over."""
+    plugin = ModuleType("late")
+    setattr(plugin, hook, hookimpl(lambda: None))
+    plugin.queued = True  # type: ignore[attr-defined]
+    with pytest.raises(PluginError, match=f"'late': it is queued, and its {hook} would answer too"):
+        dispatch(plugin)
+
+
 # Budget
 
 
-def test_a_plugin_over_its_budget_is_switched_off(capsys: pytest.CaptureFixture[str]) -> None:
-    """One slow observer would make every reply slow, and nobody would know why."""
+def slow_in(hook: str) -> tuple[ModuleType, list[float]]:
+    """Make a plugin that takes longer than its budget in one hook, and notes its calls."""
+    calls: list[float] = []
 
-    class Slow:
-        calls = 0
+    def dawdle() -> None:
+        calls.append(time.perf_counter())
+        time.sleep(1.2 * BUDGET_S)
 
-        @hookimpl
-        def token_scored(self) -> None:
-            self.calls += 1
-            time.sleep(1.2 * BUDGET_S)
+    plugin = ModuleType("slow")
+    setattr(plugin, hook, hookimpl(dawdle))
+    return plugin, calls
 
-    slow, quick = Slow(), Observer()
-    dispatcher = dispatch(slow, quick)
-    tell(dispatcher, BUDGET_WINDOW + 10)
-    assert slow.calls == BUDGET_WINDOW
-    assert len(quick.seen) == BUDGET_WINDOW + 10
-    assert quick.failures[0][:2] == ("Slow", "token_scored")
+
+def test_a_listener_over_its_budget_is_called_behind_a_queue(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It would make every reply slow; so it hears the rest late, and loses nothing."""
+    slow, calls = slow_in("token_scored")
+    dispatcher = dispatch(slow, quick := Observer())
+    tell(dispatcher, BUDGET_WINDOW)
+    started = time.perf_counter()
+    tell(dispatcher, 20)
+    assert time.perf_counter() - started < 20 * BUDGET_S
+    assert dispatcher.flush(SESSION)
+    assert len(calls) == len(quick.seen) == BUDGET_WINDOW + 20
+    assert not dispatcher.failed
+    told = capsys.readouterr().err
+    assert "'slow' is called behind a queue from here on" in told
+    assert "its budget is 5 ms" in told
+    dispatcher.finish(SESSION)
+
+
+def test_one_who_answers_over_its_budget_is_switched_off(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Nobody can wait for its answer, and nobody would know why the model is slow."""
+    slow, calls = slow_in("judge")
+    dispatcher = dispatch(slow, quick := Observer())
+    for _ in range(BUDGET_WINDOW + 10):
+        list(dispatcher.call("judge", SESSION, score=SCORE))
+    assert len(calls) == BUDGET_WINDOW
+    assert quick.failures[0][:2] == ("slow", "judge")
     assert "its budget is 5 ms" in capsys.readouterr().err
 
 

@@ -225,6 +225,7 @@ class Watch:
         finally:
             self._teller.trace.complete = True
             self.plugins.tell("session_finished", self.session)
+            self.plugins.finish(self.session)
 
     def end_turn(self, reason: FinishReason | None = None) -> None:
         """Finish the running turn, if any; a reason that is not given is worked out.
