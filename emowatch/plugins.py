@@ -6,7 +6,7 @@ import importlib
 import inspect
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal, TypeAlias
 
@@ -33,9 +33,11 @@ class PluginReport:
     source: str
     """``built-in``, or the distribution that brings it."""
     version: str
-    hooks: tuple[str, ...]
-    status: Literal["ok", "failed"]
-    error: str
+    target: str
+    """Module and attribute that its entry point names."""
+    status: Literal["not imported", "ok", "failed"]
+    hooks: tuple[str, ...] = ()
+    error: str = ""
 
 
 def installed_plugins() -> dict[str, str | EntryPoint]:
@@ -226,37 +228,35 @@ def collect(manager: pluggy.PluginManager, hook: str, **arguments: Any) -> dict[
     return failures
 
 
-def report_plugins() -> list[PluginReport]:
-    """Import every installed plugin and say what it implements or why it fails."""
-    hooks = [name for name in vars(hookspecs) if hasattr(vars(hookspecs)[name], "emowatch_spec")]
+def report_plugins(*, importing: bool = False) -> list[PluginReport]:
+    """List every installed plugin; where they are imported, also its hooks or why it fails."""
     reports = []
     for name, target in sorted(installed_plugins().items()):
         source, version = "built-in", ""
         if not isinstance(target, str) and target.dist is not None:
             source, version = target.dist.name, target.dist.version
-        error = ""
-        implemented: tuple[str, ...] = ()
-        try:
-            plugin = _import(target)
-            manager = pluggy.PluginManager("emowatch")
-            manager.add_hookspecs(hookspecs)
-            _register(manager, name, plugin)
-            implemented = tuple(
-                hook for hook in hooks if hasattr(getattr(plugin, hook, None), "emowatch_impl")
-            )
-        except (Exception, SystemExit) as caught:
-            error = describe(caught)
-        reports.append(
-            PluginReport(
-                name=name,
-                source=source,
-                version=version,
-                hooks=implemented,
-                status="failed" if error else "ok",
-                error=error,
-            )
+        report = PluginReport(
+            name=name,
+            source=source,
+            version=version,
+            target=target if isinstance(target, str) else target.value,
+            status="not imported",
         )
+        reports.append(_imported(report, target) if importing else report)
     return reports
+
+
+def _imported(report: PluginReport, target: str | EntryPoint) -> PluginReport:
+    hooks = [name for name in vars(hookspecs) if hasattr(vars(hookspecs)[name], "emowatch_spec")]
+    try:
+        plugin = _import(target)
+        manager = pluggy.PluginManager("emowatch")
+        manager.add_hookspecs(hookspecs)
+        _register(manager, report.name, plugin)
+    except (Exception, SystemExit) as error:
+        return replace(report, status="failed", error=describe(error))
+    found = [hook for hook in hooks if hasattr(getattr(plugin, hook, None), "emowatch_impl")]
+    return replace(report, status="ok", hooks=tuple(found))
 
 
 def _import(target: str | EntryPoint) -> object:

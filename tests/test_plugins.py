@@ -239,7 +239,7 @@ def test_what_a_plain_call_would_not_run_is_refused() -> None:
 
 def test_the_built_in_plugins_load_and_announce_themselves() -> None:
     """The table is a list of strings, which no linter follows."""
-    for report in report_plugins():
+    for report in report_plugins(importing=True):
         assert (report.status, report.source, report.error) == ("ok", "built-in", "")
         assert report.hooks
     assert sorted(DEFAULT_PLUGINS) == ["jsonl-log", "threshold-alarm"]
@@ -249,6 +249,9 @@ def test_an_installed_distribution_is_found_without_being_imported(site: Site) -
     """`emowatch plugins` and `--help` must not pay for what others import."""
     site.install("calm", "raise SystemExit('imported')")
     assert "calm" in installed_plugins()
+    (report,) = [report for report in report_plugins() if report.name == "calm"]
+    assert (report.source, report.target) == ("emowatch-calm", "emowatch_calm")
+    assert (report.status, report.hooks, report.error) == ("not imported", (), "")
 
 
 def test_an_installed_plugin_is_loaded_by_name(site: Site) -> None:
@@ -256,7 +259,7 @@ def test_an_installed_plugin_is_loaded_by_name(site: Site) -> None:
     site.install("calm", CALM, version="2.1")
     dispatcher = dispatch("calm")
     assert dispatcher.has("session_started")
-    (report,) = [report for report in report_plugins() if report.name == "calm"]
+    (report,) = [report for report in report_plugins(importing=True) if report.name == "calm"]
     assert (report.source, report.version) == ("emowatch-calm", "2.1")
     assert (report.status, report.hooks) == ("ok", ("session_started",))
 
@@ -279,7 +282,7 @@ def test_a_broken_distribution_is_reported_and_hurts_no_other(
     """Packages break when others are upgraded; the command line must still start."""
     site.install("a-broken", code, attribute=attribute)
     site.install("calm", CALM)
-    reports = {report.name: report for report in report_plugins()}
+    reports = {report.name: report for report in report_plugins(importing=True)}
     assert reports["a-broken"].status == "failed" and complaint in reports["a-broken"].error
     assert reports["calm"].status == "ok"
     manager, failures = installed_plugin_manager()

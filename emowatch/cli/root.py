@@ -28,7 +28,15 @@ COMMANDS = {
 
 
 class LazyGroup(click.Group):
-    """A group that knows its commands by name and imports one when it runs."""
+    """A group that knows its commands by name and imports one when it runs.
+
+    Those of installed plugins are asked for where a name is not built in, and for the list.
+    """
+
+    def __init__(self, *arguments: Any, **extra: Any) -> None:
+        """Know the built-in commands."""
+        super().__init__(*arguments, **extra)
+        self._asked = False
 
     def make_context(self, *arguments: Any, **extra: Any) -> click.Context:
         """Read the arguments; ``--help`` and ``--version`` are answered here."""
@@ -42,6 +50,7 @@ class LazyGroup(click.Group):
 
     def list_commands(self, context: click.Context) -> list[str]:
         """List built-in commands in the order of a reader's interest, then those of plugins."""
+        self._ask_plugins()
         return [*COMMANDS, *(name for name in self.commands if name not in COMMANDS)]
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
@@ -49,10 +58,23 @@ class LazyGroup(click.Group):
         if name in COMMANDS and name not in self.commands:
             command: click.Command = import_module(f"emowatch.cli.{name}").command
             return command
+        self._ask_plugins()
         return super().get_command(context, name)
 
+    def _ask_plugins(self) -> None:
+        if self._asked:
+            return
+        self._asked = True
+        manager, failures = installed_plugin_manager()
+        failures |= collect(manager, "register_commands", cli=self)
+        for plugin, error in failures.items():
+            click.echo(
+                f"emowatch: the plugin {clean_line(plugin)!r} is left out: {error}", err=True
+            )
+
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the list of commands without importing any."""
+        """Write the list of commands without importing any built-in one."""
+        self._ask_plugins()
         extra = {n: c.get_short_help_str(60) for n, c in self.commands.items() if n not in COMMANDS}
         with formatter.section("Commands"):
             formatter.write_dl(list((COMMANDS | extra).items()))
@@ -68,7 +90,7 @@ def _reader_may_leave() -> Iterator[None]:
 
 
 def make_cli() -> click.Group:
-    """Build the command line, with the commands of installed plugins."""
+    """Build the command line."""
 
     @click.group(
         cls=LazyGroup,
@@ -80,8 +102,4 @@ def make_cli() -> click.Group:
     def cli() -> None:
         pass
 
-    manager, failures = installed_plugin_manager()
-    failures |= collect(manager, "register_commands", cli=cli)
-    for plugin, error in failures.items():
-        click.echo(f"emowatch: the plugin {clean_line(plugin)!r} is left out: {error}", err=True)
     return cli

@@ -564,6 +564,50 @@ def test_content_without_a_record_is_refused(cli: Cli, model: Path, bank: Path) 
         refused(cli(*command, *flags), "--content full", "--record")
 
 
+def test_plugins_are_listed_without_being_imported(
+    cli: Cli, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broken package, or one that loads torch, must not take the list with it."""
+    monkeypatch.setenv("EMOWATCH_LOAD_PLUGINS", "bad")
+    site.install("bad", "raise SystemExit('imported')", version="2.1")
+    done = cli("plugins")
+    assert (done.code, done.err) == (0, "")
+    assert [line.split()[0] for line in done.out.splitlines()] == [
+        "bad",
+        "jsonl-log",
+        "threshold-alarm",
+    ]
+    assert "emowatch-bad 2.1  emowatch_bad" in done.out
+    told = cli("plugins", "--hooks")
+    assert told.code == 0
+    assert "bad              emowatch-bad 2.1  failed  SystemExit: imported" in told.out
+    assert "threshold-alarm  built-in          ok      session_started, judge" in told.out
+    (found, *_) = json.loads(cli("plugins", "--hooks", "--json").out)
+    assert (found["name"], found["status"]) == ("bad", "failed")
+
+
+def test_a_plugin_may_add_a_command_and_a_broken_one_is_left_out(
+    cli: Cli, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are asked where no built-in command has the name."""
+    monkeypatch.setenv("EMOWATCH_LOAD_PLUGINS", "adding,bad")
+    code = """
+import click
+from emowatch import hookimpl
+
+@hookimpl
+def register_commands(cli):
+    cli.add_command(click.Command("extra", callback=lambda: click.echo("more"), help="Say more."))
+"""
+    site.install("adding", code)
+    site.install("bad", "import nowhere")
+    done = cli("extra")
+    assert (done.code, done.out) == (0, "more\n")
+    assert "the plugin 'bad' is left out: ModuleNotFoundError" in done.err
+    assert "Say more." in cli("--help").out
+    assert cli("plugins").err == ""
+
+
 def test_usage_errors_show_hostile_arguments_harmlessly(cli: Cli) -> None:
     """A command line may be built from names of files."""
     for arguments in (("run", PROMPT, "--model", "\x1b[2Jx"), ("plugins", "\x1b[2Jx")):
