@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from emowatch.errors import PluginError
 from emowatch.outbox import DEADLINE_S, Counts, Outbox
-from emowatch.plugins import describe
+from emowatch.plugins import ANSWERED, describe
 from emowatch.records import Alarm, Session, Steering
 from emowatch.text import clean_line
 
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     import pluggy
 
 OnPluginError: TypeAlias = Literal["disable", "raise"]
-ANSWERED = ("judge", "steer")
-"""Hooks whose answer changes what happens, so that they cannot wait in a queue."""
 TOKEN_HOOKS = ("token_scored", "judge", "alarm_raised", "steer", "steering_changed")
 BUDGET_S = 0.005
 """Mean time per call that a plugin may take in the per-token hooks."""

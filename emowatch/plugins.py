@@ -19,6 +19,8 @@ from emowatch.text import clean_line
 PluginSpec: TypeAlias = str | tuple[str, Mapping[str, Any]] | object
 """A name, a name with options, a ``name:key=value,…`` string, or a plugin object."""
 
+ANSWERED = ("judge", "steer")
+"""Hooks whose answer changes what happens, so that they cannot wait in a queue."""
 DEFAULT_PLUGINS: Mapping[str, str] = {
     "jsonl-log": "emowatch.default_plugins.jsonl_log:JsonlLog",
     "threshold-alarm": "emowatch.default_plugins.threshold_alarm:ThresholdAlarm",
@@ -188,7 +190,7 @@ def _check_plain(hook: str, impl: pluggy.HookImpl) -> None:
 
 
 def _check_queued(hook: str, plugin: object) -> None:
-    if hook in ("judge", "steer") and getattr(plugin, "queued", False):
+    if hook in ANSWERED and getattr(plugin, "queued", False):
         raise ValueError(
             f"it is queued, and its {hook} would answer too late; leave queued out, or the hook"
         )

@@ -36,6 +36,17 @@ def clean_line(text: str, width: int | None = None) -> str:
     return line
 
 
+def is_decoded(text: str) -> bool:
+    """Tell whether a text is free of lone surrogates, the traces of undecodable bytes."""
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def is_printable(text: str) -> bool:
     """Tell whether `text` is NFC and free of control, bidi, private and unassigned characters."""
     if text != unicodedata.normalize("NFC", text) or clean(text) != text:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TextIO
 from emowatch.cli.exits import Exit
 from emowatch.errors import ContextError, UsageError
 from emowatch.records import ReplyToken
-from emowatch.text import clean, clean_line
+from emowatch.text import clean, clean_line, is_decoded
 from emowatch.tui.summary import alarm_line, listed, mean_scores, short_title
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def answer_plain(source: ReplySource, lines: Iterable[str], out: TextIO) -> int:
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
-        if not line.isascii() and any("\ud800" <= letter <= "\udfff" for letter in line):
+        if not is_decoded(line):
             code = Exit.USAGE
             sys.stderr.write(f"emowatch: line {number} was not answered. It is no UTF-8 text.\n")
             continue

@@ -15,9 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from emowatch.doctor.certificate import NOT_NEEDED
 from emowatch.doctor.patient import Finding, Patient, Scores
+from emowatch.errors import UnsupportedError
 from emowatch.hookspecs import hookimpl
 from emowatch.records import TokenScore
+from emowatch.text import clean_line
 from emowatch.trace import Trace
 from emowatch.watching import watch
 
@@ -94,6 +97,34 @@ def watched(
     with watching:
         said = speak()
     return said, watching.trace
+
+
+def where_there_is(patient: Patient, speak: Speak, plugins: Sequence[object] = HEARING) -> Finding:
+    """Hold a way of decoding to the law, where the model has it and emowatch does not refuse it."""
+    try:
+        said, trace = watched(patient, speak, plugins)
+    except Exception as error:  # tried again unwatched, which tells whose it is
+        return missing(speak, error)
+    return hold(patient, said, trace)
+
+
+def missing(speak: Speak, error: Exception) -> Finding:
+    """Try unwatched what failed under watch: where it fails too, the model does not have it.
+
+    Raises:
+        Exception: the error of the watched try, where the unwatched one succeeds and emowatch
+            has not refused; or that of the unwatched one, where memory ran out.
+    """
+    try:
+        speak()
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as own:  # a model that we have never seen may raise anything
+        said = clean_line(str(own), 120) or type(own).__name__
+        return True, f"not available: {said}", NOT_NEEDED
+    if isinstance(error, UnsupportedError):
+        return True, f"refused: {clean_line(str(error), 200)}", NOT_NEEDED
+    raise error
 
 
 def hold(patient: Patient, said: Said, trace: Trace) -> Finding:

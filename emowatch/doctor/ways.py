@@ -101,7 +101,7 @@ def loops_by_itself(patient: Patient) -> Finding:
             text = torch.cat([text, told], 1)
         return Said(text, torch.ones(1, PROMPT_TOKENS), unheard=1)
 
-    return _where_there_is(patient, speak)
+    return where_there_is(patient, speak)
 
 
 def samples_several(patient: Patient) -> Finding:
@@ -113,7 +113,7 @@ def samples_several(patient: Patient) -> Finding:
         "num_return_sequences": 2,
         "logits_processor": [script],
     }
-    return _where_there_is(patient, _as_written(patient, **options), plugins=())
+    return where_there_is(patient, _as_written(patient, **options), plugins=())
 
 
 def answers_a_batch(patient: Patient) -> Finding:
@@ -130,13 +130,13 @@ def answers_a_batch(patient: Patient) -> Finding:
         options = {"eos_token_id": end, "logits_processor": [script]}
         return Said(patient.say(REPLY_TOKENS, ids=ids, mask=mask, **options), mask, (end,))
 
-    return _where_there_is(patient, speak)
+    return where_there_is(patient, speak)
 
 
 def runs_without_cache(patient: Patient) -> Finding:
     """Generate while the whole text is read again for each token."""
     speak = _as_written(patient, reply=_reply(patient)[:-1], use_cache=False)
-    return _where_there_is(patient, speak)
+    return where_there_is(patient, speak)
 
 
 def reads_the_next_turn(patient: Patient) -> Finding:
@@ -148,7 +148,7 @@ def reads_the_next_turn(patient: Patient) -> Finding:
         patient.say(1, ids=patient.prompt()[:, :read], past_key_values=cache)
         return again(past_key_values=cache, read=read)
 
-    return _where_there_is(patient, speak)
+    return where_there_is(patient, speak)
 
 
 def reads_in_chunks(patient: Patient) -> Finding:
@@ -156,13 +156,13 @@ def reads_in_chunks(patient: Patient) -> Finding:
     speak = _as_written(
         patient, reply=_reply(patient)[:-1], prefill_chunk_size=PROMPT_TOKENS // 2 + 1
     )
-    return _where_there_is(patient, speak)
+    return where_there_is(patient, speak)
 
 
 def runs_statically(patient: Patient) -> Finding:
     """Generate with a static cache, uncompiled."""
     static: dict[str, Any] = {"cache_implementation": "static", "disable_compile": True}
-    return _where_there_is(patient, _as_written(patient, **static))
+    return where_there_is(patient, _as_written(patient, **static))
 
 
 def runs_compiled(patient: Patient) -> Finding:
@@ -176,7 +176,7 @@ def runs_compiled(patient: Patient) -> Finding:
     config._compile_all_devices = True
     compiled: dict[str, Any] = {"cache_implementation": "static", "compile_config": config}
     vars(patient.model).pop("_compiled_call", None)
-    finding = _where_there_is(patient, _as_written(patient, **compiled))
+    finding = where_there_is(patient, _as_written(patient, **compiled))
     if finding[2] != NOT_NEEDED and not hasattr(patient.model, "_compiled_call"):
         return True, "not available: transformers compiles no static cache here", NOT_NEEDED
     return finding
@@ -197,7 +197,7 @@ def packs_its_cache(patient: Patient) -> Finding:
     try:
         said, trace = watched(patient, speak)
     except Exception as error:  # tried again unwatched, which tells whose it is
-        return _missing(speak, error)
+        return missing(speak, error)
     if wrong := misplaced(said, trace):
         return False, wrong, LAW
     prompt, reply = said.row(0)
@@ -224,7 +224,7 @@ def takes_candidates(patient: Patient) -> Finding:
         prompt_lookup_num_tokens=3,
         max_matching_ngram_size=1,
     )
-    return _where_there_is(patient, speak)
+    return where_there_is(patient, speak)
 
 
 def searches_beams(patient: Patient) -> Finding:
@@ -237,17 +237,16 @@ def searches_beams(patient: Patient) -> Finding:
         "num_return_sequences": 2,
         "logits_processor": [branches],
     }
-    return _where_there_is(patient, _as_written(patient, **options))
+    return where_there_is(patient, _as_written(patient, **options))
 
 
-def _standing(patient: Patient) -> set[tuple[int, str, Any]]:
+def _standing(patient: Patient) -> set[tuple[int, Any]]:
     """Find all that stands in the way of the model's modules: hooks, and forwards put in place."""
-    return {
-        (id(module), kind, hook)
-        for module in patient.model.modules()
-        for kind in ("_forward_pre_hooks", "_forward_hooks", "forward")
-        for hook in (getattr(module, kind) if kind != "forward" else [vars(module).get(kind)])
-    }
+    found = set[tuple[int, Any]]()
+    for module in patient.model.modules():
+        hooks = (*module._forward_pre_hooks.values(), *module._forward_hooks.values())
+        found.update((id(module), one) for one in (*hooks, vars(module).get("forward")))
+    return found
 
 
 def _greedily(patient: Patient) -> tuple[Said, Trace]:
@@ -293,30 +292,3 @@ def _as_written(
         return Said(sequences, mask, patient.ends, read, output)
 
     return speak
-
-
-def _where_there_is(patient: Patient, speak: Speak, plugins: Sequence[object] = HEARING) -> Finding:
-    try:
-        said, trace = watched(patient, speak, plugins)
-    except Exception as error:  # tried again unwatched, which tells whose it is
-        return _missing(speak, error)
-    return hold(patient, said, trace)
-
-
-def _missing(speak: Speak, error: Exception) -> Finding:
-    """Try unwatched what failed under watch: where it fails too, the model does not have it.
-
-    Raises:
-        Exception: the error of the watched try, where the unwatched one succeeds and emowatch
-            has not refused; or that of the unwatched one, where memory ran out.
-    """
-    try:
-        speak()
-    except (MemoryError, torch.OutOfMemoryError):
-        raise
-    except Exception as own:  # a model that we have never seen may raise anything
-        said = clean_line(str(own), 120) or type(own).__name__
-        return True, f"not available: {said}", NOT_NEEDED
-    if isinstance(error, UnsupportedError):
-        return True, f"refused: {clean_line(str(error), 200)}", NOT_NEEDED
-    raise error

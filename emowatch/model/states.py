@@ -14,7 +14,7 @@ from emowatch.errors import TapError
 from emowatch.model.blocks import Blocks
 from emowatch.model.entrance import Entrance, Place, Read
 from emowatch.model.readable import check_readable
-from emowatch.model.tap import hidden_of
+from emowatch.model.residual import hidden_of
 
 Select = Callable[[Tensor], Tensor]
 

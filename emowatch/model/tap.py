@@ -19,9 +19,10 @@ from torch.utils.hooks import RemovableHandle
 
 from emowatch.errors import TapError, UnsupportedError, UsageError
 from emowatch.model.blocks import Blocks
-from emowatch.model.entrance import Arguments, Change, Entrance, Place, Read
+from emowatch.model.entrance import Entrance, Hook, Place, Read
 from emowatch.model.forward import Forward
 from emowatch.model.readable import check_readable, is_compiled, refuse_compiled
+from emowatch.model.residual import adder, hidden_of, without_graph
 
 _UNREAD: Any = object()
 """Stands for the state of a layer that has not been read."""
@@ -81,17 +82,17 @@ class Tap:
             torch.compiler.reset()
         try:
             register = self._handles.append
-            register(self.model.register_forward_pre_hook(_Hook(self._begin), with_kwargs=True))
+            register(self.model.register_forward_pre_hook(Hook(self._begin), with_kwargs=True))
             for slot, layer in enumerate(self.layers):
                 if layer < self.blocks.n_layers:
                     entrance = Entrance.of(self.blocks.blocks[layer])
                     self._entrances[layer] = entrance
                     register(entrance.add(self._reader(slot)))
                 else:
-                    hook = _Hook(self._norm_reader(slot))
+                    hook = Hook(self._norm_reader(slot))
                     register(self.blocks.final_norm.register_forward_hook(hook))
-            register(self.model.register_forward_hook(_Hook(self._end)))
-            register(self.model.register_forward_hook(_Hook(self._forget), always_call=True))
+            register(self.model.register_forward_hook(Hook(self._end)))
+            register(self.model.register_forward_hook(Hook(self._forget), always_call=True))
         except BaseException:  # some of the hooks must not stay
             self.close()
             raise
@@ -166,7 +167,7 @@ class Tap:
             place.remove()
         self._steering = [
             (self._entrances.get(layer) or Entrance.of(self.blocks.blocks[layer])).add(
-                change=_adder(addition)
+                change=adder(addition)
             )
             for layer, addition in additions.items()
         ]
@@ -289,7 +290,7 @@ class Tap:
             state = getattr(output, "cache_params", None)
             if forward.cache is None and state is not None:
                 forward.read, forward.is_recurrent, forward.cache = forward.past, True, state
-        forward.states = tuple(map(_without_graph, states))
+        forward.states = tuple(map(without_graph, states))
         self._on_forward(forward)
 
     def _forget(self, module: nn.Module, args: Any, output: Any) -> None:
@@ -304,43 +305,6 @@ class Tap:
             self._thread = None
 
 
-class _Hook:
-    """Calls a function; a copy of the module that it is on calls nobody."""
-
-    def __init__(self, call: Callable[..., Any]) -> None:
-        self._call = call
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._call(*args, **kwargs)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Callable[..., None]:
-        return _nothing
-
-
-def _nothing(*_: Any, **__: Any) -> None:
-    """Stand in a copy for what reads in the original."""
-
-
-def hidden_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
-    """Return the hidden states that a block was called with, by place or by keyword."""
-    return _check_residual(args[0] if args else kwargs.get("hidden_states"))
-
-
-def _check_residual(hidden: Any) -> Tensor:
-    if not isinstance(hidden, Tensor) or hidden.ndim != 3:
-        shape = tuple(hidden.shape) if isinstance(hidden, Tensor) else type(hidden).__name__
-        raise TapError(
-            f"A block was called with {shape} where hidden states [rows, time, d_model] were "
-            "expected; this model keeps no plain residual stream."
-        )
-    return hidden
-
-
-def _without_graph(state: Any) -> Tensor:
-    hidden = _check_residual(state)
-    return hidden.detach() if hidden.requires_grad else hidden
-
-
 def _is_inside(thread: int, model: nn.Module) -> bool:
     """Tell whether a thread is in a forward of `model`; an interrupt ends one without a word."""
     frame = sys._current_frames().get(thread)
@@ -349,15 +313,3 @@ def _is_inside(thread: int, model: nn.Module) -> bool:
             return True
         frame = frame.f_back
     return False
-
-
-def _adder(addition: Tensor) -> Change:
-    def add(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
-        hidden = hidden_of(args, kwargs)
-        rms = hidden.float().pow(2).mean(-1, keepdim=True).sqrt()  # [rows, time, 1]
-        changed = hidden + (rms * addition.to(hidden.device)[:, None, :]).to(hidden.dtype)
-        if args:
-            return (changed, *args[1:]), kwargs
-        return args, kwargs | {"hidden_states": changed}
-
-    return add

@@ -12,6 +12,7 @@ from transformers import StoppingCriteriaList
 from emowatch.errors import ContextError, UnsupportedError, UsageError
 from emowatch.model.blocks import text_config
 from emowatch.streaming.callbacks import StopOnEvent, Streamer, WatchStreamer
+from emowatch.text import is_decoded
 from emowatch.watching import Watch
 
 Message = Mapping[str, Any]
@@ -143,7 +144,7 @@ def _check_dialogue(dialogue: Any) -> None:
                 f"The content of the {role} message is a {type(content).__name__}, not text: "
                 f"{content!r:.80}. Pass its text as one string."
             )
-        if any("\ud800" <= letter <= "\udfff" for letter in content or ""):
+        if not is_decoded(content or ""):
             raise UsageError(
                 f"The {role} message holds bytes that are no text: {content!r:.80}. Decode them "
                 'with errors="replace" first.'

@@ -18,6 +18,14 @@ _told: set[tuple[str, str]] = set()
 """Name and hash of the banks that this process has spoken of."""
 
 
+def tell_of_training() -> None:
+    """Say that the model is not in the mode in which it speaks."""
+    _say(
+        "the model is in training mode: dropout changes its states at random, and scores with "
+        "them. Call model.eval() first."
+    )
+
+
 def tell_where_trained(bank: BankInfo) -> None:
     """Say that a bank of prompts has scores of replies that were never measured.
 

@@ -27,7 +27,7 @@ from emowatch.plugins import PluginSpec, make_plugin_manager
 from emowatch.records import FinishReason, ReplyToken, Session
 from emowatch.text import clean_line
 from emowatch.trace import Trace
-from emowatch.watching.cautions import tell_where_trained
+from emowatch.watching.cautions import tell_of_training, tell_where_trained
 from emowatch.watching.following import Follower
 from emowatch.watching.reading import make_readers
 from emowatch.watching.telling import Teller
@@ -105,14 +105,11 @@ def watch(
         raise UsageError(f'Could not watch layers={layers!r}: it is "primary" or "all".')
     if tokenizer is not None and not callable(getattr(tokenizer, "decode", None)):
         raise UsageError(f"Could not use a {type(tokenizer).__name__} as the model's tokenizer.")
-    if model.training:
-        sys.stderr.write(
-            "emowatch: the model is in training mode: dropout changes its states at random, and "
-            "scores with them. Call model.eval() first.\n"
-        )
     structure = find_blocks(model, blocks)
     name = model_name or name_of_model(model)
     process, processes = process_of(model)
+    if model.training and not process:
+        tell_of_training()
     for bank in found:
         differing = bank.check_fits(model, structure, tokenizer, model_name=name, strict=strict)
         if process:

@@ -230,7 +230,7 @@ class _Collector:
             raise _Unusable("malformed row", f"the label is a value of type {error}") from None
         if not tokens:
             raise _Unusable("no label", value)
-        if not all(map(_is_decoded, tokens)):
+        if not all(map(is_decoded, tokens)):
             raise _Unusable("undecodable bytes", value)
         if len(tokens) > 1 and self._several == "quarantine":
             raise _Unusable("several labels", value)
@@ -246,7 +246,7 @@ class _Collector:
         value = None if self._columns.group is None else row.values.get(self._columns.group)
         if value is None or value == "":
             return _hash(" ".join(unicodedata.normalize("NFKC", text).casefold().split())).hex()
-        if not _is_decoded(str(value)):
+        if not is_decoded(str(value)):
             raise _Unusable("undecodable bytes", value)
         return str(value)
 
@@ -256,22 +256,11 @@ def _usable_text(value: object) -> str:
         raise _Unusable("empty text", value)
     if not isinstance(value, str):
         raise _Unusable("text not a string", value)
-    if not _is_decoded(value):
+    if not is_decoded(value):
         raise _Unusable("undecodable bytes", value)
     if not any(character.isprintable() and not character.isspace() for character in value):
         raise _Unusable("empty text", value)
     return value
-
-
-def _is_decoded(text: str) -> bool:
-    """Tell whether a text is free of lone surrogates, the traces of undecodable bytes."""
-    if text.isascii():
-        return True
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _hash(text: str, *, person: bytes = b"group") -> bytes:
