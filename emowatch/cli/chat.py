@@ -12,6 +12,7 @@ from emowatch.cli.certifying import certify, failures, plain
 from emowatch.cli.exits import Exit
 from emowatch.cli.options import (
     PLACING,
+    check_placing,
     chosen_plugins,
     chosen_probes,
     model_options,
@@ -35,8 +36,10 @@ def command(**given: Any) -> None:
     from emowatch.bank import load_bank
     from emowatch.tui.source import ModelSource
 
+    placing = {key: given.pop(key) for key in PLACING}
+    check_placing(**placing)
     banks = [load_bank(name) for name in probes]
-    loaded = open_model(**{key: given.pop(key) for key in PLACING})
+    loaded = open_model(**placing)
     certificate = certify(loaded, plugins, wanted=given["doctor"], strict=given["strict"])
     source = ModelSource(
         loaded,

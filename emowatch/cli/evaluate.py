@@ -14,6 +14,7 @@ import click
 from emowatch.cli.bars import progress, stoppable
 from emowatch.cli.options import (
     PLACING,
+    check_placing,
     data_options,
     model_options,
     open_model,
@@ -66,6 +67,7 @@ def command(bank: str, data: str, as_json: bool, save: bool, strict: bool, **giv
             f"its folder or file is named. {copied}, and name that."
         )
     where = {key: given.pop(key) for key in PLACING}
+    check_placing(**where)
     given["split"] = split_of(data, given["split"], "test")
     corpus = read_corpus(data, labels=found.card.labels, min_per_class=0, **given)
     tell_left_out(corpus, given["limit"])

@@ -11,6 +11,7 @@ from emowatch.cli.bars import progress, stoppable
 from emowatch.cli.options import (
     PLACING,
     READING,
+    check_placing,
     data_options,
     folder_option,
     model_options,
@@ -51,10 +52,12 @@ def command(data: str, out: Path, layers: str, **given: Any) -> None:
     from emowatch.workshop.preparation import prepare, write_rows
 
     check_output(out)
+    placing = {key: given.pop(key) for key in PLACING}
+    check_placing(**placing)
     limit = given["limit"]
     corpus = read_corpus(data, min_per_class=0, **{key: given.pop(key) for key in READING})
     tell_left_out(corpus, limit)
-    loaded = open_model(**{key: given.pop(key) for key in PLACING})
+    loaded = open_model(**placing)
     blocks = find_blocks(loaded.model, loaded.blocks)
     chosen = resolve_layers(layers, blocks.n_layers)
     positions = (-5, -4, -3, -2, -1) if given["readout"] == "positions" else (-1,)

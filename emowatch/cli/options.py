@@ -141,10 +141,18 @@ def data_options(function: Function) -> Function:
 
 
 def tell_left_out(corpus: Corpus, limit: int | None) -> None:
-    """Say on stderr how many rows cannot be used, by reason, and which labels a limit lost."""
+    """Say on stderr how many rows cannot be used, by reason, and what is odd about the labels."""
     of_all = "" if limit is None else " (of all rows; --limit counts those that can be used)"
     for reason, n in corpus.quarantine_counts().items():
         click.echo(f"{n} rows put aside: {reason}{of_all}", err=True)
+    if all(label.isdecimal() for label in corpus.labels):
+        click.echo(
+            clean_line(
+                f"the labels are numbers ({', '.join(corpus.labels)}); a file labels.txt beside "
+                "the data, a name in each line, gives ids from 0 their names"
+            ),
+            err=True,
+        )
     lost = [label for label, n in corpus.counts().items() if not n]
     if limit is not None and lost:
         click.echo(
@@ -154,6 +162,15 @@ def tell_left_out(corpus: Corpus, limit: int | None) -> None:
             ),
             err=True,
         )
+
+
+def check_placing(
+    model: str | None, revision: str | None, dtype: str, device: str, **_: Any
+) -> None:
+    """Refuse a model that is not there, or a device, before anything is read for it."""
+    from emowatch.model.loading import check_model  # torch: seconds
+
+    check_model(model, dtype, device, revision)
 
 
 def open_model(

@@ -11,6 +11,7 @@ from emowatch.cli.certifying import certify, plain
 from emowatch.cli.exits import Exit
 from emowatch.cli.options import (
     PLACING,
+    check_placing,
     chosen_plugins,
     chosen_probes,
     messages_of,
@@ -47,8 +48,10 @@ def command(prompt: str, as_json: bool, fail_on_alarm: bool, **given: Any) -> No
     plugins = chosen_plugins(given["plugins"], given["record"], given["content"])
     from emowatch.bank import load_bank
 
+    placing = {key: given.pop(key) for key in PLACING}
+    check_placing(**placing)
     banks = [load_bank(name) for name in probes]
-    loaded = open_model(**{key: given.pop(key) for key in PLACING})
+    loaded = open_model(**placing)
     from emowatch.cli.printing import print_alarms, print_plain, token_object, turn_object
     from emowatch.streaming import stream
 

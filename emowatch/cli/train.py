@@ -11,6 +11,7 @@ from emowatch.cli.bars import progress, stoppable
 from emowatch.cli.options import (
     PLACING,
     READING,
+    check_placing,
     data_options,
     folder_option,
     model_options,
@@ -107,6 +108,7 @@ def command(data: str, out: Path, overwrite: bool, **given: Any) -> None:
         )
     if work is not None:
         check_output(work, "--work")
+    check_placing(**placing)
     reading["split"] = split_of(data, reading["split"])
     corpus = read_corpus(data, **reading)
     counts = ", ".join(f"{label} {n}" for label, n in corpus.counts().items())

@@ -20,21 +20,19 @@ from transformers.utils.import_utils import is_hqq_available, is_optimum_quanto_
 
 from emowatch.doctor.certificate import NOT_NEEDED
 from emowatch.doctor.law import (
-    HEARING,
     LAW,
     Said,
-    Speak,
     contrast,
     found_in,
     hold,
     misplaced,
+    missing,
     watched,
+    where_there_is,
 )
 from emowatch.doctor.patient import PADDING, PROMPT_TOKENS, REPLY_TOKENS, Finding, Patient
 from emowatch.doctor.scripts import Branches, Script, Unrepeated
-from emowatch.errors import UnsupportedError
 from emowatch.model.blocks import text_config
-from emowatch.text import clean_line
 from emowatch.trace import Trace
 
 SAME_STATE = 1e-5

@@ -122,7 +122,7 @@ class Place:
 
 
 class Hook:
-    """A hook of torch's, where none is too slow: a copy of the module that it is on calls nobody."""
+    """A hook of torch's, for places where one costs little; in a copy of its module it is mute."""
 
     def __init__(self, call: Callable[..., Any]) -> None:
         """Take what is to be called."""

@@ -68,25 +68,8 @@ def load_model(
         RetryableError: if the hub could not be reached.
         UsageError: for an unknown dtype or device, or a revision of a folder.
     """
-    chosen, place = _dtype(name, dtype), _device(device)
-    if name is None:
-        name = demo.path()
-    source = str(name)
-    local = Path(os.path.expanduser(source))  # unlike pathlib's, leaves an unknown ~name alone
-    is_local = os.path.exists(local)  # unlike pathlib's, does not raise for too long a name
-    if is_local and revision is not None:
-        raise UsageError(
-            f"Could not use the revision {clean_line(revision)!r}: {clean_line(source)!r} is a "
-            "folder, and only repositories of the hub have revisions. Leave it out."
-        )
-    if is_local:
-        _check_folder(local)
-        source = str(local)
-    elif not _HUB_ID.fullmatch(source):
-        raise ModelError(
-            f"Could not load {clean_line(source)!r}: there is no such folder, and a model on the "
-            "hub is named like owner/name."
-        )
+    chosen, place, (source, is_local) = check_model(name, dtype, device, revision)
+    name = demo.path() if name is None else name
     options: dict[str, Any] = {}
     try:
         if not is_local:
@@ -113,10 +96,25 @@ def load_model(
     except Exception as error:  # of five libraries, most of which share no base
         raise _explain(source, revision, is_local, error) from error
     model, info = loaded
-    _check_complete(source, info["missing_keys"])
+    _check_complete(source, model, info["missing_keys"])
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return LoadedModel(model.to(place).eval(), tokenizer, name_of(name), blocks)
+
+
+def check_model(
+    name: str | Path | None, dtype: str = "auto", device: str = "auto", revision: str | None = None
+) -> tuple[Any, torch.device, tuple[str, bool]]:
+    """Check what can be told of a model before it is opened, and without a network.
+
+    Returns:
+        Its dtype, its device, and where it is: a folder or hub id, and whether it is a folder.
+
+    Raises:
+        ModelError: for what is neither a folder with a model in it nor named like one of the hub.
+        UsageError: for an unknown dtype or device, or a revision of a folder.
+    """
+    return _dtype(name, dtype), _device(device), _find(name, revision)
 
 
 def quiet_libraries() -> None:
@@ -174,6 +172,26 @@ def _device(device: str) -> torch.device:
     return place
 
 
+def _find(name: str | Path | None, revision: str | None) -> tuple[str, bool]:
+    """Tell where a model is: a folder or hub id, and whether it is a folder."""
+    source = str(demo.path() if name is None else name)
+    local = Path(os.path.expanduser(source))  # unlike pathlib's, leaves an unknown ~name alone
+    if os.path.exists(local):  # unlike pathlib's, does not raise for too long a name
+        if revision is not None:
+            raise UsageError(
+                f"Could not use the revision {clean_line(revision)!r}: {clean_line(source)!r} is "
+                "a folder, and only repositories of the hub have revisions. Leave it out."
+            )
+        _check_folder(local)
+        return str(local), True
+    if not _HUB_ID.fullmatch(source):
+        raise ModelError(
+            f"Could not load {clean_line(source)!r}: there is no such folder, and a model on the "
+            "hub is named like owner/name."
+        )
+    return source, False
+
+
 def _check_folder(folder: Path) -> None:
     if not folder.is_dir():
         raise ModelError(
@@ -223,14 +241,22 @@ def _commit(source: str, revision: str | None) -> str:
     return Path(config).parent.name
 
 
-def _check_complete(source: str, missing: Collection[str]) -> None:
+def _check_complete(source: str, model: nn.Module, missing: Collection[str]) -> None:
     """Refuse weights that transformers has made up; it only logs a warning."""
-    if missing:
+    if not missing:
+        return
+    saved = getattr(model.config, "architectures", None) or []
+    if saved and type(model).__name__ not in saved:
         raise ModelError(
-            f"Could not use {clean_line(source)!r}: its files lack {len(missing)} of the weights "
-            f"that its config.json asks for, such as {clean_line(min(missing))}, and random ones "
-            "would stand in their place. The download may be incomplete."
+            f"Could not use {clean_line(source)!r}: it was saved as a "
+            f"{clean_line(', '.join(map(str, saved)))}, which is no causal language model, and "
+            f"lacks {len(missing)} of the weights of one. Name a model that generates text."
         )
+    raise ModelError(
+        f"Could not use {clean_line(source)!r}: its files lack {len(missing)} of the weights "
+        f"that its config.json asks for, such as {clean_line(min(missing))}, and random ones "
+        "would stand in their place. The download may be incomplete."
+    )
 
 
 def _explain(source: str, revision: str | None, is_local: bool, error: Exception) -> Exception:

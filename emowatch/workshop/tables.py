@@ -53,7 +53,11 @@ def render_evaluation(card: BankCard, evaluation: Evaluation) -> str:
             f"{start}  {with_interval(row.macro_f1, row.macro_f1_interval):<20}  "
             f"{with_interval(row.ece, row.ece_interval)}"
         )
-    lines += ["  * primary layer, chosen on validation data", ""]
+    lines.append("  * primary layer, chosen on validation data")
+    lowest = next(r for r in ev.layers if r.layer == card.primary).balanced_accuracy_interval[0]
+    if lowest <= ev.chance:
+        lines.append("  ! not told apart from chance there: the scores of this bank mean nothing")
+    lines.append("")
     names = [clean_line(label, LABEL_WIDTH) for label in card.labels]
     width = max(map(len, names))
     lines.append(f"  {'':<{width}}  {'precision':<20}  recall")

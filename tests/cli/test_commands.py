@@ -393,6 +393,18 @@ def test_data_that_is_not_there_is_named(
     refused(cli(*arguments, "--model", model), "gone.tsv")
 
 
+@pytest.mark.parametrize("command", ["train", "evaluate", "extract"])
+def test_a_model_that_is_not_there_is_named_before_data_is_read(
+    command: str, cli: Cli, bank: Path, tmp_path: Path
+) -> None:
+    """Reading a large file first would waste minutes on a misspelt folder."""
+    arguments = [command, *([bank] if command == "evaluate" else []), tmp_path / "gone.tsv"]
+    if command != "evaluate":
+        arguments += ["--out", tmp_path / "out"]
+    refused(cli(*arguments, "--model", "./nosuch"), "'./nosuch'", "no such folder")
+    refused(cli(*arguments, "--device", "abacus"), "'abacus'")
+
+
 def test_a_folder_is_no_data(cli: Cli, model: Path, data: Path, tmp_path: Path) -> None:
     """The likely mistake of naming the folder that holds the file."""
     refused(cli("train", data, "--model", model, "--out", tmp_path / "out"), str(data))
@@ -619,4 +631,5 @@ def test_usage_errors_show_hostile_arguments_harmlessly(cli: Cli) -> None:
 def test_an_unknown_command_and_option_are_usage_errors(cli: Cli) -> None:
     """click's own, under our exit code."""
     refused(cli("sing"), "No such command 'sing'")
+    refused(cli("trian"), "No such command 'trian'.", "Did you mean 'train'?")
     refused(cli("run", PROMPT, "--loud"), "No such option")

@@ -56,3 +56,16 @@ def test_labels_that_a_limit_lost_are_named(
     )
     options.tell_left_out(read_corpus(path, min_per_class=0), None)
     assert capsys.readouterr().err == ""
+
+
+def test_labels_that_are_numbers_are_said_to_be_nameless(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """GoEmotions names its classes in a file of its own, which is easily left behind."""
+    path = tmp_path / "texts.tsv"
+    path.write_text("".join(f"text {n}\t{n % 2}\tid{n}\n" for n in range(8)), encoding="utf-8")
+    options.tell_left_out(read_corpus(path, min_per_class=0), None)
+    assert "the labels are numbers (0, 1); a file labels.txt" in capsys.readouterr().err
+    (tmp_path / "labels.txt").write_text("fear\njoy\n", encoding="utf-8")
+    options.tell_left_out(read_corpus(path, min_per_class=0), None)
+    assert capsys.readouterr().err == ""

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from emowatch.errors import EmowatchError, ModelError, RetryableError, UsageError
@@ -179,6 +180,18 @@ def test_weights_that_are_missing_are_not_made_up(folder: Path) -> None:
     """transformers fills them with random numbers and logs a warning: honest scores of noise."""
     change_config(folder, num_hidden_layers=5)
     with pytest.raises(ModelError, match=r"lack 18 of the weights .* model\.layers\.3\.input_lay"):
+        load_model(folder)
+
+
+def test_a_model_of_another_kind_is_no_incomplete_download(folder: Path) -> None:
+    """A classifier has all its weights, and none that generate text."""
+    change_config(
+        folder, architectures=["LlamaForSequenceClassification"], tie_word_embeddings=False
+    )
+    weights = load_file(folder / "model.safetensors")
+    weights.pop("lm_head.weight", None)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"LlamaForSequenceClassification, which is no causal"):
         load_model(folder)
 
 

@@ -107,6 +107,20 @@ def test_what_was_not_measured_is_said() -> None:
     assert "offsets " not in table
 
 
+def test_a_bank_at_chance_is_said_to_be_worth_nothing() -> None:
+    """Two rows of figures must be compared to see it otherwise."""
+    bank = readers()
+    evaluation = measured(bank, rows())
+    remark = "not told apart from chance"
+    assert remark not in render_evaluation(bank.card, evaluation)
+    worthless = tuple(
+        replace(row, balanced_accuracy=0.35, balanced_accuracy_interval=(0.3, 0.4))
+        for row in evaluation.layers
+    )
+    table = render_evaluation(bank.card, replace(evaluation, layers=worthless))
+    assert table.count(remark) == 1
+
+
 def test_one_long_label_does_not_break_the_columns() -> None:
     """Labels come from anybody's file."""
     bank = readers()

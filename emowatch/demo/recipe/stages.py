@@ -40,7 +40,9 @@ from emowatch.demo.recipe.exchanges import (
 )
 from emowatch.demo.recipe.optimisation import Schedule, evaluate, fit
 
-HELD_OUT_ROWS = 64
+SHORT_ROW = 256
+"""Tokens in a row of pre-training, where attention over short rows takes less time."""
+HELD_OUT_ROWS = 128
 HELD_OUT_EXCHANGES = 256
 UNDERRATED = ("disgust", "fear", "neutral")
 """Emotions that the model takes too seldom for those of a new message after the tone stage.
@@ -100,18 +102,19 @@ def new_model(plan: Plan) -> LlamaForCausalLM:
 def pretrain(plan: Plan, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
     """Teach English and the form of a chat; every token of a dialogue counts."""
     ids, held_out = _pretraining_rows(plan, tokenizer)
-    steps = plan.pretrain_tokens // (plan.rows_per_step * ROW)
+    rows_per_step = plan.rows_per_step * ROW // SHORT_ROW
+    steps = plan.pretrain_tokens // (rows_per_step * SHORT_ROW)
 
     def batches(step: int) -> tuple[Tensor, Tensor]:
-        places = np.arange(plan.rows_per_step) + step * plan.rows_per_step
+        places = np.arange(rows_per_step) + step * rows_per_step
         rows = torch.from_numpy(ids[places % len(ids)].astype(np.int64))
         return rows, (rows > 1).float()
 
-    schedule = Schedule(steps=steps, peak_lr=4e-3)
+    schedule = Schedule(steps=steps, peak_lr=3e-3, warmup=0.02, fall=0.4)
     fit(model, batches, schedule, plan.work / "pretrain", compiled=plan.compiled)
     rows = torch.from_numpy(held_out.astype(np.int64))
     summary = {
-        "tokens": steps * plan.rows_per_step * ROW,
+        "tokens": steps * rows_per_step * SHORT_ROW,
         "held_out_tokens": int(rows.numel()),
         "held_out_loss": evaluate(model, rows, (rows > 1).float()),
     }
@@ -217,7 +220,7 @@ def _emotional_exchanges(plan: Plan, messages: dict[str, list[str]], **shares: A
 
 
 def _pretraining_rows(plan: Plan, tokenizer: PreTrainedTokenizerFast) -> tuple[Rows, Rows]:
-    """Mix the sources by `SHARES` and cut the stream into rows ``[rows, ROW + 1]``.
+    """Mix the sources by `SHARES` and cut the stream into rows ``[rows, SHORT_ROW + 1]``.
 
     Returns:
         Rows to learn from, and rows of documents that are never learned from: the last
@@ -235,7 +238,7 @@ def _pretraining_rows(plan: Plan, tokenizer: PreTrainedTokenizerFast) -> tuple[R
             if source != "small-talk":
                 cut = len(documents) - len(documents) // 50
                 by_source[source], spared[source] = documents[:cut], documents[cut:]
-        held_out = _mix(tokenizer, spared, HELD_OUT_ROWS * (ROW + 1))
+        held_out = _mix(tokenizer, spared, HELD_OUT_ROWS * (SHORT_ROW + 1))
         for path, rows in zip(
             paths, (_mix(tokenizer, by_source, plan.pretrain_tokens), held_out), strict=True
         ):
@@ -261,8 +264,8 @@ def _mix(
         place[source] += 1
         spent[source] += len(ids)
         stream += ids
-    count = len(stream) // (ROW + 1)
-    return np.array(stream[: count * (ROW + 1)], dtype=np.uint16).reshape(count, ROW + 1)
+    count = len(stream) // (SHORT_ROW + 1)
+    return np.array(stream[: count * (SHORT_ROW + 1)], dtype=np.uint16).reshape(count, -1)
 
 
 def _dialogues(plan: Plan) -> list[Document]:

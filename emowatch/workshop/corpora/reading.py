@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from emowatch.errors import CorpusError
+from emowatch.text import is_decoded
 from emowatch.workshop.corpora.checks import check_classes, check_usable
 from emowatch.workshop.corpora.columnar import open_parquet_table
 from emowatch.workshop.corpora.columns import ColumnChoice, choose_columns
