@@ -19,6 +19,12 @@ class UsageError(EmowatchError):
     exit_code = 2
 
 
+class ConfigError(EmowatchError):
+    """A settings file that cannot be read, or says what cannot be used."""
+
+    exit_code = 2
+
+
 class ContextError(UsageError):
     """A dialogue that leaves no room for a reply in the model's context."""
 

@@ -34,6 +34,7 @@ def command(**given: Any) -> None:
     choosing = sampling(given["sample"], given["temperature"])
     plugins = chosen_plugins(given["plugins"], given["record"], given["content"])
     from emowatch.bank import load_bank
+    from emowatch.cli.printing import print_queues
     from emowatch.tui.source import ModelSource
 
     placing = {key: given.pop(key) for key in PLACING}
@@ -62,6 +63,7 @@ def command(**given: Any) -> None:
             from emowatch.cli.plain import answer_plain
 
             code = answer_plain(source, sys.stdin, sys.stdout)
+    print_queues(source.queues)
     if source.plugin_failures:
         code = code or Exit.FAILED
     if code:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from emowatch.cli.certifying import RECORDER
+from emowatch.cli.settings import plugin_options
 from emowatch.errors import PluginError, UsageError
 from emowatch.plugins import PluginSpec, installed_plugins, load_plugin, parse_plugin
 from emowatch.text import clean_line
@@ -199,8 +200,10 @@ def open_model(
 
 def chosen_plugins(
     plugins: tuple[str, ...], record: str | None, content: str
-) -> list[str | tuple[str, dict[str, str]]]:
+) -> list[tuple[str, dict[str, Any]]]:
     """Put the trace writer that ``--record`` stands for before the plugins named.
+
+    Options of a plugin that are not named are those of the settings files.
 
     Asked before a model is loaded: a record that cannot be written is refused at once.
 
@@ -213,11 +216,13 @@ def chosen_plugins(
             f"Could not use --content {content}: it says what a trace holds, and none is written. "
             "Name a file with --record."
         )
-    specs: list[str | tuple[str, dict[str, str]]] = list(plugins)
+    specs: list[tuple[str, dict[str, Any]]] = []
     installed = installed_plugins()
     for spec in plugins:
-        if parse_plugin(spec)[0] not in installed:
+        name, options = parse_plugin(spec)
+        if name not in installed:
             load_plugin(spec)  # says what is installed
+        specs.append((name, {**plugin_options(name), **options}))
     if record is not None:
         specs.insert(0, (RECORDER, {"path": record, "content": content}))
         _check_record(record, specs[0])

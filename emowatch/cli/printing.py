@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import click
 
+from emowatch.outbox import Counts
 from emowatch.records import Alarm, ReplyToken, Scores, Turn
 from emowatch.text import clean_line
 from emowatch.trace import Trace
@@ -57,6 +58,15 @@ def print_alarms(alarms: Iterable[Alarm]) -> None:
     """Tell alarms on stderr."""
     for alarm in alarms:
         line = f"alarm ({alarm.level}) at offset {alarm.offset}: {alarm.rule}, {alarm.score:.2f}"
+        click.echo(clean_line(line), err=True)
+
+
+def print_queues(queues: Mapping[str, Counts]) -> None:
+    """Tell on stderr what became of the calls of plugins behind queues."""
+    for name, counts in queues.items():
+        line = f"{name}: {counted(counts.received, 'call')} queued, {counts.written} delivered"
+        for left, n in (("dropped", counts.dropped), ("pending", counts.pending)):
+            line += f", {n} {left}" if n else ""
         click.echo(clean_line(line), err=True)
 
 

@@ -12,6 +12,7 @@ import click
 
 import emowatch
 from emowatch.cli.exits import Exit
+from emowatch.cli.settings import FLAG_ONLY, apply_settings
 from emowatch.plugins import collect, installed_plugin_manager
 from emowatch.text import clean_line
 
@@ -57,8 +58,7 @@ class LazyGroup(click.Group):
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         """Import a command by name."""
         if name in COMMANDS and name not in self.commands:
-            command: click.Command = import_module(f"emowatch.cli.{name}").command
-            return command
+            return _built_in(name)
         self._ask_plugins()
         return super().get_command(context, name)
 
@@ -67,12 +67,15 @@ class LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command that is named first; where there is none, name the nearest."""
         try:
-            return super().resolve_command(context, args)
+            found = super().resolve_command(context, args)
         except click.UsageError as error:
             near = get_close_matches(args[0], self.list_commands(context), 1)
             if near and "Did you mean" not in error.message:
                 error.message += f" Did you mean '{near[0]}'?"
             raise
+        if not {"-h", "--help"} & set(args):  # which a broken file must not keep from anybody
+            apply_settings(context, lambda: {name: _built_in(name) for name in COMMANDS})
+        return found
 
     def _ask_plugins(self) -> None:
         if self._asked:
@@ -91,6 +94,16 @@ class LazyGroup(click.Group):
         extra = {n: c.get_short_help_str(60) for n, c in self.commands.items() if n not in COMMANDS}
         with formatter.section("Commands"):
             formatter.write_dl(list((COMMANDS | extra).items()))
+
+
+def _built_in(name: str) -> click.Command:
+    """Import a command; what its options are set to may come from variables as well."""
+    command: click.Command = import_module(f"emowatch.cli.{name}").command
+    command.context_settings["auto_envvar_prefix"] = "EMOWATCH"
+    for option in command.params:
+        if isinstance(option, click.Option) and option.opts[0].lstrip("-") in FLAG_ONLY:
+            option.allow_from_autoenv = False
+    return command
 
 
 @contextmanager

@@ -52,7 +52,13 @@ def command(prompt: str, as_json: bool, fail_on_alarm: bool, **given: Any) -> No
     check_placing(**placing)
     banks = [load_bank(name) for name in probes]
     loaded = open_model(**placing)
-    from emowatch.cli.printing import print_alarms, print_plain, token_object, turn_object
+    from emowatch.cli.printing import (
+        print_alarms,
+        print_plain,
+        print_queues,
+        token_object,
+        turn_object,
+    )
     from emowatch.streaming import stream
 
     certificate = certify(loaded, plugins, wanted=given["doctor"], strict=given["strict"])
@@ -84,6 +90,7 @@ def command(prompt: str, as_json: bool, fail_on_alarm: bool, **given: Any) -> No
         click.echo()
         print_plain(turn, running.trace)
     print_alarms(running.alarms)
+    print_queues(running.flush_plugins())
     if running.plugin_failures:
         raise click.exceptions.Exit(Exit.FAILED)
     if fail_on_alarm and running.alarms:

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import platformdirs
 
 from emowatch import __version__, hookimpl
+from emowatch.config import home
 from emowatch.records import Alarm, Floats, Session, SteeringChange, TokenScore, Turn
 from emowatch.text import clean_line
 
@@ -198,21 +198,15 @@ def _open_private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def _home() -> Path:
-    """Name the folder of the user's data: ``EMOWATCH_HOME``, or where the system keeps such."""
-    named = os.environ.get("EMOWATCH_HOME")
-    return Path(named) if named else platformdirs.user_data_path("emowatch", appauthor=False)
-
-
 def _new_path() -> Path:
-    folder = _home() / "logs"
+    folder = home() / "logs"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}.jsonl"
 
 
 def _installation_key() -> bytes:
     """Return the key of this installation's hashes; the first who asks makes it."""
-    folder = _home()
+    folder = home()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = folder / "key"
     try:

@@ -6,6 +6,7 @@ import weakref
 from collections.abc import Mapping, Sequence
 
 from emowatch.errors import UsageError
+from emowatch.outbox import Counts
 from emowatch.records import Alarm, Turn
 from emowatch.streaming.worker import Worker
 from emowatch.trace import Trace
@@ -48,6 +49,17 @@ class StreamedReply:
     def plugin_failures(self) -> Mapping[str, int]:
         """How often each plugin failed; a plugin that failed is off."""
         return {} if self._worker.watcher is None else self._watch.plugins.errors
+
+    def flush_plugins(self) -> Mapping[str, Counts]:
+        """Wait, for 5 s at most, until plugins behind queues have heard all of it.
+
+        Returns:
+            What became of the calls of each such plugin.
+        """
+        if self._worker.watcher is None:
+            return {}
+        self._watch.plugins.flush(self._watch.session)
+        return self._watch.plugins.counts
 
     def cancel(self) -> None:
         """Ask the model to stop after the token it is at; tokens already made still come."""

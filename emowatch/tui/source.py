@@ -10,6 +10,7 @@ from emowatch.records import Alarm, BankInfo, FinishReason, ReplyToken
 if TYPE_CHECKING:
     from emowatch.bank import ProbeBank
     from emowatch.model.loading import LoadedModel
+    from emowatch.outbox import Counts
     from emowatch.plugins import PluginSpec
     from emowatch.streaming import Stream
     from emowatch.watching import Watch
@@ -85,6 +86,8 @@ class ModelSource:
         self._generate = generate
         self._watch: Watch | None = None
         self._failures: Mapping[str, int] = {}
+        self.queues: Mapping[str, Counts] = {}
+        """What became of the calls of each plugin behind a queue; known once it is closed."""
         self._running: Stream | None = None
 
     @property
@@ -120,12 +123,17 @@ class ModelSource:
         return _StreamedReply(running)
 
     def close(self) -> None:
-        """End the session: hooks off the model, logs complete. Harmless when there is none."""
+        """End the session: hooks off the model, logs complete, queues empty or 5 s over.
+
+        Harmless when there is none.
+        """
         if self._running is not None:
             self._running.close()  # waits for the worker, which needs the hooks until it ends
         watch, self._watch = self._watch, None
         if watch is not None:
             watch.__exit__(None, None, None)
+            watch.plugins.flush(watch.session)
+            self.queues = watch.plugins.counts
 
     def _open(self) -> Watch:
         if self._watch is None:

@@ -256,6 +256,40 @@ def test_a_plugin_that_failed_makes_the_command_fail(
     assert done.err.count(f"it failed in {hook}: RuntimeError: broken") == 1
 
 
+QUEUED = """
+from emowatch import hookimpl
+
+
+class Queued:
+    queued = True
+
+    @hookimpl
+    def {hook}(self):
+        {body}
+"""
+
+
+@pytest.mark.parametrize("command", ["run", "chat"])
+def test_what_waits_in_queues_is_delivered_and_counted_before_the_command_ends(
+    command: str, cli: Cli, model: Path, bank: Path, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last turn is what a log wants most, and the exit status must know how it went."""
+    monkeypatch.setenv("EMOWATCH_LOAD_PLUGINS", "slow,broken")
+    slow = QUEUED.format(hook="turn_finished", body="import time; time.sleep(0.2)")
+    site.install("slow", slow, attribute="Queued")
+    broken = QUEUED.format(hook="turn_finished", body="raise OSError('gone')")
+    site.install("broken", broken, attribute="Queued")
+    flags = "--model", model, "--probe", bank, "--max-new-tokens", 2
+    arguments = ["run", PROMPT] if command == "run" else ["chat"]
+    done = cli(*arguments, *flags, "--plugin", "slow", stdin=b"hello\n")
+    assert done.code == 0, done.err
+    assert done.err.splitlines()[-1] == "slow: 1 call queued, 1 delivered"
+    done = cli(*arguments, *flags, "--plugin", "broken", stdin=b"hello\n")
+    assert done.code == 1
+    assert "it failed in turn_finished: OSError: gone" in done.err
+    assert done.err.splitlines()[-1] == "broken: 1 call queued, 0 delivered, 1 dropped"
+
+
 def say_hello(source: ModelSource, notes: object) -> int:
     """Do what a short chat on the screen does."""
     list(source.reply([{"role": "user", "content": "hello"}]))
