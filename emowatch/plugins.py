@@ -249,7 +249,6 @@ def report_plugins(*, importing: bool = False) -> list[PluginReport]:
 
 
 def _imported(report: PluginReport, target: str | EntryPoint) -> PluginReport:
-    hooks = [name for name in vars(hookspecs) if hasattr(vars(hookspecs)[name], "emowatch_spec")]
     try:
         plugin = _import(target)
         manager = pluggy.PluginManager("emowatch")
@@ -257,8 +256,13 @@ def _imported(report: PluginReport, target: str | EntryPoint) -> PluginReport:
         _register(manager, report.name, plugin)
     except (Exception, SystemExit) as error:
         return replace(report, status="failed", error=describe(error))
-    found = [hook for hook in hooks if hasattr(getattr(plugin, hook, None), "emowatch_impl")]
-    return replace(report, status="ok", hooks=tuple(found))
+    return replace(report, status="ok", hooks=implemented_hooks(plugin))
+
+
+def implemented_hooks(plugin: object) -> tuple[str, ...]:
+    """List the hooks that a plugin, or a class of plugins, implements, in the order of a run."""
+    hooks = [name for name in vars(hookspecs) if hasattr(vars(hookspecs)[name], "emowatch_spec")]
+    return tuple(h for h in hooks if hasattr(getattr(plugin, h, None), "emowatch_impl"))
 
 
 def _import(target: str | EntryPoint) -> object:

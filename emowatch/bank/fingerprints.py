@@ -27,14 +27,16 @@ _CONFIG_KEYS = (
     "layer_norm_eps",
     "tie_word_embeddings",
 )
+_ROPE_DEFAULTS = (("rope_type", "default"), ("partial_rotary_factor", 1.0))
 
 
 def fingerprint(model: nn.Module, blocks: Blocks, tokenizer: Any = None) -> Fingerprints:
     """Take the fingerprints of a model and, where given, its tokenizer."""
     config = text_config(model)
     shape = {key: getattr(config, key, None) for key in _CONFIG_KEYS}
-    rope = getattr(config, "rope_parameters", None) or {}  # transformers 5; 4.x has rope_theta
-    shape["rope_theta"] = rope.get("rope_theta", getattr(config, "rope_theta", None))
+    shape["rope_theta"], more = _rope(config)
+    if more:
+        shape["rope"] = more
     return Fingerprints(
         config=_hash(json.dumps(shape, sort_keys=True)),
         tokenizer=_hash(_vocabulary(tokenizer)) if tokenizer is not None else "",
@@ -43,6 +45,23 @@ def fingerprint(model: nn.Module, blocks: Blocks, tokenizer: Any = None) -> Fing
         else "",
         weights=_weights(model, blocks),
     )
+
+
+def _rope(config: Any) -> tuple[Any, dict[str, Any]]:
+    """Give how positions are turned, the same under transformers 4 and 5.
+
+    Returns:
+        The base of the angles, and all else that is not as usual.
+    """
+    found = dict(getattr(config, "rope_parameters", None) or {})  # transformers 5
+    found |= dict(getattr(config, "rope_scaling", None) or {})  # 4.x keeps theta apart
+    theta = found.get("rope_theta", getattr(config, "rope_theta", None))
+    kind = found.get("rope_type", found.pop("type", None)) or "default"
+    partial = found.get("partial_rotary_factor", getattr(config, "partial_rotary_factor", None))
+    known = found | {"rope_type": kind, "partial_rotary_factor": partial}
+    known.pop("rope_theta", None)
+    unusual = {k: v for k, v in known.items() if v is not None and (k, v) not in _ROPE_DEFAULTS}
+    return theta, unusual
 
 
 def _hash(text: str) -> str:

@@ -190,13 +190,14 @@ class ProbeBank:
         found = fingerprint(model, blocks, tokenizer if is_compared else None)
         named = model_name or type(model).__name__
         pair = f"The bank {card.name!r} was trained for {card.model!r}, not for {named!r}"
+        remedy = "Name that model (--model), or train a bank for this one with emowatch train."
         if (card.d_model, card.n_layers) != (blocks.d_model, blocks.n_layers):
             raise ProbeMismatchError(
                 f"{pair}: it expects {card.n_layers} blocks of width {card.d_model}, and this "
-                f"model has {blocks.n_layers} of width {blocks.d_model}."
+                f"model has {blocks.n_layers} of width {blocks.d_model}. {remedy}"
             )
         if wanted.config != found.config:
-            raise ProbeMismatchError(f"{pair}: their configurations differ in shape.")
+            raise ProbeMismatchError(f"{pair}: their configurations differ in shape. {remedy}")
         differing = [
             f.name
             for f in fields(Fingerprints)

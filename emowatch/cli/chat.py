@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from contextlib import closing
 from typing import Any
@@ -20,19 +21,30 @@ from emowatch.cli.options import (
     probe_options,
     sampling,
 )
+from emowatch.plugins import parse_plugin
+
+ALARM = "threshold-alarm"
 
 
 @click.command()
 @model_options
 @probe_options
-def command(**given: Any) -> None:
+@click.option(
+    "--alarm/--no-alarm",
+    default=True,
+    help=f"Raise alarms as {ALARM} does by default, unless it is named with --plugin.",
+)
+def command(alarm: bool, **given: Any) -> None:
     """Talk with a model and watch its scores live.
 
     Without a terminal each line of standard input is answered in plain text with its scores.
     """
     probes = chosen_probes(given.pop("probes"), given["model"])
     choosing = sampling(given["sample"], given["temperature"])
-    plugins = chosen_plugins(given["plugins"], given["record"], given["content"])
+    named = given["plugins"]
+    if alarm and not any(parse_plugin(spec)[0] == ALARM for spec in named):
+        named = (*named, ALARM)
+    plugins = chosen_plugins(named, given["record"], given["content"])
     from emowatch.bank import load_bank
     from emowatch.cli.printing import print_queues
     from emowatch.tui.source import ModelSource
@@ -62,6 +74,10 @@ def command(**given: Any) -> None:
         else:
             from emowatch.cli.plain import answer_plain
 
+            if sys.stdin.isatty():
+                sys.stderr.write("emowatch: no screen here; each line is a message, Ctrl+D ends\n")
+            elif isinstance(sys.stdin, io.TextIOWrapper):  # whatever the locale: a line that is
+                sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")  # no text is told
             code = answer_plain(source, sys.stdin, sys.stdout)
     print_queues(source.queues)
     if source.plugin_failures:

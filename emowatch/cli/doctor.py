@@ -19,7 +19,11 @@ from emowatch.cli.options import open_model
 @click.option("--trust-remote-code", is_flag=True, help="Run code that the repository brings.")
 @click.option("--blocks", help="Dotted path of the block list, where it is not found.")
 @click.option("--strict", is_flag=True, help="Exit with 1 for any failure, also of rare uses.")
-@click.option("--compiled", is_flag=True, help="Also as generate compiles it (takes minutes).")
+@click.option(
+    "--compiled",
+    is_flag=True,
+    help="Also what needs a compiler: generate's compiled code, quantised caches (minutes).",
+)
 @click.option("--json", "as_json", is_flag=True, help="The certificate as one JSON object.")
 def command(
     model: str | None,

@@ -134,13 +134,6 @@ CHECKS: tuple[Test, ...] = (
         "static caches",
     ),
     Test(
-        "quantised cache",
-        ways.packs_its_cache,
-        'Under cache_implementation="quantized" scores are not those of the states that spoke. Use '
-        "the default cache.",
-        "quantised caches",
-    ),
-    Test(
         "candidates",
         ways.takes_candidates,
         "Under assisted decoding and prompt look-up, scores belong to other tokens or are those of "
@@ -169,5 +162,13 @@ ON_REQUEST: tuple[Test, ...] = (
         "disable_compile=True to generate.",
         "static caches that generate compiles for",
     ),
+    Test(
+        "quantised cache",
+        ways.packs_its_cache,
+        'Under cache_implementation="quantized" scores are not those of the states that spoke. Use '
+        "the default cache.",
+        "quantised caches",
+    ),
 )
-"""Run where they are asked for, since they take minutes."""
+"""Run where they are asked for, since they take minutes: both need a compiler first, and a build
+of quanto's that was killed leaves a lock that its next user waits for without end."""

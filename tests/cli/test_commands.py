@@ -96,7 +96,6 @@ def test_evaluate_can_save_and_draw_its_figures(
     cli: Cli, model: Path, data: Path, bank: Path, tmp_path: Path
 ) -> None:
     """The card then tells them to whoever gets the bank."""
-    pytest.importorskip("matplotlib")
     mine = shutil.copytree(bank, tmp_path / "mine")
     plots = tmp_path / "plots"
     done = cli("evaluate", mine, data / "test.tsv", "--model", model, "--save", "--plot", plots)

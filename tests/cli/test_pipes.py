@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -253,3 +254,117 @@ def test_a_hub_that_does_not_answer_is_told_in_our_words_only(
     waiting, said = done.stderr.splitlines()
     assert waiting == "the hub does not answer and is asked again a few times; Ctrl+C gives up"
     assert said.startswith("emowatch: Could not ") and "'owner/name'" in said
+
+
+def test_bytes_that_are_no_text_are_told_whatever_the_locale(
+    model: Path, bank: Path, tmp_path: Path
+) -> None:
+    """Most locales make Python refuse such a line with a traceback; the next is answered."""
+    said = f"caf\xe9\n{PROMPT}\n".encode("latin-1")
+    flags = "--model", model, "--probe", bank, "--max-new-tokens", 2
+    done = subprocess.run(
+        [sys.executable, "-c", "from emowatch.cli import main; main()", "chat", *map(str, flags)],
+        env=os.environ
+        | {"PYTHONIOENCODING": "utf-8:strict", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
+        input=said,
+        capture_output=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    told = done.stderr.decode()
+    assert done.returncode == 2, told
+    assert "line 1 was not answered. It is no UTF-8 text." in told
+    assert "Traceback" not in told
+    assert done.stdout
+
+
+INTERRUPTED_IN = """
+import os, signal, sys
+
+wanted = sys.argv.pop(1)
+
+def finger(frame, event, argument):
+    if event == "call" and frame.f_code.co_name == wanted:
+        sys.setprofile(None)
+        os.kill(os.getpid(), signal.SIGINT)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.setprofile(finger)
+from emowatch.cli import main
+main()
+"""
+"""Presses Ctrl+C when a function is called."""
+
+
+@pytest.mark.parametrize(
+    ("command", "function"),
+    [("doctor", "runs_statically"), ("train", "_losses"), ("run", "from_pretrained")],
+)
+def test_ctrl_c_inside_a_long_step_is_told_in_words(
+    command: str, function: str, model: Path, bank: Path, data: Path, tmp_path: Path
+) -> None:
+    """While a model is examined, heads are fitted, a model is loaded."""
+    arguments: dict[str, tuple[object, ...]] = {
+        "doctor": (model,),
+        "train": (data / "train.tsv", "--model", model, "--out", tmp_path / "mood"),
+        "run": (PROMPT, "--model", model, "--probe", bank),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED_IN, function, command, *map(str, arguments[command])],
+        env=os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (130, ""), done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.endswith("\nemowatch: interrupted\n")
+    assert not (tmp_path / "mood" / "probe.safetensors").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it has no such terminals")
+def test_a_chat_in_a_terminal_opens_answers_and_gives_it_back(
+    model: Path, bank: Path, tmp_path: Path
+) -> None:
+    """Through a real pseudo-terminal: what Textual's own pilot leaves out."""
+    import fcntl
+    import pty
+    import struct
+    import termios
+
+    keeper, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
+    before = termios.tcgetattr(terminal)
+    flags = "--model", model, "--probe", bank, "--max-new-tokens", 3
+    process = start(
+        *("chat", *flags), home=tmp_path, stdin=terminal, stdout=terminal, stderr=terminal
+    )
+    screen = b""
+
+    def until(shown: bytes) -> None:
+        nonlocal screen
+        deadline = time.monotonic() + PATIENCE_S
+        while shown not in screen and time.monotonic() < deadline:
+            assert process.poll() is None, screen[-2000:]
+            if select.select([keeper], [], [], 0.2)[0]:
+                screen += os.read(keeper, 65536)
+        assert shown in screen
+
+    until(b"\x1b[?1049h")  # the other screen
+    until(b"mood")  # the bank's traces
+    os.write(keeper, b"hello\r")
+    until(b"hello")
+    until(b"3 tokens")
+    os.write(keeper, b"\x11")  # Ctrl+Q
+    deadline = time.monotonic() + PATIENCE_S
+    while process.poll() is None and time.monotonic() < deadline:
+        if select.select([keeper], [], [], 0.2)[0]:
+            screen += os.read(keeper, 65536)
+    assert process.wait(timeout=5) == 0
+    while select.select([keeper], [], [], 0.2)[0]:
+        screen += os.read(keeper, 65536)
+    assert b"\x1b[?1049l" in screen  # the first screen again
+    assert termios.tcgetattr(terminal) == before
+    os.close(keeper)
+    os.close(terminal)

@@ -21,7 +21,7 @@ from transformers import (
 )
 from transformers.utils.import_utils import is_optimum_quanto_available
 
-from emowatch.doctor import Certificate, Check, examine, render_table, ways
+from emowatch.doctor import Certificate, Check, checks, examination, examine, render_table, ways
 from emowatch.doctor.law import LAW
 from emowatch.errors import UnsupportedError
 from emowatch.model.entrance import Place
@@ -47,6 +47,13 @@ SINGLE = {
 """Ways whose tokens are told one by one."""
 HELD = {"candidates", "beam search"}
 """Ways whose scores wait until their tokens are chosen."""
+
+
+@pytest.fixture(autouse=True)
+def _quantised_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run that check as well, without waiting for compiled code."""
+    more = tuple(test for test in checks.ON_REQUEST if test.name == "quantised cache")
+    monkeypatch.setattr(examination, "CHECKS", checks.CHECKS + more)
 
 
 def finding(certificate: Certificate, name: str) -> Check:

@@ -16,14 +16,20 @@ PARTS = ("model", *BANKS)
 @click.command()
 @click.option("--data", type=click.Path(exists=True, path_type=Path), required=True)
 @click.option("--work", type=click.Path(path_type=Path), default="demo-work", show_default=True)
-@click.option("--pretrain-tokens", type=int, default=3_600_000, show_default=True)
+@click.option("--pretrain-tokens", type=int, default=20_000_000, show_default=True)
 @click.option("--finetune-tokens", type=int, default=1_597_440, show_default=True)
-@click.option("--tone-tokens", type=int, default=6_000_000, show_default=True)
+@click.option("--tone-tokens", type=int, default=4_000_000, show_default=True)
 @click.option("--turns-tokens", type=int, default=2_000_000, show_default=True)
 @click.option("--compile/--no-compile", "compiled", default=True, help="Needs a C++ compiler.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--only", type=click.Choice(PARTS), multiple=True, help="Make these parts only.")
-def main(data: Path, work: Path, only: tuple[str, ...], **given: int) -> None:
+def main(
+    data: Path,
+    work: Path,
+    only: tuple[str, ...],
+    compiled: bool,
+    **numbers: int,
+) -> None:
     """Make the demo model and the shipped banks from the public data in DATA.
 
     As it stands it makes what is shipped; more tokens make a better model.
@@ -33,12 +39,8 @@ def main(data: Path, work: Path, only: tuple[str, ...], **given: int) -> None:
     plan = stages.Plan(
         data=data,
         work=work,
-        pretrain_tokens=given["pretrain_tokens"],
-        finetune_tokens=given["finetune_tokens"],
-        tone_tokens=given["tone_tokens"],
-        turns_tokens=given["turns_tokens"],
-        compiled=bool(given["compiled"]),
-        seed=given["seed"],
+        compiled=compiled,
+        **numbers,
     )
     work.mkdir(parents=True, exist_ok=True)
     wanted = only or PARTS

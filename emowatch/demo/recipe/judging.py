@@ -32,7 +32,7 @@ def tone_classifier(seed: int = 0) -> tuple[Pipeline, float]:
     test: list[tuple[str, str]] = []
     for emotion in EMOTIONS:  # sentences are parted before slots are filled
         book = reply_book(emotion)
-        whole = [*book.replies, *book.emotional, *book.continuations]
+        whole = [*book.replies, *book.emotional, *book.calm, *book.continuations]
         rng.shuffle(whole)
         cut = len(whole) // 5
         test += [(filled(text, "", rng), emotion) for text in whole[:cut]]

@@ -6,6 +6,7 @@ was killed goes on with exactly the batches it would have seen.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import sys
 import time
@@ -18,6 +19,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import LlamaForCausalLM
+
+from emowatch.errors import TrainingError
 
 Batches = Callable[[int], tuple[Tensor, Tensor]]
 CHECKPOINT = "checkpoint.safetensors"
@@ -54,6 +57,9 @@ def fit(
 
     Matrices learn by Muon (Jordan et al. 2024), all else by AdamW. A checkpoint is written
     to `folder` every 50 steps and taken up again when the function is called anew.
+
+    Raises:
+        TrainingError: if the folder holds the checkpoint of another run.
     """
     device = next(model.parameters()).device
     named = list(model.named_parameters())
@@ -63,7 +69,8 @@ def fit(
         torch.optim.Muon(matrices, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"),
         torch.optim.AdamW(others, betas=(0.9, 0.95), weight_decay=0.0),
     ]
-    step = _resume(model, optimisers, folder)
+    key = _key(model, batches, schedule)
+    step = _resume(model, optimisers, folder, key)
     # Compiled, plain attention over short rows is faster than the fused kernel of the CPU, which
     # takes a third of a step at 512 tokens.
     attention = model.config._attn_implementation
@@ -95,7 +102,7 @@ def fit(
                 f"{rate:.0f} tokens/s, {eta:.0f} min left\n"
             )
         if step % CHECKPOINT_EVERY == 0 or step == schedule.steps:
-            _checkpoint(model, optimisers, step, folder)
+            _checkpoint(model, optimisers, step, folder, key)
     model.set_attn_implementation(attention)
     model.eval()
     return sum(losses[-50:]) / max(1, len(losses[-50:]))
@@ -132,8 +139,23 @@ def evaluate(model: LlamaForCausalLM, ids: Tensor, weights: Tensor) -> float:
     return total / count
 
 
+def _key(model: LlamaForCausalLM, batches: Batches, schedule: Schedule) -> str:
+    """Hash what a run begins with and learns from: weights, schedule, its first and last batch."""
+    digest = hashlib.sha256(repr(schedule).encode())
+    tensors = [*model.state_dict().values()]
+    for step in (0, schedule.steps - 1):
+        tensors += batches(step)
+    for tensor in tensors:
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
 def _checkpoint(
-    model: LlamaForCausalLM, optimisers: list[torch.optim.Optimizer], step: int, folder: Path
+    model: LlamaForCausalLM,
+    optimisers: list[torch.optim.Optimizer],
+    step: int,
+    folder: Path,
+    key: str,
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {f"model/{k}": v.contiguous().clone() for k, v in model.state_dict().items()}
@@ -143,17 +165,25 @@ def _checkpoint(
             for name, value in state.items():
                 tensors[f"optimiser{number}/{index}/{name}"] = torch.as_tensor(value)
     temporary = folder / "checkpoint.part"
-    save_file(tensors, temporary, metadata={"step": str(step)})
+    save_file(tensors, temporary, metadata={"step": str(step), "key": key})
     temporary.replace(folder / CHECKPOINT)
 
 
-def _resume(model: LlamaForCausalLM, optimisers: list[torch.optim.Optimizer], folder: Path) -> int:
+def _resume(
+    model: LlamaForCausalLM, optimisers: list[torch.optim.Optimizer], folder: Path, key: str
+) -> int:
     path = folder / CHECKPOINT
     if not path.exists():
         return 0
     # The step is read from the same file: beside it, a kill between the two would part them.
     with safe_open(path, framework="pt") as file:
         step = int(file.metadata()["step"])
+        if file.metadata().get("key") != key:
+            raise TrainingError(
+                f"Could not go on from {str(path)!r}: it is of a run that began with other "
+                "weights, learned from other data or for another time. Name another work folder, "
+                "or remove this one."
+            )
         tensors = {name: file.get_tensor(name) for name in file.keys()}
     weights = {k[6:]: v for k, v in tensors.items() if k.startswith("model/")}
     model.load_state_dict(weights, strict=False)

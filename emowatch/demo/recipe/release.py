@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,12 @@ from safetensors.torch import load_file
 
 from emowatch import demo
 from emowatch.demo.recipe import language, stages
+from emowatch.demo.recipe.batches import ROW
 from emowatch.demo.recipe.exchanges import EMOTIONS
 from emowatch.demo.recipe.judging import judge
+
+READING = Path(__file__).with_name("reading.toml")
+"""What somebody found who read the replies, with the hash of the weights that wrote them."""
 
 
 def release_model(plan: stages.Plan) -> None:
@@ -41,11 +47,30 @@ def release_model(plan: stages.Plan) -> None:
     (folder / "model.safetensors").chmod(0o644)  # safetensors leaves it readable to its owner only
     language.save_tokenizer(tokenizer, folder)
     (folder / "figures.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-    (folder / "README.md").write_text(render_card(figures), encoding="utf-8")
+    write_card()
 
 
-def render_card(figures: dict[str, Any]) -> str:
-    """Write the model card from ``figures.json``."""
+def write_card() -> None:
+    """Write the shipped model's card anew from its figures, its config and what reading showed."""
+    folder = demo.path()
+    figures = json.loads((folder / "figures.json").read_text(encoding="utf-8"))
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    weights = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    card = render_card(figures, config, _what_reading_showed(weights))
+    (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def _what_reading_showed(weights: str) -> str:
+    """Give the notes of whoever read the replies, if they are of these weights."""
+    notes = tomllib.loads(READING.read_text(encoding="utf-8"))
+    if notes["weights"] != weights:
+        return "The replies of these weights have not been read through yet."
+    said: str = notes["notes"]
+    return said.strip()
+
+
+def render_card(figures: dict[str, Any], config: dict[str, Any], reading: str) -> str:
+    """Write the model card from ``figures.json``, ``config.json`` and the notes of a reader."""
     template = (Path(__file__).parent / "card.md").read_text(encoding="utf-8")
     pretrain, finetune, tone, turns, judged = (
         figures[k] for k in ("pretrain", "finetune", "tone", "turns", "judged")
@@ -77,4 +102,11 @@ def render_card(figures: dict[str, Any]) -> str:
         n=judged["n"],
         table="\n".join(rows),
         by_emotion=by_emotion,
+        reading=reading,
+        blocks=config["num_hidden_layers"],
+        width=config["hidden_size"],
+        vocabulary=f"{config['vocab_size']:,}",
+        context=f"{config['max_position_embeddings']:,}",
+        short_row=stages.SHORT_ROW,
+        row=ROW,
     )

@@ -66,9 +66,9 @@ class Plan:
 
     data: Path
     work: Path
-    pretrain_tokens: int = 3_600_000
+    pretrain_tokens: int = 20_000_000
     finetune_tokens: int = 1_597_440
-    tone_tokens: int = 6_000_000
+    tone_tokens: int = 4_000_000
     turns_tokens: int = 2_000_000
     rows_per_step: int = 24
     seed: int = 0
@@ -110,7 +110,7 @@ def pretrain(plan: Plan, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizer
         rows = torch.from_numpy(ids[places % len(ids)].astype(np.int64))
         return rows, (rows > 1).float()
 
-    schedule = Schedule(steps=steps, peak_lr=3e-3, warmup=0.02, fall=0.4)
+    schedule = Schedule(steps=steps, peak_lr=3e-3, warmup=0.03, fall=0.4)
     fit(model, batches, schedule, plan.work / "pretrain", compiled=plan.compiled)
     rows = torch.from_numpy(held_out.astype(np.int64))
     summary = {

@@ -1,0 +1,90 @@
+"""Drive plugins over a stored trace as when the model spoke. Needs neither model nor torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from emowatch.dispatch import Dispatcher
+from emowatch.records import Alarm, Steering, TokenScore, Turn
+from emowatch.trace import Trace
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowSteering:
+    """What a plugin would have added to the residual; in a replay nothing is."""
+
+    plugin: str
+    turn: int
+    sequence: int
+    offset: int
+    wish: Steering
+
+
+@dataclass(slots=True)
+class Replay:
+    """What plugins answered to a stored trace."""
+
+    tokens: int = 0
+    """States told of, each once for every bank."""
+    alarms: list[Alarm] = field(default_factory=list)
+    wishes: list[ShadowSteering] = field(default_factory=list)
+
+
+def replay(trace: Trace, plugins: Dispatcher) -> Replay:
+    """Tell plugins of a stored session again, in the order in which it happened.
+
+    Alarms are those that the plugins raise now; the recorded ones are not told. What plugins
+    ask to steer is kept in the answer, and what was added at the time is told as it was.
+    """
+    session, answer = trace.session, Replay()
+    tables = list(trace.by_bank.values())
+    waiting = sorted(trace.turns, key=lambda turn: turn.index)
+    changes = list(trace.steerings)
+    plugins.tell("session_started", session)
+    try:
+        for place in range(min(map(len, tables))):
+            records = [table[place] for table in tables]
+            first = records[0]
+            _finish(waiting, first.turn, trace, plugins)
+            _tell(records, trace, plugins, answer)
+            while changes and _has_come(changes[0].turn, changes[0].offset, first):
+                plugins.tell("steering_changed", session, change=changes.pop(0))
+        _finish(waiting, None, trace, plugins)
+    finally:
+        plugins.tell("session_finished", session)
+        plugins.finish(session)
+    return answer
+
+
+def _tell(records: Sequence[TokenScore], trace: Trace, plugins: Dispatcher, out: Replay) -> None:
+    """Tell of one state, with the hooks in the order that `docs/plugins.md` states."""
+    out.tokens += 1
+    session = trace.session
+    for record in records:
+        plugins.tell("token_scored", session, score=record)
+    for record in records:
+        for _, answer in plugins.call("judge", session, score=record):
+            for alarm in answer if isinstance(answer, Sequence) else (answer,):
+                out.alarms.append(alarm)
+                plugins.tell("alarm_raised", session, alarm=alarm)
+    for record in records:
+        if record.offset is None:
+            continue
+        for name, wish in plugins.call("steer", session, score=record):
+            out.wishes.append(
+                ShadowSteering(name, record.turn, record.sequence, record.offset, wish)
+            )
+
+
+def _has_come(turn: int, offset: int, score: TokenScore) -> bool:
+    """Tell whether a state is the one at which something was decided, or a later one."""
+    return score.turn > turn or (
+        score.turn == turn and score.offset is not None and score.offset >= offset
+    )
+
+
+def _finish(waiting: list[Turn], before: int | None, trace: Trace, plugins: Dispatcher) -> None:
+    """Finish the turns that were over when turn number `before` began; `None` is the end."""
+    while waiting and (before is None or waiting[0].index < before):
+        plugins.tell("turn_finished", trace.session, turn=waiting.pop(0))
