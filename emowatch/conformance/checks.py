@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import os
 import tempfile
@@ -85,7 +86,9 @@ def check_plugin(
         checks = [PluginCheck("it registers", True, ", ".join(hooks))]
         for name, check in _CHECKS.items():
             try:
-                found = check(make, known)
+                found = check(make, copy.deepcopy(known))
+            except PluginError as error:  # what it raised, and in which hook
+                checks.append(PluginCheck(name, False, clean_line(str(error), 300)))
             except (Exception, SystemExit) as error:
                 checks.append(PluginCheck(name, False, describe(error)))
             else:
@@ -148,7 +151,7 @@ def _begins_anew(make: Callable[[], object], trace: Trace) -> str:
 def _changes_nothing(make: Callable[[], object], trace: Trace) -> str:
     """Leave the records as they are."""
     before = [table.array() for table in trace.by_bank.values()]
-    turns = list(trace.turns)
+    turns = copy.deepcopy(trace.turns)
     _run([make()], trace)
     same = all(
         np.array_equal(table.array(), old, equal_nan=True)

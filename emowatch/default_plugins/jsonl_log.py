@@ -73,6 +73,8 @@ class JsonlLog:
     @hookimpl
     def session_started(self, session: Session) -> None:
         """Write who speaks and what listens."""
+        if not self._is_named and self.path.stat().st_size:  # of an earlier session
+            self.path = _new_path()
         self._file = _open_new(self.path)
         self._places = {bank.name: place for place, bank in enumerate(session.banks)}
         self._tokens = 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -666,3 +667,49 @@ def test_an_unknown_command_and_option_are_usage_errors(cli: Cli) -> None:
     refused(cli("sing"), "No such command 'sing'")
     refused(cli("trian"), "No such command 'trian'.", "Did you mean 'train'?")
     refused(cli("run", PROMPT, "--loud"), "No such option")
+
+
+def test_a_new_plugin_is_written_checked_and_listed(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The three steps of the guide, before anything is installed."""
+    done = cli("plugins", "new", "mood-lamp", "--out", tmp_path)
+    assert done.code == 0, done.err
+    folder = tmp_path / "emowatch-mood-lamp"
+    assert done.out.splitlines() == [
+        str(folder / name)
+        for name in (
+            "emowatch_mood_lamp.py",
+            "pyproject.toml",
+            "README.md",
+            "tests/test_emowatch_mood_lamp.py",
+        )
+    ]
+    checked = cli("plugins", "check", f"{folder}:least=0.1", "--json")
+    sys.modules.pop("emowatch_mood_lamp")
+    assert checked.code == 0, checked.out
+    (found,) = objects(checked)
+    assert {one["passed"] for one in found["mood-lamp"]} == {True}
+    assert len(found["mood-lamp"]) > 9
+    refused(cli("plugins", "new", "Mood Lamp", "--out", tmp_path), "as in mood-lamp")
+
+
+def test_a_plugin_that_breaks_the_contract_is_told_and_the_command_fails(
+    cli: Cli, tmp_path: Path
+) -> None:
+    """Each finding has a line; the exit status is for scripts."""
+    path = tmp_path / "bad.py"
+    path.write_text(
+        "from emowatch import hookimpl\n\n\nclass Bad:\n    @hookimpl\n"
+        "    def turn_finished(self, turn):\n        next(iter(turn.mean_scores.values()))\n",
+        encoding="utf-8",
+    )
+    done = cli("plugins", "check", f"{path}:Bad")
+    assert done.code == 1
+    assert (
+        "FAILED  it stands hostile values: The plugin 'Bad' failed in turn_finished: Stop"
+        in done.out
+    )
+    assert "ok      it hears a session: 132 states" in done.out
+    refused(cli("plugins", "check", "no-such-plugin"), "Installed plugins: jsonl-log")
+    refused(cli("plugins", "check", "jsonl-log", "--trace", tmp_path / "gone"), "gone")

@@ -8,9 +8,10 @@ import click
 
 from emowatch.demo.recipe import stages
 from emowatch.demo.recipe.banks import BANKS, make_bank
+from emowatch.demo.recipe.recording import record_session
 from emowatch.demo.recipe.release import release_model
 
-PARTS = ("model", *BANKS)
+PARTS = ("model", *BANKS, "trace")
 
 
 @click.command()
@@ -55,6 +56,8 @@ def main(
     for name in BANKS:
         if name in wanted:
             make_bank(name, plan)
+    if "trace" in wanted:
+        record_session()
 
 
 if __name__ == "__main__":
