@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from emowatch.errors import PluginError
-from emowatch.plugins import describe, implemented_hooks, load_plugin
+from emowatch.plugins import describe, implemented_hooks, installed_plugins, load_plugin
 from emowatch.text import clean_line
 
 GROUP = "emowatch"
@@ -36,6 +36,8 @@ def find_plugin(source: str, options: Mapping[str, Any]) -> dict[str, Callable[[
         if not Path(path).is_file():
             raise PluginError(f"Could not find a plugin in {clean_line(path)!r}: no such file.")
         return _of_module(_import_file(Path(path)), attribute, options, path)
+    if source not in installed_plugins():
+        load_plugin(source)  # says what is installed
     return {source: lambda: load_plugin((source, dict(options)))[1]}
 
 
