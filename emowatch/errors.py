@@ -81,5 +81,11 @@ class TraceError(EmowatchError):
     exit_code = 2
 
 
+class LogError(EmowatchError):
+    """A log of sessions that cannot be opened or read."""
+
+    exit_code = 2
+
+
 class TrainingError(EmowatchError):
     """A training or extraction run that cannot go on."""

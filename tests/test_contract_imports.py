@@ -18,7 +18,17 @@ ROOT = Path(__file__).parent.parent
 HEAVY = ("torch", "transformers", "sklearn", "scipy", "textual", "datasets", "matplotlib")
 WORDS = ("errors", "labels", "records", "text")
 CONTRACT = ("hookspecs", "plugins")
-WITHOUT_MODEL = ("trace", "default_plugins.jsonl_log", "default_plugins.threshold_alarm", "demo")
+WITHOUT_MODEL = (
+    "trace",
+    "default_plugins.jsonl_log",
+    "default_plugins.sqlite_log",
+    "default_plugins.threshold_alarm",
+    "demo",
+    "conformance",
+    "logbook",
+    "replaying",
+    "scaffold",
+)
 COMMAND_FILES = sorted(ROOT.glob("emowatch/cli/[!_]*.py"))
 
 RUN_AND_LIST_MODULES = """

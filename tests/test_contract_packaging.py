@@ -44,6 +44,7 @@ EXTRAS = {
 }
 DISTRIBUTION_OF = {
     "sklearn": "scikit-learn",
+    "ulid": "python-ulid",
     # Comes with transformers at the one range that it accepts.
     "tokenizers": "transformers",
     # Comes with Textual, which re-exports its text.

@@ -44,7 +44,7 @@ def command(alarm: bool, **given: Any) -> None:
     named = given["plugins"]
     if alarm and not any(parse_plugin(spec)[0] == ALARM for spec in named):
         named = (*named, ALARM)
-    plugins = chosen_plugins(named, given["record"], given["content"])
+    plugins = chosen_plugins(named, given["record"], given["content"], given["log"])
     from emowatch.bank import load_bank
     from emowatch.cli.printing import print_queues
     from emowatch.tui.source import ModelSource

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from emowatch.cli.certifying import RECORDER
+from emowatch.cli.logs import is_on
 from emowatch.cli.settings import plugin_options
 from emowatch.errors import PluginError, UsageError
 from emowatch.plugins import PluginSpec, installed_plugins, load_plugin, parse_plugin
@@ -36,6 +37,8 @@ PLACING = ("model", "revision", "dtype", "device", "trust_remote_code", "blocks"
 Function = TypeVar("Function", bound=Callable[..., Any])
 DEFAULT_PROBES = ("demo-tone7", "demo-ekman7")
 """Shown for the demo model: the tone first, then the user's message as the model reads it."""
+LOGGER = "sqlite-log"
+"""What ``--log`` stands for."""
 TEMPERATURE = 0.8
 """Of replies that are sampled, where none is named."""
 
@@ -76,13 +79,19 @@ def probe_options(function: Function) -> Function:
                 metavar="NAME[:KEY=VALUE,…]",
                 help="Plugin to use; repeatable.",
             ),
+            click.option(
+                "--log/--no-log",
+                "-l/-n",
+                default=None,
+                help="Log to the file that `emowatch logs` reads. Default: as `logs on` says.",
+            ),
             click.option("--record", metavar="TRACE", help="Write a trace as JSON lines."),
             click.option(
                 "--content",
                 type=click.Choice(["none", "hash", "full"]),
                 default="none",
                 show_default=True,
-                help="What of the text the trace holds.",
+                help="What of the text the trace and the log hold.",
             ),
             click.option(
                 "--doctor/--no-doctor",
@@ -199,7 +208,7 @@ def open_model(
 
 
 def chosen_plugins(
-    plugins: tuple[str, ...], record: str | None, content: str
+    plugins: tuple[str, ...], record: str | None, content: str, log: bool | None = None
 ) -> list[tuple[str, dict[str, Any]]]:
     """Put the trace writer that ``--record`` stands for before the plugins named.
 
@@ -211,10 +220,12 @@ def chosen_plugins(
         UsageError: for such a record, or content without one.
         PluginError: for a plugin that is not installed.
     """
-    if content != "none" and record is None:
+    if log is None:
+        log = is_on()
+    if content != "none" and record is None and not log:
         raise UsageError(
-            f"Could not use --content {content}: it says what a trace holds, and none is written. "
-            "Name a file with --record."
+            f"Could not use --content {content}: it says what a trace or log holds, and none is "
+            "written. Name a file with --record, or pass --log."
         )
     specs: list[tuple[str, dict[str, Any]]] = []
     installed = installed_plugins()
@@ -223,6 +234,9 @@ def chosen_plugins(
         if name not in installed:
             load_plugin(spec)  # says what is installed
         specs.append((name, {**plugin_options(name), **options}))
+    if log and not any(name == LOGGER for name, _ in specs):
+        said = {"content": content} if content != "none" else {}
+        specs.append((LOGGER, {**plugin_options(LOGGER), **said}))
     if record is not None:
         specs.insert(0, (RECORDER, {"path": record, "content": content}))
         _check_record(record, specs[0])

@@ -23,8 +23,9 @@ COMMANDS = {
     "evaluate": "Measure a bank on labelled text.",
     "extract": "Read the states of labelled text into shards.",
     "doctor": "Check that a model can be watched exactly.",
+    "logs": "Show logged turns, oldest first.",
     "probes": "List banks, or show one.",
-    "plugins": "List installed plugins.",
+    "plugins": "List installed plugins, write a new one, or check one.",
 }
 """Name and one line of help; a test holds them equal to the commands' own."""
 

@@ -45,7 +45,7 @@ def command(prompt: str, as_json: bool, fail_on_alarm: bool, **given: Any) -> No
             )
     probes = chosen_probes(given.pop("probes"), given["model"])
     choosing = sampling(given["sample"], given["temperature"])
-    plugins = chosen_plugins(given["plugins"], given["record"], given["content"])
+    plugins = chosen_plugins(given["plugins"], given["record"], given["content"], given["log"])
     from emowatch.bank import load_bank
 
     placing = {key: given.pop(key) for key in PLACING}

@@ -5,30 +5,32 @@ Scores are written, and by default neither text nor token ids. Knows nothing of 
 
 from __future__ import annotations
 
-import hmac
 import json
-import os
 import secrets
 import sys
 import time
 from dataclasses import asdict
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from io import FileIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from emowatch import __version__, hookimpl
+from emowatch import hookimpl
 from emowatch.config import home
+from emowatch.default_plugins.contents import (
+    check_content,
+    installation_key,
+    keyed_hash,
+    open_private,
+    versions,
+)
 from emowatch.records import Alarm, Floats, Session, SteeringChange, TokenScore, Turn
 from emowatch.text import clean_line
 
 SCHEMA = 1
 """Of the lines below; `emowatch.trace` reads it."""
-CONTENTS = ("none", "hash", "full")
-KEY_BYTES = 32
 DECIMALS = 7
 """Of a score."""
 _encode = json.JSONEncoder(separators=(",", ":"), default=str).encode
@@ -54,17 +56,12 @@ class JsonlLog:
             ValueError: for an unknown `content`, or a file that holds something.
             OSError: if the file or the key of the hashes cannot be made.
         """
-        if content not in CONTENTS:
-            raise ValueError(
-                f"The option 'content' of jsonl-log must be {', '.join(CONTENTS[:-1])} or "
-                f"{CONTENTS[-1]}, got {clean_line(repr(content), 60)}."
-            )
+        self.content = check_content("jsonl-log", content)
         if str(path) == "-":
             raise ValueError("jsonl-log writes to a file, not to stdout: name a path, got '-'.")
         self.path = _new_path() if path is None else Path(path).expanduser()
         self._is_named = path is not None
-        self.content = content
-        self._key = _installation_key() if content == "hash" else b""
+        self._key = installation_key() if content == "hash" else b""
         self._file: FileIO | None = None
         self._places: dict[str, int] = {}
         self._tokens = 0
@@ -90,7 +87,7 @@ class JsonlLog:
             certificate=dict(session.certificate),
             content=self.content,
             started=_now(),
-            versions=_versions(),
+            versions=versions(),
         )
 
     @hookimpl
@@ -132,8 +129,7 @@ class JsonlLog:
         if self.content == "full":
             said = {"text": turn.text, "token_ids": turn.token_ids}
         elif self.content == "hash":
-            text = turn.text.encode("utf-8", "surrogatepass")
-            said = {"text_hmac": hmac.new(self._key, text, "sha256").hexdigest()}
+            said = {"text_hmac": keyed_hash(self._key, turn.text)}
         self._write(
             "turn",
             index=turn.index,
@@ -187,7 +183,7 @@ def _rounded(values: Floats) -> list[Any]:
 
 def _open_new(path: Path) -> FileIO:
     """Open a file for one write per line; only its owner may read what is made here."""
-    file = open(path, "ab", buffering=0, opener=_open_private)
+    file = open(path, "ab", buffering=0, opener=open_private)
     if file.tell():
         file.close()
         raise ValueError(
@@ -196,49 +192,11 @@ def _open_new(path: Path) -> FileIO:
     return file
 
 
-def _open_private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
-
-
 def _new_path() -> Path:
     folder = home() / "logs"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}.jsonl"
 
 
-def _installation_key() -> bytes:
-    """Return the key of this installation's hashes; the first who asks makes it."""
-    folder = home()
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path = folder / "key"
-    try:
-        with open(path, "xb", opener=_open_private) as file:
-            key = secrets.token_bytes(KEY_BYTES)
-            file.write(key)
-            return key
-    except FileExistsError:
-        pass
-    for _ in range(50):  # another process may be between making and filling it
-        key = path.read_bytes()
-        if len(key) == KEY_BYTES:
-            return key
-        time.sleep(0.01)
-    raise ValueError(
-        f"The key {clean_line(str(path))!r} is damaged: it has {len(key)} bytes, not {KEY_BYTES}. "
-        "Remove it; hashes made from now on will not match earlier ones."
-    )
-
-
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _versions() -> dict[str, str]:
-    """List what made the numbers, without importing it."""
-    found = {"emowatch": __version__, "python": sys.version.partition(" ")[0]}
-    for package in ("torch", "transformers"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found

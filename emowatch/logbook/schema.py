@@ -1,0 +1,222 @@
+"""The tables, and how a database is opened, made and brought up to date.
+
+Write-ahead logging: a process that is killed loses what it had not committed and nothing else
+("transactions are durable across application crashes regardless of the synchronous setting",
+sqlite.org). With ``synchronous=NORMAL`` a power cut may lose the last commits, and never breaks the
+file; ``FULL`` loses none.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+
+from emowatch.config import home
+from emowatch.errors import LogError
+from emowatch.text import clean_line
+
+FILE_NAME = "logs.db"
+BUSY_MS = 5_000
+"""How long a writer waits for another process."""
+
+_FIRST = """
+CREATE TABLE threads (
+  id TEXT PRIMARY KEY,
+  session_id TEXT NOT NULL,
+  model TEXT NOT NULL,
+  datetime_utc TEXT NOT NULL,
+  ended_utc TEXT,
+  seed INTEGER,
+  content TEXT NOT NULL,
+  certificate_json TEXT NOT NULL,
+  versions_json TEXT NOT NULL
+);
+CREATE TABLE probes (
+  number INTEGER PRIMARY KEY,
+  name TEXT NOT NULL,
+  sha256 TEXT NOT NULL,
+  target TEXT NOT NULL,
+  labels_json TEXT NOT NULL,
+  primary_layer INTEGER NOT NULL,
+  UNIQUE (name, sha256)
+);
+CREATE TABLE turns (
+  number INTEGER PRIMARY KEY,
+  id TEXT NOT NULL UNIQUE,
+  thread_id TEXT NOT NULL REFERENCES threads (id),
+  turn INTEGER NOT NULL,
+  sequence INTEGER NOT NULL,
+  model TEXT NOT NULL,
+  datetime_utc TEXT NOT NULL,
+  complete INTEGER NOT NULL DEFAULT 0,
+  finish_reason TEXT,
+  input_tokens INTEGER,
+  output_tokens INTEGER,
+  duration_ms INTEGER,
+  options_json TEXT,
+  response TEXT,
+  response_hmac TEXT
+);
+CREATE INDEX turns_of_thread ON turns (thread_id);
+CREATE TABLE tokens (
+  turn INTEGER NOT NULL REFERENCES turns (number),
+  position INTEGER NOT NULL,
+  offset INTEGER,
+  segment TEXT NOT NULL,
+  PRIMARY KEY (turn, position)
+) WITHOUT ROWID;
+CREATE TABLE scores (
+  turn INTEGER NOT NULL REFERENCES turns (number),
+  position INTEGER NOT NULL,
+  probe INTEGER NOT NULL REFERENCES probes (number),
+  label TEXT NOT NULL,
+  score REAL,
+  PRIMARY KEY (turn, position, probe, label)
+) WITHOUT ROWID;
+CREATE TABLE means (
+  turn INTEGER NOT NULL REFERENCES turns (number),
+  probe INTEGER NOT NULL REFERENCES probes (number),
+  label TEXT NOT NULL,
+  score REAL,
+  PRIMARY KEY (turn, probe, label)
+) WITHOUT ROWID;
+CREATE TABLE alarms (
+  number INTEGER PRIMARY KEY,
+  turn INTEGER NOT NULL REFERENCES turns (number),
+  probe INTEGER REFERENCES probes (number),
+  offset INTEGER,
+  rule TEXT NOT NULL,
+  label TEXT NOT NULL,
+  level TEXT NOT NULL,
+  score REAL,
+  threshold REAL
+);
+CREATE INDEX alarms_of_turn ON alarms (turn);
+CREATE TABLE steerings (
+  number INTEGER PRIMARY KEY,
+  turn INTEGER NOT NULL REFERENCES turns (number),
+  offset INTEGER NOT NULL,
+  plugin TEXT NOT NULL,
+  direction TEXT NOT NULL,
+  layer INTEGER NOT NULL,
+  strength REAL,
+  applied REAL,
+  total REAL
+);
+CREATE INDEX steerings_of_turn ON steerings (turn);
+CREATE VIRTUAL TABLE turns_fts USING fts5 (response, content='turns', content_rowid='number');
+CREATE TRIGGER turns_are_found AFTER INSERT ON turns WHEN new.response IS NOT NULL BEGIN
+  INSERT INTO turns_fts (rowid, response) VALUES (new.number, new.response);
+END;
+CREATE TRIGGER turns_are_found_anew AFTER UPDATE OF response ON turns BEGIN
+  INSERT INTO turns_fts (turns_fts, rowid, response)
+    SELECT 'delete', old.number, old.response WHERE old.response IS NOT NULL;
+  INSERT INTO turns_fts (rowid, response)
+    SELECT new.number, new.response WHERE new.response IS NOT NULL;
+END;
+CREATE TRIGGER turns_are_forgotten AFTER DELETE ON turns WHEN old.response IS NOT NULL BEGIN
+  INSERT INTO turns_fts (turns_fts, rowid, response) VALUES ('delete', old.number, old.response);
+END;
+CREATE VIEW token_scores AS
+  SELECT turns.id AS turn_id, tokens.position, tokens.offset, tokens.segment,
+         probes.name AS probe, scores.label, scores.score
+  FROM scores
+  JOIN tokens USING (turn, position)
+  JOIN turns ON turns.number = scores.turn
+  JOIN probes ON probes.number = scores.probe;
+"""
+MIGRATIONS = (_FIRST,)
+"""What brings a file from one schema to the next; ``user_version`` counts those that ran."""
+
+
+def default_path() -> Path:
+    """Name the file that logs go to where none is named."""
+    return home() / FILE_NAME
+
+
+def connect(path: Path, *, make: bool = False, durable: bool = False) -> sqlite3.Connection:
+    """Open a log and bring its tables up to date.
+
+    Args:
+        path: the file.
+        make: make it, and its folder, where it is not there; only its owner may read it then.
+        durable: let a commit survive a power cut, which takes some milliseconds each.
+
+    Raises:
+        LogError: if it is not there, is no log of emowatch, or is of a newer version.
+    """
+    shown = clean_line(str(path))
+    if not path.exists():
+        if not make:
+            raise LogError(
+                f"Could not open the log {shown!r}: there is none. Sessions are logged with "
+                "--log, or always after `emowatch logs on`."
+            )
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        except OSError as error:
+            raise LogError(
+                f"Could not make the log {shown!r}: {error.strerror}. Name another file."
+            ) from error
+    try:
+        connection = sqlite3.connect(
+            path, timeout=BUSY_MS / 1000, isolation_level=None, check_same_thread=False
+        )
+    except sqlite3.Error as error:
+        raise LogError(f"Could not open the log {shown!r}: {error}.") from error
+    try:
+        _prepare(connection, shown, durable)
+    except sqlite3.Error as error:
+        connection.close()
+        raise LogError(
+            f"Could not open the log {shown!r}: {error}. It is damaged, or no log of emowatch."
+        ) from error
+    except LogError:
+        connection.close()
+        raise
+    return connection
+
+
+def _prepare(connection: sqlite3.Connection, shown: str, durable: bool) -> None:
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > len(MIGRATIONS):
+        raise LogError(
+            f"Could not open the log {shown!r}: it is of schema {version}, and this version of "
+            f"emowatch reads up to {len(MIGRATIONS)}. Upgrade emowatch."
+        )
+    tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+    if not version and tables:
+        raise LogError(
+            f"Could not open the log {shown!r}: it is a database of something else. Name another "
+            "file."
+        )
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+    connection.execute("PRAGMA foreign_keys = ON")
+    if version == len(MIGRATIONS):
+        return
+    connection.execute("BEGIN IMMEDIATE")  # one process migrates; others wait and look again
+    try:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        for number in range(version, len(MIGRATIONS)):
+            for statement in _statements(MIGRATIONS[number]):
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {number + 1}")
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+
+
+def _statements(script: str) -> list[str]:
+    """Part a script into statements; `executescript` would commit what has begun."""
+    found, part = [], ""
+    for line in script.strip().splitlines(keepends=True):
+        part += line
+        if sqlite3.complete_statement(part):
+            found.append(part)
+            part = ""
+    assert not part.strip(), part
+    return found
