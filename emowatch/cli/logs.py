@@ -47,7 +47,7 @@ def is_on() -> bool:
 @click.option("--parquet", type=click.Path(path_type=Path, dir_okay=False), help="Write this file.")
 @click.option("-d", "--database", type=click.Path(path_type=Path, dir_okay=False), help="Log file.")
 @click.pass_context
-def command(context: click.Context, database: Path | None, **given: Any) -> None:
+def command(context: click.Context, /, database: Path | None, **given: Any) -> None:
     """Show logged turns, oldest first."""
     context.obj = database
     if context.invoked_subcommand is not None:

@@ -72,7 +72,9 @@ class LazyGroup(click.Group):
         except click.UsageError as error:
             near = get_close_matches(args[0], self.list_commands(context), 1)
             if near and "Did you mean" not in error.message:
-                error.message += f" Did you mean '{near[0]}'?"
+                raise click.UsageError(
+                    f"{error.message} Did you mean '{near[0]}'?", context
+                ) from error
             raise
         if not {"-h", "--help"} & set(args):  # which a broken file must not keep from anybody
             apply_settings(context, lambda: {name: _built_in(name) for name in COMMANDS})

@@ -270,7 +270,7 @@ def test_an_option_that_cannot_be_is_refused(
 ) -> None:
     """Before a file is made."""
     with pytest.raises(ValueError, match=words):
-        SqliteLog(path, **options)  # type: ignore[arg-type]
+        SqliteLog(path, **options)
     assert not path.exists()
 
 

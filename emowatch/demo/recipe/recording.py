@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from emowatch import Steering, TokenScore, hookimpl, load_model, watch
 from emowatch.conformance.checks import RECORDED
@@ -35,7 +36,8 @@ def record_session(path: Path = RECORDED) -> None:
         ("threshold-alarm", {"threshold": 0.4, "consecutive": 2}),
         _Nudge(),
     ]
-    with watch(loaded.model, loaded.tokenizer, probes=BANKS, plugins=plugins, seed=0):
+    model: Any = loaded.model
+    with watch(model, loaded.tokenizer, probes=BANKS, plugins=plugins, seed=0):
         for messages in MESSAGES:
             inputs = loaded.tokenizer.apply_chat_template(
                 [[{"role": "user", "content": message}] for message in messages],
@@ -44,5 +46,5 @@ def record_session(path: Path = RECORDED) -> None:
                 return_dict=True,
                 padding=True,
             )
-            loaded.model.generate(**inputs, max_new_tokens=TOKENS, do_sample=False)
+            model.generate(**inputs, max_new_tokens=TOKENS, do_sample=False)
     path.chmod(0o644)
