@@ -75,6 +75,12 @@ class PluginError(EmowatchError):
     exit_code = 2
 
 
+class ExpressionError(EmowatchError):
+    """An expression about a trace that cannot be read, or asks for what is not there."""
+
+    exit_code = 2
+
+
 class TraceError(EmowatchError):
     """A trace that cannot be read."""
 

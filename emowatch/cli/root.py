@@ -23,11 +23,15 @@ COMMANDS = {
     "evaluate": "Measure a bank on labelled text.",
     "extract": "Read the states of labelled text into shards.",
     "doctor": "Check that a model can be watched exactly.",
+    "replay": "Show a stored session token by token, or drive plugins over it.",
+    "assert": "Hold a trace to an expression; exit with 1 if it does not hold.",
     "logs": "Show logged turns, oldest first.",
     "probes": "List banks, or show one.",
     "plugins": "List installed plugins, write a new one, or check one.",
 }
 """Name and one line of help; a test holds them equal to the commands' own."""
+_MODULES = {"assert": "assert_"}
+"""Where a command's module cannot have its name."""
 
 
 class LazyGroup(click.Group):
@@ -101,7 +105,7 @@ class LazyGroup(click.Group):
 
 def _built_in(name: str) -> click.Command:
     """Import a command; what its options are set to may come from variables as well."""
-    command: click.Command = import_module(f"emowatch.cli.{name}").command
+    command: click.Command = import_module(f"emowatch.cli.{_MODULES.get(name, name)}").command
     command.context_settings["auto_envvar_prefix"] = "EMOWATCH"
     for option in command.params:
         if isinstance(option, click.Option) and option.opts[0].lstrip("-") in FLAG_ONLY:
