@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+import math
 
 import click
 
@@ -39,8 +39,18 @@ def command(
         raise click.UsageError('Name a trace and an expression, such as "max(anger) < .6".')
     verdict = judge_trace(Trace.load(trace), expression, bank=bank)
     if as_json:
-        click.echo(json.dumps(asdict(verdict)))
+        compared = [
+            {"text": one.text, "holds": one.holds, "values": dict(map(_plain, one.values))}
+            for one in verdict.compared
+        ]
+        click.echo(json.dumps({"holds": verdict.holds, "compared": compared}))
     else:
         click.echo(clean(verdict.told))
     if not verdict.holds:
         raise click.exceptions.Exit(Exit.FAILED)
+
+
+def _plain(measured: tuple[str, float]) -> tuple[str, float | str]:
+    """JSON has no infinity."""
+    call, value = measured
+    return call, value if math.isfinite(value) else str(value)

@@ -13,9 +13,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
+import click
 import pytest
 
-from emowatch.cli.root import COMMANDS
+from emowatch.cli.root import COMMANDS, make_cli
 from emowatch.trace import Trace
 from tests.cli.commands import FLAGS, PROMPT, Cli, objects, refused
 from tests.workshop.synthetic import WORDS, write_texts
