@@ -19,7 +19,7 @@ RIVALS := .venv-rivals
 # Runs tests on up to four cores, since each process loads torch. ARGS="-n 0" keeps to one process.
 PYTEST := -m pytest -n logical --maxprocesses 4 --dist worksteal
 # What mypy reads; what is not there is left out.
-TYPED := $(wildcard emowatch tests benchmarks docs/*.py)
+TYPED := $(wildcard emowatch tests benchmarks docs/*.py plugins/*/*.py)
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
@@ -45,7 +45,7 @@ lint: $(VENV)/ready-dev  ## Check style, types and the rooms
 	$(BIN)/lint-imports --no-logo
 
 bench: $(VENV)/ready-dev  ## Run every benchmark; the machine should be otherwise idle
-	@set -e; for name in startup extraction fitting watching doctor; do \
+	@set -e; for name in startup extraction fitting watching plugins doctor; do \
 	    echo "== $$name"; $(VENV)/bin/python -m benchmarks.$$name; \
 	done
 

@@ -96,7 +96,13 @@ def hostile_trace(trace: Trace) -> Trace:
                 scores=values,
             )
     made.turns = [
-        replace(turn, text=HOSTILE * 100, token_ids=(0, 2**31), finish_reason="failed")
+        replace(
+            turn,
+            text=HOSTILE * 100,
+            token_ids=(0, 2**31),
+            finish_reason="failed",
+            mean_scores={f"{bank}{HOSTILE}": mean for bank, mean in turn.mean_scores.items()},
+        )
         if turn.index % 2
         else replace(turn, text="", token_ids=(), reply_tokens=0, mean_scores={})
         for turn in trace.turns
