@@ -1,7 +1,7 @@
 """What plugins cost, apart from any model: their share of a token's time, and what a log takes.
 
-A recorded session is told again and again to the plugins of one session, as a model would. A token's
-time is that of the recorded stream; the goals are those of the project.
+Tokens of seven scores are told to the plugins of one session, as a model would. The goals are
+those of the project.
 
     python -m benchmarks.plugins [--tokens 20000] [--pairs 5]
 """

@@ -23,6 +23,7 @@ ANSWERED = ("judge", "steer")
 """Hooks whose answer changes what happens, so that they cannot wait in a queue."""
 DEFAULT_PLUGINS: Mapping[str, str] = {
     "jsonl-log": "emowatch.default_plugins.jsonl_log:JsonlLog",
+    "spike-alarm": "emowatch.default_plugins.spike_alarm:SpikeAlarm",
     "sqlite-log": "emowatch.default_plugins.sqlite_log:SqliteLog",
     "threshold-alarm": "emowatch.default_plugins.threshold_alarm:ThresholdAlarm",
 }

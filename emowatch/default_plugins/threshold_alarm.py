@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from typing import get_args
+from collections import deque
 
 from emowatch import hookimpl
-from emowatch.labels import NEUTRAL
-from emowatch.records import Alarm, Level, Session, TokenScore, Turn
-from emowatch.text import clean_line
+from emowatch.default_plugins.rules import (
+    Key,
+    Scope,
+    counted,
+    fraction,
+    level_of,
+    refusal,
+    shown,
+    whole,
+)
+from emowatch.records import Alarm, Session, TokenScore, Turn
 
-LEVELS: tuple[Level, ...] = get_args(Level)
+NAME = "threshold-alarm"
 
 
 class ThresholdAlarm:
-    """Judges reply tokens by one rule: a score at or above a threshold, several in a row.
+    """Judges reply tokens by one rule: a score at or above a threshold, n of the last m tokens.
 
     Turns, rows of a batch, banks and labels are counted apart.
     """
@@ -26,6 +34,8 @@ class ThresholdAlarm:
         consecutive: int | str = 3,
         level: str = "warning",
         cooldown: int | str = 32,
+        window: int | str | None = None,
+        release: float | str | None = None,
     ) -> None:
         """Take the rule; numbers may be strings, as the command line hands them on.
 
@@ -33,25 +43,37 @@ class ThresholdAlarm:
             label: the label to watch; without one, every label but ``neutral``.
             threshold: lowest score that counts, between 0 and 1.
             bank: the bank to watch; without one, every bank.
-            consecutive: reply tokens in a row that must count.
+            consecutive: reply tokens that must count.
             level: ``watch``, ``warning`` or ``critical``.
             cooldown: reply tokens after an alarm in which its label raises no other.
+            window: reply tokens among which they must be; without it they stand in a row.
+            release: score below which a label must fall before it raises another alarm; without
+                it, `cooldown` alone decides.
 
         Raises:
             ValueError: for an option that cannot be used.
         """
-        self.label = label
-        self.threshold = _number("threshold", threshold)
-        if not 0 < self.threshold < 1:
-            raise _refusal("threshold", "a number above 0 and below 1, such as 0.8", threshold)
-        self.bank = bank
-        self.consecutive = _whole("consecutive", consecutive, least=1)
-        self.level = _level(level)
-        self.cooldown = _whole("cooldown", cooldown, least=0)
-        self._runs: dict[tuple[int, int, str, str], int] = {}
-        """Tokens in a row at or above the threshold, by turn, sequence, bank and label."""
-        self._quiet_until: dict[tuple[int, int, str, str], int] = {}
+        self._scope = Scope(label, bank)
+        self.threshold = fraction(NAME, "threshold", threshold)
+        self.consecutive = whole(NAME, "consecutive", consecutive, least=1)
+        self.level = level_of(NAME, level)
+        self.cooldown = whole(NAME, "cooldown", cooldown, least=0)
+        self.window = self.consecutive if window is None else whole(NAME, "window", window, least=1)
+        if self.window < self.consecutive:
+            raise refusal(
+                NAME, "window", f"{self.consecutive} tokens (consecutive) or more", window
+            )
+        self.release = None if release is None else fraction(NAME, "release", release)
+        if self.release is not None and self.release > self.threshold:
+            raise refusal(
+                NAME, "release", f"the threshold, {shown(self.threshold)}, or less", release
+            )
+        self._counted: dict[Key, deque[bool]] = {}
+        """Whether each of the last tokens was at or above the threshold."""
+        self._quiet_until: dict[Key, int] = {}
         """First offset that may raise again."""
+        self._held: set[Key] = set()
+        """What has raised an alarm and not fallen below `release` since."""
 
     @hookimpl
     def session_started(self, session: Session) -> None:
@@ -60,63 +82,58 @@ class ThresholdAlarm:
         Raises:
             ValueError: if they do not; it lists those that do.
         """
-        names = [bank.name for bank in session.banks]
-        if self.bank is not None and self.bank not in names:
-            raise ValueError(
-                f"There is no bank {clean_line(self.bank)!r} in this session; "
-                f"there are: {', '.join(map(clean_line, names))}."
-            )
-        banks = [bank for bank in session.banks if self.bank in (None, bank.name)]
-        labels = dict.fromkeys(label for bank in banks for label in bank.labels)
-        if self.label is not None and self.label not in labels:
-            raise ValueError(
-                f"No bank here has the label {clean_line(self.label)!r}; "
-                f"the labels are: {', '.join(map(clean_line, labels))}."
-            )
+        self._forget_all()
+        self._scope.check(session)
 
     @hookimpl
     def judge(self, score: TokenScore) -> list[Alarm] | None:
-        """Count the token; raise an alarm for each label whose run is long enough."""
-        if score.offset is None or self.bank not in (None, score.bank):
-            return None
+        """Count the token; raise an alarm for each label that is due."""
         alarms = [
             self._alarm(score, label, value)
-            for label, value in score.scores.items()
-            if (label == self.label if self.label is not None else label != NEUTRAL)
-            and self._is_due(score, score.offset, label, value)
+            for key, label, value in self._scope.values(score)
+            if self._is_due(key, score.offset or 0, value)
         ]
         return alarms or None
 
     @hookimpl
     def turn_finished(self, turn: Turn) -> None:
         """Forget what was counted for this row."""
-        for kept in (self._runs, self._quiet_until):
-            for key in [key for key in kept if key[:2] == (turn.index, turn.sequence)]:
+        row = (turn.index, turn.sequence)
+        for kept in (self._counted, self._quiet_until):
+            for key in [key for key in kept if key[:2] == row]:
                 del kept[key]
+        self._held = {key for key in self._held if key[:2] != row}
 
     @hookimpl
     def session_finished(self) -> None:
         """Forget everything; the next session counts its turns from 0 again."""
-        self._runs.clear()
-        self._quiet_until.clear()
+        self._forget_all()
 
-    def _is_due(self, score: TokenScore, offset: int, label: str, value: float) -> bool:
-        key = (score.turn, score.sequence, score.bank, label)
-        if not value >= self.threshold:  # so that NaN does not count
-            self._runs.pop(key, None)
+    def _forget_all(self) -> None:
+        self._counted.clear()
+        self._quiet_until.clear()
+        self._held.clear()
+
+    def _is_due(self, key: Key, offset: int, value: float) -> bool:
+        last = self._counted.get(key)
+        if last is None:
+            last = self._counted[key] = deque(maxlen=self.window)
+        last.append(value >= self.threshold)  # NaN does not count
+        if self.release is not None and value < self.release:
+            self._held.discard(key)
+        if not last[-1] or sum(last) < self.consecutive:
             return False
-        self._runs[key] = self._runs.get(key, 0) + 1
-        if self._runs[key] < self.consecutive or offset < self._quiet_until.get(key, 0):
+        if key in self._held or offset < self._quiet_until.get(key, 0):
             return False
         self._quiet_until[key] = offset + 1 + self.cooldown
+        if self.release is not None:
+            self._held.add(key)
         return True
 
     def _alarm(self, score: TokenScore, label: str, value: float) -> Alarm:
-        exact = f"{self.threshold:.2f}"
-        shown = exact if float(exact) == self.threshold else f"{self.threshold:g}"
-        tokens = "1 token" if self.consecutive == 1 else f"{self.consecutive} tokens"
+        among = f"{self.consecutive} of " if self.window > self.consecutive else ""
         return Alarm(
-            rule=f"{label} at or above {shown} for {tokens}",
+            rule=f"{label} at or above {shown(self.threshold)} for {among}{counted(self.window)}",
             label=label,
             level=self.level,
             score=value,
@@ -126,34 +143,3 @@ class ThresholdAlarm:
             sequence=score.sequence,
             offset=score.offset,
         )
-
-
-def _refusal(option: str, wanted: str, got: object) -> ValueError:
-    return ValueError(
-        f"The option {option!r} of threshold-alarm must be {wanted}; got "
-        f"{clean_line(repr(got), 60)} instead."
-    )
-
-
-def _number(option: str, value: float | str) -> float:
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        raise _refusal(option, "a number above 0 and below 1, such as 0.8", value) from None
-
-
-def _whole(option: str, value: int | str, *, least: int) -> int:
-    try:
-        number = int(value)
-    except (OverflowError, TypeError, ValueError):
-        number = least - 1
-    if number < least or number != float(value):
-        raise _refusal(option, f"a whole number of tokens, {least} or more", value)
-    return number
-
-
-def _level(value: str) -> Level:
-    for level in LEVELS:
-        if level == value:
-            return level
-    raise _refusal("level", f"{', '.join(LEVELS[:-1])} or {LEVELS[-1]}", value)

@@ -15,6 +15,7 @@ import pytest
 from emowatch.conformance import PluginCheck, check_plugin, recorded_trace
 from emowatch.conformance.company import bad_company
 from emowatch.default_plugins.jsonl_log import JsonlLog
+from emowatch.default_plugins.spike_alarm import SpikeAlarm
 from emowatch.default_plugins.sqlite_log import SqliteLog
 from emowatch.default_plugins.threshold_alarm import ThresholdAlarm
 from emowatch.dispatch import Dispatcher
@@ -31,7 +32,7 @@ def failed(make: Callable[[], object], **options: Any) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    "make", [JsonlLog, SqliteLog, ThresholdAlarm, lambda: ThresholdAlarm(threshold=0.3)]
+    "make", [JsonlLog, SpikeAlarm, SqliteLog, ThresholdAlarm, lambda: ThresholdAlarm(threshold=0.3)]
 )
 def test_the_built_in_plugins_keep_the_contract(make: Callable[[], object]) -> None:
     """They are what people copy."""

@@ -46,6 +46,26 @@ def test_a_score_at_the_threshold_counts() -> None:
     assert not alarms_of(ThresholdAlarm("joy", threshold=0.5, consecutive=1), [0.4999])
 
 
+def test_n_of_the_last_m_tokens_are_enough_where_asked() -> None:
+    """A state may flicker; the alarm comes with the token that makes it enough."""
+    plugin = ThresholdAlarm("joy", consecutive=3, window=5)
+    (alarm,) = alarms_of(plugin, [0.9, 0.1, 0.9, 0.1, 0.9, 0.1])
+    assert alarm.offset == 4
+    assert alarm.rule == "joy at or above 0.80 for 3 of 5 tokens"
+    assert not alarms_of(ThresholdAlarm("joy", consecutive=3, window=4), [0.9, 0.1] * 4)
+
+
+def test_a_label_is_quiet_until_it_has_fallen_below_its_release() -> None:
+    """Scores around the threshold are one event, not many."""
+    values = [0.9, 0.75, 0.9, 0.7, 0.9, 0.55, 0.9, 0.9]
+    plugin = ThresholdAlarm("joy", consecutive=1, cooldown=0, release=0.6)
+    assert [alarm.offset for alarm in alarms_of(plugin, values)] == [0, 6]
+    plain = ThresholdAlarm("joy", consecutive=1, cooldown=0)
+    assert [alarm.offset for alarm in alarms_of(plain, values)] == [0, 2, 4, 6, 7]
+    plugin.turn_finished(make_turn(0))
+    assert [alarm.offset for alarm in alarms_of(plugin, [0.9])] == [0]
+
+
 def test_an_interrupted_run_begins_anew() -> None:
     """One token is noise; three in a row are a state."""
     assert not alarms_of(ThresholdAlarm("joy"), [0.9, 0.9, 0.1, 0.9, 0.9, 0.1])
@@ -108,10 +128,10 @@ def test_nothing_is_kept_of_turns_that_are_over() -> None:
     for turn in range(5):
         for sequence in range(2):
             alarms_of(plugin, [0.9] * 5, turn=turn, sequence=sequence)
-        assert plugin._runs and plugin._quiet_until
+        assert plugin._counted and plugin._quiet_until
         for sequence in range(2):
             plugin.turn_finished(make_turn(turn, sequence))
-        assert not plugin._runs and not plugin._quiet_until
+        assert not plugin._counted and not plugin._quiet_until
 
 
 def test_a_new_session_begins_with_nothing() -> None:
@@ -198,6 +218,8 @@ def test_the_rule_names_the_very_numbers(threshold: float, consecutive: int, wor
         ({"consecutive": "three"}, "1 or more; got 'three' instead"),
         ({"cooldown": "-1"}, "0 or more; got '-1' instead"),
         ({"cooldown": float("inf")}, "got inf instead"),
+        ({"window": 2}, "'window' of threshold-alarm must be 3 tokens (consecutive) or more"),
+        ({"release": 0.9}, "'release' of threshold-alarm must be the threshold, 0.80, or less"),
         ({"level": "loud"}, "must be watch, warning or critical; got 'loud' instead"),
     ],
 )

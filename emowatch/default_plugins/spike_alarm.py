@@ -1,0 +1,101 @@
+"""Raise an alarm when a label's score rises fast, however high it is."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from emowatch import hookimpl
+from emowatch.default_plugins.rules import Key, Scope, counted, fraction, level_of, whole
+from emowatch.records import Alarm, Session, TokenScore, Turn
+
+NAME = "spike-alarm"
+
+
+class SpikeAlarm:
+    """Compares each reply token with the lowest of those just before it.
+
+    Turns, rows of a batch, banks and labels are compared apart.
+    """
+
+    def __init__(
+        self,
+        label: str | None = None,
+        rise: float | str = 0.5,
+        within: int | str = 8,
+        bank: str | None = None,
+        level: str = "watch",
+        cooldown: int | str = 32,
+    ) -> None:
+        """Take the rule; numbers may be strings, as the command line hands them on.
+
+        Args:
+            label: the label to watch; without one, every label but ``neutral``.
+            rise: smallest rise that counts, between 0 and 1.
+            within: reply tokens in which it rises.
+            bank: the bank to watch; without one, every bank.
+            level: ``watch``, ``warning`` or ``critical``.
+            cooldown: reply tokens after an alarm in which its label raises no other.
+
+        Raises:
+            ValueError: for an option that cannot be used.
+        """
+        self._scope = Scope(label, bank)
+        self.rise = fraction(NAME, "rise", rise)
+        self.within = whole(NAME, "within", within, least=1)
+        self.level = level_of(NAME, level)
+        self.cooldown = whole(NAME, "cooldown", cooldown, least=0)
+        self._last: dict[Key, deque[float]] = {}
+        self._quiet_until: dict[Key, int] = {}
+
+    @hookimpl
+    def session_started(self, session: Session) -> None:
+        """Begin anew, and check that the bank and the label exist.
+
+        Raises:
+            ValueError: if they do not; it lists those that do.
+        """
+        self.session_finished()
+        self._scope.check(session)
+
+    @hookimpl
+    def judge(self, score: TokenScore) -> list[Alarm] | None:
+        """Raise an alarm for each label that has risen enough."""
+        alarms = []
+        for key, label, value in self._scope.values(score):
+            last = self._last.get(key)
+            if last is None:
+                last = self._last[key] = deque(maxlen=self.within)
+            rose = value - min(last, default=value)
+            if value == value:  # what is no number is compared with nothing
+                last.append(value)
+            offset = score.offset or 0
+            if rose >= self.rise and offset >= self._quiet_until.get(key, 0):
+                self._quiet_until[key] = offset + 1 + self.cooldown
+                alarms.append(self._alarm(score, label, value, rose))
+        return alarms or None
+
+    @hookimpl
+    def turn_finished(self, turn: Turn) -> None:
+        """Forget the tokens of this row."""
+        for kept in (self._last, self._quiet_until):
+            for key in [key for key in kept if key[:2] == (turn.index, turn.sequence)]:
+                del kept[key]
+
+    @hookimpl
+    def session_finished(self) -> None:
+        """Forget everything; the next session counts its turns from 0 again."""
+        self._last.clear()
+        self._quiet_until.clear()
+
+    def _alarm(self, score: TokenScore, label: str, value: float, rose: float) -> Alarm:
+        return Alarm(
+            rule=f"{label} rose by {rose:.2f} within {counted(self.within)}",
+            label=label,
+            level=self.level,
+            score=value,
+            threshold=value - rose + self.rise,
+            bank=score.bank,
+            turn=score.turn,
+            sequence=score.sequence,
+            offset=score.offset,
+        )
