@@ -94,3 +94,15 @@ def test_a_verdict_is_plain_json(cli: Cli) -> None:
     """Infinity is none; scripts get a number that JSON has."""
     done = cli("assert", RECORDED, "half_life(joy) > 0", "--json")
     json.loads(done.out, parse_constant=lambda name: pytest.fail(name))
+
+
+def test_two_traces_are_compared_in_a_table_or_as_json(cli: Cli, tmp_path: Path) -> None:
+    """The same figures in both."""
+    done = cli("diff", RECORDED, RECORDED)
+    assert done.code == 0, done.err
+    assert "distance 0.000; same dominant label at 100.0%" in done.out
+    assert "joy" in done.out and "4 replies are too few" in done.out
+    (found,) = objects(cli("diff", RECORDED, RECORDED, "--json", "--bank", "demo-ekman7"))
+    assert (found["bank"], found["p"], found["distance"]) == ("demo-ekman7", None, 0)
+    refused(cli("diff", RECORDED, RECORDED, "--bank", "x"), "no bank 'x'")
+    refused(cli("diff", RECORDED, tmp_path / "gone"), "gone")
