@@ -65,7 +65,9 @@ def test_the_figures_are_those_of_the_pairs() -> None:
     assert found.distance == pytest.approx(0.2)
     assert (found.same_dominant, found.parted_at) == (0.5, (0, 0, 0))
     joy = found.labels[1]
-    assert (joy.label, joy.first, joy.second) == ("joy", pytest.approx(0.7), pytest.approx(0.5))
+    assert joy.label == "joy"
+    assert joy.first == pytest.approx(0.7)
+    assert joy.second == pytest.approx(0.5)
     assert joy.difference == pytest.approx(-0.2)
     assert (found.replies, joy.p, joy.interval) == (1, None, None)
 
