@@ -22,10 +22,10 @@ from benchmarks.ways import Plain, Scene, Watched, scene_of
 from emowatch.bank import ProbeBank
 from emowatch.bank.heads import HeadKind
 from emowatch.labels import EKMAN7
-from emowatch.plugins import DEFAULT_PLUGINS
 
 TOKENS = 128
 Which = Literal["primary", "all"]
+PLUGINS = ("jsonl-log", "threshold-alarm")
 WHICH: tuple[Which, ...] = ("primary", "all")
 GOALS = {"primary": 1.02, "all": 1.04}
 HEADS: tuple[tuple[HeadKind, int], ...] = (("linear", 0), ("offset-mlp", 32), ("offset-mlp", 64))
@@ -37,7 +37,7 @@ def ways(scene: Scene) -> Iterator[Way]:
     for (head, hidden), layers in itertools.product(HEADS, WHICH):
         bank = ProbeBank.random_for(scene.model, labels=EKMAN7, head=head, hidden=hidden or 32)
         name = f"{head}{f', hidden {hidden}' if hidden else ''}, {layers}"
-        yield Watched(scene, name, bank, layers, tuple(DEFAULT_PLUGINS))
+        yield Watched(scene, name, bank, layers, PLUGINS)
 
 
 @click.command()

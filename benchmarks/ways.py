@@ -134,7 +134,10 @@ class Watched:
         """Hold a session open."""
         scene = self._scene
         path = scene.folder / f"{self.name}-{next(self._numbers)}.jsonl"
-        options = {"jsonl-log": {"path": str(path), "content": "none"}}
+        options = {
+            "jsonl-log": {"path": str(path), "content": "none"},
+            "sqlite-log": {"path": str(path.with_suffix(".db"))},
+        }
         plugins: list[PluginSpec] = [(name, options.get(name, {})) for name in self._plugins]
         watch = emowatch.watch(
             scene.model,

@@ -97,7 +97,7 @@ def compare_traces(
         )
     left = np.stack([one[key] for key in keys])  # [tokens, labels]
     right = np.stack([other[key] for key in keys])
-    known: NDArray[np.bool_] = np.isfinite(np.hstack((left, right))).all(1)
+    known = np.asarray(np.isfinite(np.hstack((left, right))).all(1))
     keys = [key for key, is_known in zip(keys, known, strict=True) if is_known]
     left, right = left[known], right[known]
     if not keys:
