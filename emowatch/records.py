@@ -189,6 +189,9 @@ class Turn:
     """The reply, special tokens left out. The last token of an own loop is not known: it is never
     fed back to the model."""
     token_ids: tuple[int, ...]
+    pieces: tuple[str, ...] = ()
+    """What each token adds to the text; empty where a character is not complete, and where the
+    trace keeps no text."""
     settings: Mapping[str, Any]
     """How tokens were chosen: sampling, temperature, limits, the seed where one was asked for."""
     mean_scores: Mapping[str, Scores]

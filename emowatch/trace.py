@@ -123,7 +123,8 @@ class TokenTable(Sequence[TokenScore]):
         if not chosen.any():
             return None
         scores = np.array(self._scores[start * width :], dtype=np.float32).reshape(-1, width)
-        mean: Floats = scores[chosen].mean(0)
+        with np.errstate(invalid="ignore"):  # what is no number makes a mean that is none
+            mean: Floats = scores[chosen].mean(0)
         return mean
 
     def _record(self, i: int) -> TokenScore:
@@ -304,6 +305,7 @@ def _take(trace: Trace, row: dict[str, Any]) -> None:
         }
         ids = tuple(row.pop("token_ids", ()))
         row.pop("text_hmac", None)
+        row["pieces"] = tuple(map(str, row.get("pieces", ())))
         trace.turns.append(Turn(**{"text": ""} | row | {"token_ids": ids, "mean_scores": means}))
     elif kind == "end":
         trace.complete = True

@@ -43,6 +43,11 @@ class ReplyText:
         """Give what the token at a place added; empty while a character is incomplete."""
         return self._made()[place]
 
+    @property
+    def pieces(self) -> tuple[str, ...]:
+        """What each token added to the text."""
+        return tuple(self._made())
+
     def _made(self) -> list[str]:
         for end in range(len(self._pieces) + 1, len(self.ids) + 1):
             self._pieces.append("" if self._tokenizer is None else self._completed(end))

@@ -24,6 +24,7 @@ COMMANDS = {
     "extract": "Read the states of labelled text into shards.",
     "doctor": "Check that a model can be watched exactly.",
     "replay": "Show a stored session token by token, or drive plugins over it.",
+    "report": "Tell how a conversation went: means, trends and changes over its turns.",
     "diff": "Compare two traces of the same prompts token by token.",
     "assert": "Hold a trace to an expression; exit with 1 if it does not hold.",
     "logs": "Show logged turns, oldest first.",

@@ -127,7 +127,7 @@ class JsonlLog:
         """Write how a reply ended, and as much of it as `content` allows."""
         said: dict[str, Any] = {}
         if self.content == "full":
-            said = {"text": turn.text, "token_ids": turn.token_ids}
+            said = {"text": turn.text, "token_ids": turn.token_ids, "pieces": turn.pieces}
         elif self.content == "hash":
             said = {"text_hmac": keyed_hash(self._key, turn.text)}
         self._write(

@@ -1,35 +1,11 @@
-"""Colours of emotions that people with any colour vision can tell apart.
-
-The dark set is Okabe and Ito's; its blue and black would vanish on a dark ground and are left
-out. The light set holds the same hues, dark enough for a white ground. Nobody depends on
-colours: in the traces a label stands in its own, and F2 puts its sign into the text.
-"""
+"""Colours of emotions as one kind of screen shows them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-DARK = {
-    "anger": "#D55E00",
-    "disgust": "#00A87B",
-    "fear": "#CC79A7",
-    "joy": "#F0E442",
-    "neutral": "#9A9FA8",
-    "sadness": "#56B4E9",
-    "surprise": "#E69F00",
-}
-LIGHT = {
-    "anger": "#B34700",
-    "disgust": "#00775A",
-    "fear": "#A03C7A",
-    "joy": "#6F6600",
-    "neutral": "#5F646D",
-    "sadness": "#0067A3",
-    "surprise": "#8F5F00",
-}
-_CYCLE = ("sadness", "surprise", "disgust", "fear", "joy", "anger")
-"""Order in which labels that are no Ekman emotion take the colours."""
+from emowatch.colours import DARK, LIGHT, colours_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +20,4 @@ class Palette:
         """Give each label its colour as a style; labels of our own keep theirs in every bank."""
         if self.no_color:
             return dict.fromkeys(labels, "")
-        colours = DARK if self.dark else LIGHT
-        others = [label for label in labels if label not in colours]
-        return {
-            label: colours[label]
-            if label in colours
-            else colours[_CYCLE[others.index(label) % len(_CYCLE)]]
-            for label in labels
-        }
+        return colours_of(labels, DARK if self.dark else LIGHT)

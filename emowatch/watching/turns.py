@@ -240,6 +240,7 @@ class RunningTurn:
                 finish_reason=self._reason(row, reason, ended[sequence]),
                 text=row.text.text,
                 token_ids=tuple(row.text.ids),
+                pieces=row.text.pieces,
                 settings=self.settings,
                 mean_scores=self._means(sequence, tables),
             )

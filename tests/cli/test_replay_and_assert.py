@@ -106,3 +106,20 @@ def test_two_traces_are_compared_in_a_table_or_as_json(cli: Cli, tmp_path: Path)
     assert (found["bank"], found["p"], found["distance"]) == ("demo-ekman7", None, 0)
     refused(cli("diff", RECORDED, RECORDED, "--bank", "x"), "no bank 'x'")
     refused(cli("diff", RECORDED, tmp_path / "gone"), "gone")
+
+
+def test_a_report_is_text_json_or_a_page(cli: Cli, tmp_path: Path) -> None:
+    """The same conversation in each."""
+    done = cli("report", RECORDED)
+    assert done.code == 0, done.err
+    assert "turn 0 reply: " in done.out and "turn 1 row 1 user: " in done.out
+    assert "fewer than 6 turns" in done.out
+    (found,) = objects(cli("report", RECORDED, "--json", "--bank", "demo-ekman7"))
+    assert len(found["turns"]) == 4
+    page = tmp_path / "page.html"
+    assert cli("report", RECORDED, "--html", page).code == 0
+    assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
+    refused(cli("report", RECORDED, "--html", page), "page.html", "--overwrite")
+    assert cli("report", RECORDED, "--html", page, "--overwrite").code == 0
+    refused(cli("report", RECORDED, "--bank", "x"), "no bank 'x'")
+    refused(cli("report", RECORDED, "--html", tmp_path / "no" / "page.html"), code=1)

@@ -11,10 +11,11 @@ import pytest
 from textual.color import Color
 
 from emowatch.cli.printing import print_plain
+from emowatch.colours import DARK, LIGHT
 from emowatch.labels import EKMAN7
 from emowatch.records import Scores
 from emowatch.trace import Trace
-from emowatch.tui.palette import DARK, LIGHT, Palette
+from emowatch.tui.palette import Palette
 from emowatch.tui.styles import NIGHT
 from emowatch.tui.summary import listed, mean_scores, short_title, title
 from emowatch.tui.traces import BETWEEN_REPLIES, bar, sparkline
