@@ -86,7 +86,8 @@ def movements(
     values = np.array([scores.array for scores in kept], dtype=np.float64)  # [turns, labels]
     rng = np.random.default_rng(seed)
     slopes, (places, changes) = _slopes(values), _sharpest(values)
-    slope_p = change_p = [None] * len(labels)
+    slope_p: list[float | None] = [None] * len(labels)
+    change_p = slope_p
     if len(kept) >= FEWEST_TURNS:
         orders = np.argsort(rng.random((PERMUTATIONS, len(kept))), axis=1)
         spread = values.std(0)

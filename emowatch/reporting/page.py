@@ -112,7 +112,7 @@ def _cell(score: TokenScore, pieces: Sequence[str]) -> _Cell:
     return _Cell(
         text=clean(pieces[score.offset]) if score.offset < len(pieces) else "",
         label=score.dominant,
-        shade=round(100 * value) if value == value else 0,
+        shade=round(100 * min(max(value, 0.0), 1.0)) if value == value else 0,
         told=f"offset {score.offset}: {told}",
     )
 
@@ -125,7 +125,7 @@ def _lines(scores: Sequence[TokenScore], colours: Mapping[str, str]) -> list[dic
         points, pen = [], "M"
         for place, score in enumerate(scores):
             value = score.scores[label]
-            if value != value:  # a gap
+            if not 0 <= value <= 1:  # no score: a gap
                 pen = "M"
                 continue
             points.append(f"{pen}{place * step:.1f} {HEIGHT * (1 - value):.1f}")
