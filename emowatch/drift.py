@@ -79,7 +79,8 @@ def movements(
 
     One row of a batch is one conversation: pass the summaries of one row.
     """
-    kept = [one.means[segment] for one in summaries if segment in one.means]
+    means = [one.means[segment] for one in summaries if segment in one.means]
+    kept = [scores for scores in means if np.isfinite(scores.array).all()]
     if len(kept) < 2:
         return []
     labels = tuple(kept[0])
