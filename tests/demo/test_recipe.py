@@ -34,6 +34,7 @@ from emowatch.demo.recipe.exchanges import (
 )
 from emowatch.demo.recipe.judging import answer
 from emowatch.demo.recipe.optimisation import Schedule, fit
+from emowatch.errors import TrainingError
 from emowatch.model.loading import LoadedModel, load_model
 
 DIALOGUE: Document = (
@@ -403,9 +404,7 @@ def test_a_stopped_run_ends_with_the_bits_of_one_left_alone(
         seen.append(step)
         return rows_of_step(step)
 
-    resumed = toy(seed=1)  # whatever it was, the checkpoint counts
-    if stop < 3:
-        resumed = toy()
+    resumed = toy()
     fit(resumed, watched, schedule, tmp_path / "stopped", compiled=False)
     assert seen == list(range(stop // 3 * 3, 9))
     for name, tensor in alone.state_dict().items():
@@ -424,12 +423,23 @@ def test_weights_and_step_of_a_checkpoint_are_one_file(
 def test_a_finished_run_is_not_run_again(tmp_path: Path) -> None:
     """A stage that is done costs nothing, and its weights are there."""
     schedule = Schedule(steps=4, peak_lr=1e-2)
-    done, again = toy(), toy(seed=1)
+    done, again = toy(), toy()
     fit(done, rows_of_step, schedule, tmp_path, compiled=False)
     fit(again, lambda step: pytest.fail("a step was run"), schedule, tmp_path, compiled=False)
     assert torch.equal(done.model.norm.weight, again.model.norm.weight)
     assert again.lm_head.weight is again.model.embed_tokens.weight
     assert not again.training
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
+    """A work folder of an older plan must not pass for the new one's."""
+    schedule = Schedule(steps=4, peak_lr=1e-2)
+    fit(toy(), rows_of_step, schedule, tmp_path, compiled=False)
+    before = (tmp_path / "checkpoint.safetensors").read_bytes()
+    for model, other in ((toy(seed=1), schedule), (toy(), Schedule(steps=5, peak_lr=1e-2))):
+        with pytest.raises(TrainingError, match="began with other weights"):
+            fit(model, rows_of_step, other, tmp_path, compiled=False)
+    assert (tmp_path / "checkpoint.safetensors").read_bytes() == before
 
 
 def test_training_learns(tmp_path: Path) -> None:
@@ -460,6 +470,9 @@ def test_the_rate_rises_to_its_peak_and_falls_to_its_share() -> None:
     assert max(rates) == rates[9] == 1.0
     assert rates[10:] == sorted(rates[10:], reverse=True)
     assert rates[-1] == pytest.approx(0.05, abs=0.01)
+    held = Schedule(steps=100, peak_lr=1.0, warmup=0.1, fall=0.4)
+    assert {held.lr(step) for step in range(9, 61)} == {1.0}
+    assert held.lr(61) < 1.0 and held.lr(99) == pytest.approx(0.05, abs=0.01)
 
 
 # The shipped model
