@@ -81,6 +81,12 @@ class ExpressionError(EmowatchError):
     exit_code = 2
 
 
+class BaselineError(EmowatchError):
+    """A baseline of drift that cannot be made or read."""
+
+    exit_code = 2
+
+
 class TraceError(EmowatchError):
     """A trace that cannot be read."""
 

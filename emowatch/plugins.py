@@ -22,6 +22,7 @@ PluginSpec: TypeAlias = str | tuple[str, Mapping[str, Any]] | object
 ANSWERED = ("judge", "steer")
 """Hooks whose answer changes what happens, so that they cannot wait in a queue."""
 DEFAULT_PLUGINS: Mapping[str, str] = {
+    "drift-alarm": "emowatch.default_plugins.drift_alarm:DriftAlarm",
     "jsonl-log": "emowatch.default_plugins.jsonl_log:JsonlLog",
     "spike-alarm": "emowatch.default_plugins.spike_alarm:SpikeAlarm",
     "sqlite-log": "emowatch.default_plugins.sqlite_log:SqliteLog",

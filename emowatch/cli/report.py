@@ -27,7 +27,7 @@ def command(
     With --html as one self-contained page, with the traces, the alarms and, where the trace
     holds it, the text.
     """
-    from emowatch.drift import FEWEST_TURNS, movements, summarise
+    from emowatch.drift.turns import FEWEST_TURNS, movements, summarise
     from emowatch.trace import Trace
 
     if html is not None and html.exists() and not overwrite:

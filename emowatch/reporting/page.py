@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from emowatch import __version__
 from emowatch.colours import LIGHT, colours_of
-from emowatch.drift import movements, summarise
+from emowatch.drift.turns import movements, summarise
 from emowatch.records import TokenScore, Turn
 from emowatch.text import clean, clean_line
 from emowatch.trace import TokenTable, Trace

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from emowatch.conformance import recorded_trace
-from emowatch.drift import FEWEST_TURNS, Movement, TurnSummary, movements, summarise
+from emowatch.drift.turns import FEWEST_TURNS, Movement, TurnSummary, movements, summarise
 from emowatch.labels import EKMAN7
 from emowatch.records import Scores
 
@@ -68,9 +68,9 @@ def test_few_turns_say_nothing_of_chance_and_one_nothing_at_all() -> None:
 def test_chance_moves_an_emotion_as_rarely_as_it_says() -> None:
     """Over seven emotions together, each test by itself."""
     rng = np.random.default_rng(0)
-    sessions, slopes, changes = 100, 0, 0
+    sessions, slopes, changes = 40, 0, 0
     for _ in range(sessions):
         found = movements(turns(rng.dirichlet(np.ones(7), 10).tolist(), EKMAN7))
         slopes += min(one.slope_p or 1 for one in found) <= 0.05
         changes += min(one.change_p or 1 for one in found) <= 0.05
-    assert max(slopes, changes) <= 11  # 5 are expected; more would come once in 200 times
+    assert max(slopes, changes) <= 6  # 2 are expected; more would come once in 300 times

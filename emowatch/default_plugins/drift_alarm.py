@@ -1,0 +1,119 @@
+"""Raise an alarm when scores drift from what they were in sessions that were well.
+
+The thresholds come from `emowatch drift calibrate`, and with them the promise of how often chance
+alone raises an alarm.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from emowatch import hookimpl
+from emowatch.default_plugins.rules import level_of
+from emowatch.drift.baseline import Baseline
+from emowatch.drift.charts import Charts
+from emowatch.records import Alarm, Session, TokenScore
+from emowatch.text import clean_line
+
+NAME = "drift-alarm"
+CHART_NAMES = ("EWMA up", "EWMA down", "CUSUM up", "CUSUM down")
+
+
+@dataclass(slots=True)
+class _Row:
+    """One row of a batch, over all turns of a session."""
+
+    charts: Charts
+    tokens: int = 0
+    quiet_until: dict[int, int] = field(default_factory=dict)
+    """For each label, the token from which on it may raise again."""
+
+
+class DriftAlarm:
+    """Follows EWMA and CUSUM of every label, over all turns of a session and each row apart."""
+
+    def __init__(self, baseline: str | Path, level: str = "warning") -> None:
+        """Read the baseline.
+
+        Args:
+            baseline: a file that `emowatch drift calibrate` wrote.
+            level: ``watch``, ``warning`` or ``critical``.
+
+        Raises:
+            BaselineError: for a file that is none.
+            ValueError: for an unknown level.
+        """
+        self.baseline = Baseline.load(baseline)
+        self.level = level_of(NAME, level)
+        self._scales = np.array(self.baseline.scales)
+        self._rows: dict[int, _Row] = {}
+
+    @hookimpl
+    def session_started(self, session: Session) -> None:
+        """Begin at rest, and check that the bank is the one of the baseline.
+
+        Raises:
+            ValueError: if it is not in the session, or is another version.
+        """
+        self._rows.clear()
+        found = [bank for bank in session.banks if bank.name == self.baseline.bank]
+        names = ", ".join(clean_line(bank.name) for bank in session.banks)
+        if not found:
+            raise ValueError(
+                f"The baseline is of the bank {clean_line(self.baseline.bank)!r}, and this session "
+                f"has {names}."
+            )
+        if found[0].sha256 != self.baseline.sha256 or found[0].labels != self.baseline.labels:
+            raise ValueError(
+                f"The baseline is of another version of the bank {names}: calibrate again."
+            )
+
+    @hookimpl
+    def judge(self, score: TokenScore) -> list[Alarm] | None:
+        """Take a token of a reply; raise an alarm where a chart passes its threshold."""
+        if score.bank != self.baseline.bank or score.offset is None or score.segment != "reply":
+            return None
+        row = self._rows.get(score.sequence)
+        if row is None:
+            row = self._rows[score.sequence] = _Row(self.baseline.charts())
+        row.tokens += 1
+        values = row.charts.take(score.scores.array) / self._scales  # [charts, labels]
+        if values.max() <= self.baseline.threshold:
+            return None
+        alarms = []
+        for label in np.flatnonzero(values.max(0) > self.baseline.threshold).tolist():
+            if row.tokens >= row.quiet_until.get(label, 0):
+                chart = int(values[:, label].argmax())
+                alarms.append(self._alarm(score, row, label, chart, float(values[chart, label])))
+            row.quiet_until[label] = row.tokens + self.baseline.row_tokens
+            row.charts.restart(label)
+        return alarms or None
+
+    @hookimpl
+    def session_finished(self) -> None:
+        """Forget everything."""
+        self._rows.clear()
+
+    def _alarm(
+        self, score: TokenScore, row: _Row, label: int, chart: int, statistic: float
+    ) -> Alarm:
+        name = self.baseline.labels[label]
+        lasted = int(row.charts.onsets[chart % 2, label]) or 1
+        deviation = float(row.charts.ewma[label] * self.baseline.spreads[label])
+        return Alarm(
+            rule=(
+                f"{name} drifts {'down' if chart % 2 else 'up'} by {abs(deviation):.2f} for some "
+                f"{lasted} tokens ({CHART_NAMES[chart]}, p {self.baseline.chance(statistic):.3f})"
+            ),
+            label=name,
+            level=self.level,
+            score=score.scores[name],
+            threshold=self.baseline.threshold,
+            bank=score.bank,
+            turn=score.turn,
+            sequence=score.sequence,
+            offset=score.offset,
+        )

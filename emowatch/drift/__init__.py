@@ -1,0 +1,1 @@
+"""Has something changed? Over the turns of a conversation, or against a baseline of sessions."""

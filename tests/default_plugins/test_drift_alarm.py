@@ -1,0 +1,136 @@
+"""The drift alarm: quiet where nothing drifts, and heard where something does."""
+
+from __future__ import annotations
+
+import re
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from emowatch.conformance import check_plugin
+from emowatch.default_plugins.drift_alarm import DriftAlarm
+from emowatch.dispatch import Dispatcher
+from emowatch.drift.baseline import Baseline, calibrate
+from emowatch.labels import EKMAN7
+from emowatch.plugins import make_plugin_manager
+from emowatch.records import Alarm
+from emowatch.replaying import replay
+from emowatch.trace import Trace
+from tests.conftest import make_bank_info, make_score, make_session
+from tests.drift.sessions import session
+
+
+@pytest.fixture(scope="module")
+def baseline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Calibrate on 120 quiet sessions of 100 tokens."""
+    rng = np.random.default_rng(0)
+    path = tmp_path_factory.mktemp("drift") / "baseline.json"
+    calibrate([session(rng) for _ in range(120)], rate=1.0).save(path)
+    return path
+
+
+def alarms_of(baseline: Path, trace: Trace) -> list[Alarm]:
+    """Replay a session to the alarm."""
+    plugins = Dispatcher(make_plugin_manager([DriftAlarm(baseline)]), on_error="raise")
+    return replay(trace, plugins).alarms
+
+
+def test_false_alarms_are_as_rare_as_promised(baseline: Path) -> None:
+    """On 100 sessions that the baseline has not seen, repeated alarms counted."""
+    rng = np.random.default_rng(1)
+    traces = [session(rng) for _ in range(100)]
+    alarms = sum(len(alarms_of(baseline, trace)) for trace in traces)
+    assert 1000 * alarms / 10_000 <= Baseline.load(baseline).bound
+
+
+def test_a_shift_is_found_with_its_label_direction_and_onset(baseline: Path) -> None:
+    """In nearly every session, and after it began."""
+    rng = np.random.default_rng(2)
+    found = 0
+    for _ in range(20):
+        alarms = [
+            alarm
+            for alarm in alarms_of(baseline, session(rng, 200, shift=2.5, since=60, turns=1))
+            if alarm.label == "joy" and " up " in alarm.rule
+        ]
+        found += any(alarm.offset is not None and 60 <= alarm.offset < 160 for alarm in alarms)
+    assert found >= 18
+
+
+def test_an_alarm_tells_size_direction_onset_chart_and_p(baseline: Path) -> None:
+    """In words that a person can read."""
+    rng = np.random.default_rng(3)
+    alarms = alarms_of(baseline, session(rng, 200, shift=4, since=100, turns=1))
+    (alarm, *_) = [one for one in alarms if one.label == "joy"]
+    pattern = r"joy drifts up by 0\.\d\d for some \d+ tokens \((EWMA|CUSUM) up, p 0\.\d{3}\)"
+    assert re.fullmatch(pattern, alarm.rule)
+    assert alarm.threshold == Baseline.load(baseline).threshold
+    assert alarm.level == "warning"
+
+
+def test_a_label_that_drifts_on_is_told_once_a_row_length(baseline: Path) -> None:
+    """Not at every token."""
+    rng = np.random.default_rng(4)
+    alarms = alarms_of(baseline, session(rng, 400, shift=5, turns=1))
+    places = [alarm.offset or 0 for alarm in alarms if alarm.label == "joy"]
+    assert 1 <= len(places) <= 4
+    assert all(later - one >= 100 for one, later in pairwise(places))
+
+
+def test_rows_are_followed_apart_and_through_all_turns(baseline: Path) -> None:
+    """A drift over ten short replies is one drift."""
+    rng = np.random.default_rng(5)
+    short = session(rng, 200, shift=3, since=50, turns=10)
+    assert any(alarm.label == "joy" for alarm in alarms_of(baseline, short))
+    one, two = session(rng, 100), session(rng, 100)
+    both = Trace(one.session)
+    for a, b in zip(one.tokens, two.tokens, strict=True):
+        for row, score in enumerate((a, b)):
+            both.tokens.append(
+                turn=score.turn,
+                sequence=row,
+                position=score.position,
+                offset=score.offset,
+                segment="reply",
+                scores=score.scores.array,
+            )
+    apart = len(alarms_of(baseline, one)) + len(alarms_of(baseline, two))
+    assert len(alarms_of(baseline, both)) == apart
+
+
+def test_prompts_thoughts_and_other_banks_are_not_heard(baseline: Path) -> None:
+    """The baseline is of replies."""
+    plugin = DriftAlarm(baseline)
+    bank = make_bank_info(labels=EKMAN7)
+    plugin.session_started(make_session(bank))
+    extreme = [0.0] * 6 + [1.0]
+    for _ in range(200):
+        assert plugin.judge(make_score(extreme, bank=bank, offset=None)) is None
+        assert plugin.judge(make_score(extreme, bank=bank, segment="thinking")) is None
+        other = make_bank_info("other", EKMAN7)
+        assert plugin.judge(make_score(extreme, bank=other)) is None
+
+
+def test_another_bank_or_version_is_refused_at_the_start(baseline: Path) -> None:
+    """Its thresholds would mean nothing."""
+    from dataclasses import replace
+
+    plugin = DriftAlarm(baseline)
+    with pytest.raises(ValueError, match="of the bank 'mood', and this session has other"):
+        plugin.session_started(make_session(make_bank_info("other", EKMAN7)))
+    newer = replace(make_bank_info(labels=EKMAN7), sha256="new")
+    with pytest.raises(ValueError, match="calibrate again"):
+        plugin.session_started(make_session(newer))
+
+
+def test_it_keeps_the_contract(baseline: Path) -> None:
+    """On a session of its own bank, too."""
+    rng = np.random.default_rng(6)
+    trace = session(rng, 60, shift=4, since=20)
+    checks = check_plugin(lambda: DriftAlarm(baseline), trace)
+    # Hostile names are of other banks, which it refuses in words.
+    failed = [check for check in checks if not check.passed]
+    assert [check.name for check in failed] == ["it stands hostile values"]
+    assert "this session has" in failed[0].found
