@@ -80,7 +80,9 @@ class DriftAlarm:
         if row is None:
             row = self._rows[score.sequence] = _Row(self.baseline.charts())
         row.tokens += 1
-        values = row.charts.take(score.scores.array) / self._scales  # [charts, labels]
+        values = (
+            row.charts.take(score.scores.array.astype(np.float64)) / self._scales
+        )  # [charts, labels]
         if values.max() <= self.baseline.threshold:
             return None
         alarms = []

@@ -239,9 +239,13 @@ def _checked(row: dict[str, Any]) -> Baseline:
     if row.pop("schema") != SCHEMA:
         raise ValueError(f"it is not of schema {SCHEMA}")
     labels = check_labels(row.pop("labels"))
-    numbers = {name: tuple(map(float, row.pop(name))) for name in ("means", "spreads", "maxima")}
+    means, spreads, maxima = (
+        tuple(map(float, row.pop(name))) for name in ("means", "spreads", "maxima")
+    )
     scales = tuple(tuple(map(float, chart)) for chart in row.pop("scales"))
-    found = Baseline(labels=labels, scales=scales, **numbers, **row)
+    found = Baseline(
+        labels=labels, scales=scales, means=means, spreads=spreads, maxima=maxima, **row
+    )
     shapes = [len(found.means), len(found.spreads), *map(len, scales)]
     if len(scales) != CHARTS or set(shapes) != {len(labels)}:
         raise ValueError("its numbers do not match its labels")
