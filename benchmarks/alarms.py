@@ -134,9 +134,9 @@ def textbook(base: Baseline) -> Callable[[Trace], list[Alarm]]:
             if score.offset is None or score.segment != "reply":
                 continue
             values = charts.take(score.scores.array.astype(np.float64))[2:]
-            for label in np.flatnonzero(values.max(0) > TEXTBOOK).tolist():
-                alarms.append(_alarm(score, base.labels[label]))
-                charts.restart(label)
+            if values.max() > TEXTBOOK:
+                alarms.append(_alarm(score, base.labels[int(values.max(0).argmax())]))
+                charts.restart()
         return alarms
 
     return judge
@@ -162,7 +162,7 @@ def count(traces: Sequence[Trace], judge: Callable[[Trace], list[Alarm]], since:
     for trace in traces:
         places = [(s.turn, s.offset) for s in trace.tokens if s.offset is not None]
         start = next((n for n, (turn, _) in enumerate(places) if turn >= since), len(places))
-        when = [places.index((alarm.turn, alarm.offset)) for alarm in judge(trace)]
+        when = [places.index((alarm.turn, alarm.offset or 0)) for alarm in judge(trace)]
         false += sum(place < start for place in when)
         tokens += start
         if after := [place - start for place in when if place >= start]:

@@ -6,7 +6,7 @@ alone raises an alarm.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +28,8 @@ class _Row:
 
     charts: Charts
     tokens: int = 0
-    quiet_until: dict[int, int] = field(default_factory=dict)
-    """For each label, the token from which on it may raise again."""
+    quiet_until: int = 0
+    """The token from which on it may raise again."""
 
 
 class DriftAlarm:
@@ -72,7 +72,7 @@ class DriftAlarm:
             )
 
     @hookimpl
-    def judge(self, score: TokenScore) -> list[Alarm] | None:
+    def judge(self, score: TokenScore) -> Alarm | None:
         """Take a token of a reply; raise an alarm where a chart passes its threshold."""
         if score.bank != self.baseline.bank or score.offset is None or score.segment != "reply":
             return None
@@ -83,16 +83,15 @@ class DriftAlarm:
         values = (
             row.charts.take(score.scores.array.astype(np.float64)) / self._scales
         )  # [charts, labels]
-        if values.max() <= self.baseline.threshold:
+        if values.max() <= self.baseline.threshold or row.tokens < row.quiet_until:
             return None
-        alarms = []
-        for label in np.flatnonzero(values.max(0) > self.baseline.threshold).tolist():
-            if row.tokens >= row.quiet_until.get(label, 0):
-                chart = int(values[:, label].argmax())
-                alarms.append(self._alarm(score, row, label, chart, float(values[chart, label])))
-            row.quiet_until[label] = row.tokens + self.baseline.row_tokens
-            row.charts.restart(label)
-        return alarms or None
+        # The baseline bounds how many rows pass the threshold at all: one alarm for each row's
+        # length keeps to it, whichever label it is of.
+        chart, label = map(int, np.unravel_index(values.argmax(), values.shape))
+        alarm = self._alarm(score, row, label, chart, float(values[chart, label]))
+        row.quiet_until = row.tokens + self.baseline.row_tokens
+        row.charts.restart()
+        return alarm
 
     @hookimpl
     def session_finished(self) -> None:

@@ -57,8 +57,8 @@ class Charts:
         self.onsets[sums == 0] = 0
         return self.values
 
-    def restart(self, label: int) -> None:
-        """Bring one label's charts to rest."""
-        self.values[:, label] = 0
-        self.ewma[label] = 0
-        self.onsets[:, label] = 0
+    def restart(self) -> None:
+        """Bring all charts to rest."""
+        self.values[:] = 0
+        self.ewma[:] = 0
+        self.onsets[:] = 0

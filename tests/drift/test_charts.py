@@ -64,11 +64,11 @@ def test_what_is_no_number_changes_nothing() -> None:
     np.testing.assert_array_equal(running.values, beside.values)
 
 
-def test_one_label_can_be_brought_to_rest() -> None:
-    """The others go on."""
-    running = charts(2)
+def test_they_can_be_brought_to_rest() -> None:
+    """And go on as new ones do."""
+    running, new = charts(2), charts(2)
     for _ in range(5):
-        running.take(np.array([2.0, 2.0]))
-    running.restart(0)
-    assert not running.values[:, 0].any()
-    assert running.values[:, 1].any()
+        running.take(np.array([2.0, -2.0]))
+    running.restart()
+    np.testing.assert_array_equal(running.take(np.ones(2)), new.take(np.ones(2)))
+    np.testing.assert_array_equal(running.onsets, new.onsets)
