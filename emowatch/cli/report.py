@@ -22,7 +22,7 @@ from emowatch.text import clean, clean_line
 def command(
     trace: str, html: Path | None, bank: str | None, overwrite: bool, as_json: bool
 ) -> None:
-    """Tell how a conversation went: means, trends and changes over its turns.
+    """Tell how a conversation went, turn by turn, also as one page.
 
     With --html as one self-contained page, with the traces, the alarms and, where the trace
     holds it, the text.

@@ -24,7 +24,7 @@ COMMANDS = {
     "extract": "Read the states of labelled text into shards.",
     "doctor": "Check that a model can be watched exactly.",
     "replay": "Show a stored session token by token, or drive plugins over it.",
-    "report": "Tell how a conversation went: means, trends and changes over its turns.",
+    "report": "Tell how a conversation went, turn by turn, also as one page.",
     "diff": "Compare two traces of the same prompts token by token.",
     "assert": "Hold a trace to an expression; exit with 1 if it does not hold.",
     "drift": "Learn from recorded sessions what is usual, for drift-alarm.",
