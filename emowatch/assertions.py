@@ -132,6 +132,9 @@ class _Walker:
 
     def _compare(self, node: ast.Compare, depth: int) -> bool:
         self._calls = []
+        if not any(isinstance(part, ast.Call) for part in ast.walk(node)):
+            raise _refusal(node, "it measures nothing; compare a function, as in max(anger) < .6")
+        self._check_range(node)
         sides = [self._number(side, depth + 1) for side in (node.left, *node.comparators)]
         holds = not any(map(math.isnan, sides))
         for op, left, right in zip(node.ops, sides, sides[1:], strict=False):
@@ -140,6 +143,18 @@ class _Walker:
             holds = holds and _COMPARE[type(op)][1](left, right)
         self.compared.append(Compared(_text(node), holds, tuple(self._calls)))
         return holds
+
+    def _check_range(self, node: ast.Compare) -> None:
+        """Refuse to compare a score with what no score is, such as 6 for .6."""
+        sides = [node.left, *node.comparators]
+        scored = any(
+            isinstance(s, ast.Call) and isinstance(s.func, ast.Name) and s.func.id in SCORES
+            for s in sides
+        )
+        for side in sides:
+            if scored and isinstance(side, ast.Constant) and type(side.value) in (int, float):
+                if not 0 <= side.value <= 1:  # type: ignore[operator]
+                    raise _refusal(node, "scores are from 0 to 1, so that this says nothing")
 
     def _number(self, node: ast.expr, depth: int) -> float:
         _check_depth(depth)
@@ -242,6 +257,8 @@ def _final(measured: _Measured, label: str) -> float:
 
 
 def _share(measured: _Measured, label: str, least: str | float) -> float:
+    if isinstance(least, float) and not 0 <= least <= 1:
+        raise ExpressionError(f"The second argument of share is from 0 to 1, got {least:g}.")
     if not isinstance(least, float):
         raise ExpressionError(
             f"The second argument of share is a score, not {clean_line(least)!r}."
@@ -287,6 +304,9 @@ FUNCTIONS: Mapping[str, Function] = {
 }
 """What an expression may ask for, by name; NaN where there is nothing to measure."""
 
+SCORES = ("max", "min", "mean", "std", "final", "share")
+"""Those that come to something from 0 to 1."""
+
 
 def _argument(node: ast.expr) -> str | float:
     if isinstance(node, ast.Name):
@@ -308,7 +328,8 @@ def _text(node: ast.expr) -> str:
 
 
 def _refusal(node: ast.expr, why: str) -> ExpressionError:
-    return ExpressionError(f"Could not use {_text(node)!r} in the expression: {clean_line(why)}.")
+    end = "" if why.endswith("?") else "."
+    return ExpressionError(f"Could not use {_text(node)!r} there: {clean_line(why)}{end}")
 
 
 def _shown(value: float) -> str:

@@ -96,7 +96,7 @@ def _read(path: Path) -> dict[str, Any]:
     if len(content) > MAX_BYTES:
         raise ConfigError(f"Could not read the settings in {shown!r}: it is larger than 1 MiB.")
     try:
-        return tomllib.loads(content.decode())
+        return tomllib.loads(content.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:  # also bytes that are no UTF-8
         raise ConfigError(
             f"Could not read the settings in {shown!r}: {clean_line(str(error), 160)}."

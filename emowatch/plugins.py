@@ -7,13 +7,14 @@ import inspect
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal, TypeAlias
 
 import pluggy
 
 from emowatch import hookspecs
-from emowatch.errors import PluginError
+from emowatch.errors import EmowatchError, PluginError
 from emowatch.text import clean_line
 
 PluginSpec: TypeAlias = str | tuple[str, Mapping[str, Any]] | object
@@ -100,9 +101,11 @@ def load_plugin(spec: PluginSpec) -> tuple[str, object]:
         return str(named or type(spec).__name__), spec
     target = DEFAULT_PLUGINS.get(name) or (installed := installed_plugins()).get(name)
     if target is None:
+        near = get_close_matches(name, installed, 1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
         raise PluginError(
             f"Could not load a plugin named {clean_line(name)!r}, because no installed package "
-            f"provides one with that name. Installed plugins: {', '.join(sorted(installed))}."
+            f"provides one with that name. Installed plugins: {', '.join(sorted(installed))}.{hint}"
         )
     try:
         made = _import(target)
@@ -129,11 +132,26 @@ def _check_options(name: str, made: type, options: Mapping[str, Any]) -> None:
         return
     if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
         return
-    unknown = [clean_line(option) for option in options if option not in parameters]
+    unknown = [option for option in options if option not in parameters]
     if unknown:
+        near = get_close_matches(unknown[0], parameters, 1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
         raise PluginError(
-            f"Could not start the plugin {name!r}: it has no option {', '.join(unknown)}. "
-            f"Its options: {', '.join(parameters) or 'none'}."
+            f"Could not start the plugin {name!r}: it has no option "
+            f"{', '.join(map(clean_line, unknown))}. Its options: "
+            f"{', '.join(parameters) or 'none'}.{hint}"
+        )
+    needed = [
+        option
+        for option, parameter in parameters.items()
+        if parameter.default is parameter.empty
+        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        and option not in options
+    ]
+    if needed:
+        raise PluginError(
+            f"Could not start the plugin {name!r}: it needs {', '.join(needed)}, as in "
+            f"{name}:{needed[0]}=…"
         )
 
 
@@ -283,6 +301,6 @@ def describe(error: BaseException) -> str:
         said = str(error)
     except (Exception, SystemExit):  # somebody's __str__ is somebody's code too
         said = ""
-    if isinstance(error, ValueError) and said.endswith("."):
+    if isinstance(error, ValueError | EmowatchError) and said.endswith("."):
         return clean_line(said)  # a sentence that was written for the user
     return clean_line(f"{kind}: {said}" if said else kind)

@@ -238,6 +238,8 @@ def _read(lines: Iterator[str], shown: str) -> Trace:
                 _take(trace, row)
         except _DAMAGE as error:
             why = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+            if isinstance(error, json.JSONDecodeError):
+                why = "it is no JSON"
             raise TraceError(
                 f"Could not read line {number} of {shown!r}: {clean_line(why, 120)}. It is not a "
                 "trace of emowatch, or it was changed."

@@ -107,7 +107,7 @@ def test_a_verdict_tells_what_each_part_came_to() -> None:
     ]
 
 
-@pytest.mark.parametrize("expression", ["max(joy) < 2", "not max(joy) > 2", "max(joy) != 2"])
+@pytest.mark.parametrize("expression", ["max(joy) < 1", "not max(joy) > 1", "max(joy) != 1"])
 def test_what_cannot_be_measured_makes_nothing_hold(expression: str) -> None:
     """A session in which nothing was said must not pass by saying nothing."""
     assert not holds(expression, trace_of(()))
@@ -140,31 +140,35 @@ def test_a_label_that_is_no_name_stands_in_quotes() -> None:
         ("", "Could not read"),
         ("max(joy) <", "Could not read"),
         ("max(joy)", "a comparison such as"),
-        ("joy > .5", "as in max(joy)"),
+        ("joy > tokens()", "as in max(joy)"),
         ("maxx(joy) > .5", "did you mean max?"),
         ("max(joi) > .5", "did you mean 'joy'?"),
         ("max() > .5", "max takes a label"),
         ("share(joy) > .5", "share takes a label, a score"),
         ("share(joy, anger) > .5", "is a score, not 'anger'"),
         ("max(3) > .5", "A label is a name, got 3"),
+        ("1 < 2", "it measures nothing"),
+        ("max(joy) < 6", "scores are from 0 to 1"),
+        ("2 > mean(joy)", "scores are from 0 to 1"),
+        ("share(joy, 2) < 1", "from 0 to 1, got 2"),
         ("max(joy) > True", "a number or a function"),
         ("max(joy) > 'x'", "a number or a function"),
         ("max(joy) in (1, 2)", "a number or a function"),
         ("max(joy) is 1", "it compares with"),
         ("max(joy, key=len) > 1", "the functions are"),
         ("max(max(joy)) > 1", "takes labels and numbers"),
-        ("2 ** 99 > 1", "a number or a function"),
-        ("1" + "0" * 400 + " > 1", "too large"),
+        ("2 ** 99 > tokens()", "a number or a function"),
+        ("1" + "0" * 400 + " > tokens()", "too large"),
         ("max(joy) > 1" + " or max(joy) > 1" * 100, "at most 1000"),
         ("not " * 60 + "max(joy) > 1", "nested more than 40 deep"),
         ("-" * 80 + "max(joy) > 1", "nested more than 40 deep"),
         # What would run something, had Python the say.
         ("__import__('os').system('touch pwned') > 1", "the functions are"),
-        ("max.__class__ > 1", "a number or a function"),
+        ("max.__class__ > tokens()", "a number or a function"),
         ("(lambda: 1)() > 1", "the functions are"),
-        ("[x for x in ()] > 1", "a number or a function"),
+        ("[x for x in ()] > tokens()", "a number or a function"),
         ("max(joy) > (y := 1)", "a number or a function"),
-        ("f'{max}' > 1", "a number or a function"),
+        ("f'{max}' > tokens()", "a number or a function"),
         ("exit() > 1", "there is no function 'exit'"),
         ("max(joy) > 1; import os", "Could not read"),
         ("open('pwned', 'w') > 1", "there is no function 'open'"),

@@ -73,6 +73,12 @@ def test_a_variable_names_another_file_or_none(
         read_settings()
 
 
+def test_a_file_as_notepad_writes_it_is_read(project: Path) -> None:
+    """With a byte order mark at its start."""
+    (project / FILE_NAME).write_bytes(b"\xef\xbb\xbfseed = 1\r\n")
+    assert read_settings()[0].table == {"seed": 1}
+
+
 def test_a_home_inside_the_project_is_read_once(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

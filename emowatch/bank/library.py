@@ -63,7 +63,9 @@ def load_bank(source: str | Path) -> ProbeBank:
         return ProbeBank.from_file(known[str(source)])
     shown = clean_line(str(source), 200)
     is_hub_id = str(source).count("/") == 1 and not str(source).startswith((".", "/", "~"))
-    if is_hub_id and not path.parent.exists():  # banks/mien is a slip, not a repository
+    # banks/mien is a slip and no repository, also where no bank was trained into banks/ yet.
+    is_local = path.parent.exists() or str(source).startswith("banks/")
+    if is_hub_id and not is_local:
         return ProbeBank.from_file(_from_hub(str(source), shown))
     near = difflib.get_close_matches(str(source), known, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""

@@ -25,7 +25,11 @@ def command(first: str, second: str, bank: str | None, seed: int, as_json: bool)
     from emowatch.differing import FEWEST_REPLIES, compare_traces
     from emowatch.trace import Trace
 
-    found = compare_traces(Trace.load(first), Trace.load(second), bank=bank, seed=seed)
+    traces = Trace.load(first), Trace.load(second)
+    found = compare_traces(*traces, bank=bank, seed=seed)
+    one, other = ({(t.index, t.sequence): t.prompt_tokens for t in held.turns} for held in traces)
+    if any(one[key] != other[key] for key in one.keys() & other.keys()):
+        click.echo("emowatch: the prompts differ in length; were they the same?", err=True)
     if as_json:
         click.echo(json.dumps(asdict(found) | {"p": found.p}))
         return

@@ -33,7 +33,7 @@ def is_on() -> bool:
 @click.option("-n", "--count", type=click.IntRange(0), default=3, show_default=True, help="0: all.")
 @click.option("-c", "--current", is_flag=True, help="Of the newest conversation.")
 @click.option("--cid", "thread", metavar="ID", help="Of one conversation.")
-@click.option("-q", "--query", help="Whose text holds these words (logged with content=full).")
+@click.option("-q", "--query", help="Whose reply holds these words (logged with --content full).")
 @click.option("-m", "--model", help="Of one model.")
 @click.option("--id-gt", "after", metavar="ID", help="Later than this turn.")
 @click.option(
@@ -57,6 +57,9 @@ def command(context: click.Context, /, database: Path | None, **given: Any) -> N
 
     shown = {name: given.pop(name) for name in ("response", "short", "as_json", "as_csv")}
     parquet: Path | None = given.pop("parquet")
+    forms = [name for name in ("response", "short", "as_json", "as_csv") if shown[name]]
+    if len(forms) + (parquet is not None) > 1:
+        raise click.UsageError("Choose one of --response, --short, --json, --csv and --parquet.")
     minima = dict(map(_minimum, given.pop("minima")))
     current = given.pop("current")
     if shown["response"]:
@@ -190,5 +193,5 @@ def _print(turn: Any, *, short: bool) -> None:
 
 def _no_text() -> str:
     raise UsageError(
-        "Could not show the reply: its text was not logged. Log with content=full to keep text."
+        "Could not show the reply: its text was not logged. Log with --content full to keep text."
     )

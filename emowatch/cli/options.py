@@ -268,6 +268,11 @@ def chosen_probes(probes: tuple[str, ...], model: str | None) -> tuple[str, ...]
                 f"Could not find the model {clean_line(model)!r}: there is no such folder, and a "
                 "model on the hub is named like owner/name."
             )
+        folder = os.path.expanduser(model)
+        if os.path.isdir(folder) and not os.path.exists(os.path.join(folder, "config.json")):
+            raise click.UsageError(
+                f"Could not find a model in {clean_line(model)!r}: the folder has no config.json."
+            )
         raise click.UsageError(
             "No bank was named for this model. Train one with `emowatch train DATA --model "
             f"{model} --out DIR`, then pass --probe DIR."

@@ -57,7 +57,8 @@ def print_plain(turn: Turn, trace: Trace) -> None:
 def print_alarms(alarms: Iterable[Alarm]) -> None:
     """Tell alarms on stderr."""
     for alarm in alarms:
-        line = f"alarm ({alarm.level}) at offset {alarm.offset}: {alarm.rule}, {alarm.score:.2f}"
+        where = f"alarm ({alarm.level}) at offset {alarm.offset} in {alarm.bank}"
+        line = f"{where}: {alarm.rule}, {alarm.score:.2f}"
         click.echo(clean_line(line), err=True)
 
 

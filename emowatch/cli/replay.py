@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -59,6 +60,7 @@ def _show(trace: Any, bank: str | None, speed: float | None) -> None:
     """Print a line for each token of a reply, alarms and ends of turns where they were."""
     table = trace.tokens if bank is None else trace.by_bank[bank]
     alarms = list(trace.alarms)
+    pieces = {(turn.index, turn.sequence): turn.pieces for turn in trace.turns}
     told = -1
     for score in table:
         if score.offset is None:
@@ -72,6 +74,7 @@ def _show(trace: Any, bank: str | None, speed: float | None) -> None:
         click.echo(
             f"{row}{score.offset:>5}  {bar:<{BAR}}  {value:.2f} {clean_line(score.dominant)}"
             + (f"  ({score.segment})" if score.segment != "reply" else "")
+            + _said(pieces.get((score.turn, score.sequence), ()), score.offset)
         )
         for alarm in [a for a in alarms if _is_at(a, score)]:
             alarms.remove(alarm)
@@ -86,6 +89,11 @@ def _show(trace: Any, bank: str | None, speed: float | None) -> None:
             ),
             err=True,
         )
+
+
+def _said(pieces: Sequence[str], offset: int) -> str:
+    """Give what a token says, where the trace holds it."""
+    return f"  {clean_line(pieces[offset])}" if offset < len(pieces) else ""
 
 
 def _is_at(alarm: Any, score: Any) -> bool:

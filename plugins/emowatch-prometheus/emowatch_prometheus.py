@@ -29,8 +29,7 @@ class Prometheus:
             address: of this machine; another than 127.0.0.1 shows the metrics to others.
 
         Raises:
-            ValueError: for a port that is none.
-            OSError: for one that is taken.
+            ValueError: for a port that is none, or taken.
         """
         number = int(port) if str(port).isdecimal() else -1
         if not 0 <= number < 65536:
@@ -38,7 +37,13 @@ class Prometheus:
         self.registry = CollectorRegistry()
         self._server: WSGIServer
         self._thread: Thread
-        self._server, self._thread = start_http_server(number, address, self.registry)
+        try:
+            self._server, self._thread = start_http_server(number, address, self.registry)
+        except OSError as error:
+            raise ValueError(
+                f"Could not listen on port {number} of {clean_line(address)}: {error.strerror}. "
+                "port=0 takes a free one."
+            ) from error
         self.port = int(self._server.server_port)
         self._tokens = self._counter("tokens", "Scored tokens of replies", "model", "probe")
         self._turns = self._counter("turns", "Replies by how they ended", "model", "finish_reason")

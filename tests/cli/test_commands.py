@@ -397,7 +397,7 @@ def test_an_unknown_plugin_is_refused_with_those_installed(
 ) -> None:
     """A monitor that is silently not there is worse than none."""
     done = cli("run", PROMPT, "--model", model, "--probe", bank, "--plugin", "nope")
-    refused(done, "'nope'", "Installed plugins: jsonl-log, threshold-alarm")
+    refused(done, "'nope'", "Installed plugins: drift-alarm, jsonl-log,")
 
 
 def test_an_unknown_bank_is_refused_with_what_was_looked_for(cli: Cli, model: Path) -> None:
@@ -712,5 +712,5 @@ def test_a_plugin_that_breaks_the_contract_is_told_and_the_command_fails(
         in done.out
     )
     assert "ok      it hears a session: 132 states" in done.out
-    refused(cli("plugins", "check", "no-such-plugin"), "Installed plugins: jsonl-log")
+    refused(cli("plugins", "check", "no-such-plugin"), "Installed plugins: drift-alarm")
     refused(cli("plugins", "check", "jsonl-log", "--trace", tmp_path / "gone"), "gone")

@@ -149,7 +149,8 @@ def test_text_that_was_not_logged_is_said_to_be_missing(cli: Cli) -> None:
     log.token_scored(make_score())
     log.turn_finished(make_turn(text="secret"))
     log.session_finished()
-    refused(cli("logs", "-r"), "content=full")
+    refused(cli("logs", "-r"), "--content full")
+    assert cli("logs", "--csv", "--json").code == 2
     assert "secret" not in cli("logs").out
 
 

@@ -68,8 +68,8 @@ class Plan:
     work: Path
     pretrain_tokens: int = 20_000_000
     finetune_tokens: int = 1_597_440
-    tone_tokens: int = 4_000_000
-    turns_tokens: int = 2_000_000
+    tone_tokens: int = 3_000_000
+    turns_tokens: int = 1_500_000
     rows_per_step: int = 24
     seed: int = 0
     compiled: bool = True

@@ -85,5 +85,5 @@ def test_a_port_that_is_none_is_refused(port: object) -> None:
 
 def test_a_port_that_is_taken_is_known_at_once(plugin: Prometheus) -> None:
     """Before a word is spoken."""
-    with pytest.raises(OSError):
+    with pytest.raises(ValueError, match="port=0 takes a free one"):
         Prometheus(port=plugin.port)
