@@ -27,8 +27,8 @@ def command(first: str, second: str, bank: str | None, seed: int, as_json: bool)
 
     traces = Trace.load(first), Trace.load(second)
     found = compare_traces(*traces, bank=bank, seed=seed)
-    one, other = ({(t.index, t.sequence): t.prompt_tokens for t in held.turns} for held in traces)
-    if any(one[key] != other[key] for key in one.keys() & other.keys()):
+    prompts = [{(t.index, t.sequence): t.prompt_tokens for t in one.turns} for one in traces]
+    if any(prompts[0][key] != prompts[1][key] for key in prompts[0].keys() & prompts[1].keys()):
         click.echo("emowatch: the prompts differ in length; were they the same?", err=True)
     if as_json:
         click.echo(json.dumps(asdict(found) | {"p": found.p}))
