@@ -36,7 +36,8 @@ def standardisation(states: Tensor, row_weights: Tensor) -> tuple[Tensor, Tensor
         chosen = stack[used]
         mean = shares @ chosen
         deviation = (shares @ (chosen - mean).square()).sqrt()
-        varies = deviation > 1e-6 * (1 + mean.abs())
+        # By its range and not its deviation, which holds the rounding errors of the mean.
+        varies = chosen.amax(0) - chosen.amin(0) > 1e-6 * (1 + mean.abs())
         means.append(mean)
         scales.append(torch.where(varies, 1 / deviation, 0.0))
     return torch.stack(means)[:, None], torch.stack(scales)[:, None]

@@ -25,7 +25,8 @@ class FakeWatch:
         """Start closed."""
         self.entered = self.left = 0
         self.trace = SimpleNamespace(turns=[])
-        self.plugins = SimpleNamespace(errors={"broken": 1})
+        self.session = None
+        self.plugins = SimpleNamespace(errors={"broken": 1}, flush=lambda _: True, counts={})
 
     def __enter__(self) -> Self:
         """Open."""

@@ -21,7 +21,8 @@ from tests.weights.test_quantised import QUANTISERS, quantised
 def test_a_packed_model_passes(how: str) -> None:
     """Its weights are tensors of a library's own class, made of several plain ones.
 
-    Activations of eight bits are rounded by what is computed together, which the doctor tells.
+    Activations of eight bits are rounded by what is computed together, which the doctor tells on
+    processors where that makes a difference.
     """
     certificate = examine(quantised(how), None)
     rounded = {
@@ -34,8 +35,8 @@ def test_a_packed_model_passes(how: str) -> None:
         "beam search",
         "static cache",
     }
-    wanted = rounded if "activations" in how else set()
-    assert {check.name for check in certificate.failed} == wanted, render_table(certificate)
+    allowed = rounded if "activations" in how else set()
+    assert {check.name for check in certificate.failed} <= allowed, render_table(certificate)
     # Every score is in its place, and off by the rounding alone.
     off = [check.measured for check in certificate.failed]
     assert all(isinstance(error, float) and error < 0.05 for error in off)

@@ -81,7 +81,9 @@ def told_by(run: Path) -> list[dict[str, Any]]:
 def test_each_process_has_the_scores_of_the_model_in_one_process(split_run: Path) -> None:
     """Up to the order of additions; and both say what the model says unwatched."""
     first, second = told_by(split_run)
-    assert first["scores"] == second["scores"]
+    assert [row[:3] for row in first["scores"]] == [row[:3] for row in second["scores"]]
+    for one, other in zip(first["scores"], second["scores"], strict=True):
+        np.testing.assert_allclose(one[3], other[3], atol=1e-6)
     assert first["tokens"] == second["tokens"]
     model, (ids, mask) = make_model("llama"), left_padded(LENGTHS)
     bank = bank_for(model)
