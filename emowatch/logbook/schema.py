@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from pathlib import Path
 
 from emowatch.config import home
@@ -180,34 +181,58 @@ def connect(path: Path, *, make: bool = False, durable: bool = False) -> sqlite3
 
 
 def _prepare(connection: sqlite3.Connection, shown: str, durable: bool) -> None:
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    """Bring the tables up to date, whatever other processes do to the file meanwhile."""
+    if _schema(connection, shown) < len(MIGRATIONS):
+        connection.execute("BEGIN IMMEDIATE")  # one process migrates; others wait and look again
+        try:
+            for number in range(_schema(connection, shown), len(MIGRATIONS)):
+                for statement in _statements(MIGRATIONS[number]):
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA user_version = {number + 1}")
+            connection.execute("COMMIT")
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+    _write_ahead(connection)
+    connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+    connection.execute("PRAGMA foreign_keys = ON")
+
+
+def _schema(connection: sqlite3.Connection, shown: str) -> int:
+    """Read which schema a file is of: 0 if it is empty.
+
+    Both are read by one statement. Between two, another process may have made the tables.
+    """
+    version, tables = connection.execute(
+        "SELECT user_version, (SELECT count(*) FROM sqlite_schema) FROM pragma_user_version"
+    ).fetchone()
     if version > len(MIGRATIONS):
         raise LogError(
             f"Could not open the log {shown!r}: it is of schema {version}, and this version of "
             f"emowatch reads up to {len(MIGRATIONS)}. Upgrade emowatch."
         )
-    tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
     if not version and tables:
         raise LogError(
             f"Could not open the log {shown!r}: it is a database of something else. Name another "
             "file."
         )
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-    connection.execute("PRAGMA foreign_keys = ON")
-    if version == len(MIGRATIONS):
-        return
-    connection.execute("BEGIN IMMEDIATE")  # one process migrates; others wait and look again
-    try:
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        for number in range(version, len(MIGRATIONS)):
-            for statement in _statements(MIGRATIONS[number]):
-                connection.execute(statement)
-            connection.execute(f"PRAGMA user_version = {number + 1}")
-        connection.execute("COMMIT")
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
+    return int(version)
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Switch to write-ahead logging, which SQLite refuses at once, without waiting, while another
+    process holds the file.
+    """
+    deadline = time.monotonic() + BUSY_MS / 1000
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            locked = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+            if not locked or time.monotonic() >= deadline:
+                raise
+        time.sleep(0.01)
 
 
 def _statements(script: str) -> list[str]:

@@ -8,6 +8,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -226,11 +227,47 @@ def test_several_processes_write_into_one_file(path: Path) -> None:
         )
         for _ in range(processes)
     ]
-    for one in started:
-        _, told = one.communicate(timeout=300)
-        assert one.returncode == 0, told
+    told = [one.communicate(timeout=300)[1] for one in started]
+    assert [one.returncode for one in started] == [0] * processes, told
     assert rows(path, "SELECT count(*) FROM turns WHERE complete") == [(each * processes,)]
     assert rows(path, "SELECT count(*) FROM scores") == [(each * processes * 4,)]
+
+
+OPENER = """
+import sys
+import time
+from pathlib import Path
+from emowatch.logbook.schema import connect
+print("ready", flush=True)
+time.sleep(float(sys.stdin.readline()) - time.time())
+for number in range(40):
+    connect(Path(sys.argv[1]) / f"{number}.db", make=True).close()
+"""
+
+
+def test_several_processes_make_one_file_at_the_same_moment(tmp_path: Path) -> None:
+    """Each finds a log: neither a database of something else nor a locked one."""
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", OPENER, str(tmp_path)],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(4)
+    ]
+    for one in started:
+        assert one.stdout is not None
+        assert one.stdout.readline() == "ready\n"
+    begin = str(time.time() + 0.2)
+    for one in started:
+        assert one.stdin is not None
+        one.stdin.write(f"{begin}\n")
+        one.stdin.flush()
+    told = [one.communicate(timeout=300)[1] for one in started]
+    assert [one.returncode for one in started] == [0] * len(started), told
 
 
 # What is refused, and what goes wrong
