@@ -7,11 +7,12 @@ The loop is a function on the stack, though, and holds the settings it runs with
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from emowatch.errors import UnsupportedError
@@ -115,7 +116,7 @@ class Decoding:
 
 
 class Listener:
-    """Stands last among a loop's stopping criteria, stops nothing, and hears what was kept.
+    """Stands last among a loop's stopping criteria, hears what was kept, and may end rows.
 
     The list is the loop's own and goes with it; neither the model nor the caller's criteria are
     touched.
@@ -123,21 +124,22 @@ class Listener:
 
     def __init__(
         self,
-        on_kept: Callable[[Any, Tensor, Tensor | None], None],
+        on_kept: Callable[[Any, Tensor, Tensor | None], Sequence[bool]],
         on_gone: Callable[[Any], None],
         subject: Any,
     ) -> None:
         """Tell `on_kept` the subject, the tokens kept so far ``[rows, columns]`` and which rows
-        the criteria before this one have ended ``[rows]``; and `on_gone` the subject when the loop
-        lets its list go."""
+        the criteria before this one have ended ``[rows]``; it answers which rows are to end, or
+        nothing. And tell `on_gone` the subject when the loop lets its list go."""
         self._on_kept = on_kept
         self._on_gone = on_gone
         self._subject = subject
 
-    def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> bool:
-        """Hear of a step; stop nothing."""
-        self._on_kept(self._subject, input_ids, sys._getframe(1).f_locals.get("is_done"))
-        return False
+    def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> bool | Tensor:
+        """Hear of a step; end the rows that are to end."""
+        done = sys._getframe(1).f_locals.get("is_done")
+        ends = self._on_kept(self._subject, input_ids, done)
+        return input_ids.new_tensor(ends, dtype=torch.bool) if any(ends) else False
 
     def __del__(self) -> None:
         """The loop has returned, or failed and is forgotten."""

@@ -204,5 +204,9 @@ def _check_answer(hook: str, answer: object) -> None:
             raise TypeError(
                 f"it must answer an Alarm, several or None, got {clean_line(repr(answer), 60)}"
             )
-    elif hook == "steer" and not isinstance(answer, Steering):
-        raise TypeError(f"it must answer a Steering or None, got {clean_line(repr(answer), 60)}")
+    elif hook in ("steer", "steer_turn"):
+        wishes = answer if isinstance(answer, Sequence) else (answer,)
+        if not all(isinstance(wish, Steering) for wish in wishes):
+            raise TypeError(
+                f"it must answer a Steering, several or None, got {clean_line(repr(answer), 60)}"
+            )

@@ -87,6 +87,18 @@ class BaselineError(EmowatchError):
     exit_code = 2
 
 
+class VectorsError(EmowatchError):
+    """A file of directions that cannot be made, read or used."""
+
+    exit_code = 2
+
+
+class TuningError(EmowatchError):
+    """A governor's tuning that cannot be made or read."""
+
+    exit_code = 2
+
+
 class TraceError(EmowatchError):
     """A trace that cannot be read."""
 

@@ -81,7 +81,17 @@ def alarm_raised(alarm: Alarm, session: Session) -> None:
 
 
 @hookspec
-def steer(score: TokenScore, session: Session) -> Steering | None:
+def steer_turn(turn: int, sequence: int, session: Session) -> Steering | Sequence[Steering] | None:
+    """Ask for a change of the residual for a whole turn; called before its prompt is read.
+
+    :param turn: number of the turn.
+    :param sequence: row of the batch.
+    :param session: the session it belongs to.
+    """
+
+
+@hookspec
+def steer(score: TokenScore, session: Session) -> Steering | Sequence[Steering] | None:
     """Ask for a change of the residual from the next forward on; reply positions only.
 
     :param score: frozen; arrays are read-only.
@@ -91,9 +101,9 @@ def steer(score: TokenScore, session: Session) -> Steering | None:
 
 @hookspec
 def steering_changed(change: SteeringChange, session: Session) -> None:
-    """What is added to the residual changed: some plugin's part began, changed or ended.
+    """What is done to the residual changed: some plugin's part began, changed or ended.
 
-    :param change: who adds what from which state on; strength 0 where it ended.
+    :param change: who does what from which state on.
     :param session: the session it belongs to.
     """
 

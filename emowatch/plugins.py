@@ -20,13 +20,15 @@ from emowatch.text import clean_line
 PluginSpec: TypeAlias = str | tuple[str, Mapping[str, Any]] | object
 """A name, a name with options, a ``name:key=value,…`` string, or a plugin object."""
 
-ANSWERED = ("judge", "steer")
+ANSWERED = ("judge", "steer_turn", "steer")
 """Hooks whose answer changes what happens, so that they cannot wait in a queue."""
 DEFAULT_PLUGINS: Mapping[str, str] = {
     "drift-alarm": "emowatch.default_plugins.drift_alarm:DriftAlarm",
+    "governor": "emowatch.default_plugins.governor:Governor",
     "jsonl-log": "emowatch.default_plugins.jsonl_log:JsonlLog",
     "spike-alarm": "emowatch.default_plugins.spike_alarm:SpikeAlarm",
     "sqlite-log": "emowatch.default_plugins.sqlite_log:SqliteLog",
+    "steer": "emowatch.default_plugins.steer:Steer",
     "threshold-alarm": "emowatch.default_plugins.threshold_alarm:ThresholdAlarm",
 }
 

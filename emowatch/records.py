@@ -6,7 +6,7 @@ Plain data: no torch, no model. Arrays are read-only float32.
 from __future__ import annotations
 
 from collections.abc import ItemsView, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -14,8 +14,12 @@ from numpy.typing import NDArray
 
 Segment = Literal["system", "user", "thinking", "reply", "tool", "special"]
 SEGMENTS: tuple[Segment, ...] = ("system", "user", "thinking", "reply", "tool", "special")
-FinishReason = Literal["stop", "length", "cancelled", "failed"]
+FinishReason = Literal["stop", "length", "cancelled", "failed", "alarm"]
 Level = Literal["watch", "warning", "critical"]
+Mode = Literal["add", "clamp", "ablate"]
+Positions = Literal["all", "reply"]
+Action = Literal["warn", "call", "webhook", "stop", "system", "steer"]
+ACTIONS: tuple[Action, ...] = ("warn", "call", "webhook", "stop", "system", "steer")
 Floats: TypeAlias = NDArray[np.float32]
 
 
@@ -138,42 +142,74 @@ class Alarm:
     turn: int
     sequence: int
     offset: int | None
+    actions: tuple[Action, ...] = ()
+    """What is to be done about it, beside telling every plugin that hears of alarms. The core
+    writes a line on stderr for ``warn``, ends the reply for ``stop``, and does what `system` and
+    `steering` hold; ``call`` is the rule's to do, ``webhook`` that of the plugin of this name."""
+    system: str | None = field(default=None, repr=False)
+    """The system prompt of the next turn, with the action ``system``."""
+    steering: Steering | None = None
+    """What is done in this row until the turn's end, with the action ``steer``."""
+
+    def fields(self) -> dict[str, Any]:
+        """Give what a log may keep: no text of prompts, and no arrays."""
+        return {
+            f.name: getattr(self, f.name)
+            for f in fields(self)
+            if f.name not in ("system", "steering")
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Steering:
-    """A wish to add a direction to the residual from the next forward on."""
+    """A wish to change the residual along a direction from the next forward on."""
 
     direction: str | Floats
-    """A label of a bank, or an array ``[d_model]``."""
+    """A label of a bank, ``bank/label`` where several know it, or an array ``[d_model]``."""
     layer: int
     """Layer whose states are changed; below the number of blocks."""
-    strength: float
-    """In units of the residual's RMS at that layer."""
+    strength: float = 1.0
+    """In units of the residual's RMS at that layer; under `ablate` the share that is taken out,
+    between 0 and 1."""
+    mode: Mode = "add"
+    """``add``: ``h += strength · rms(h) · d``. ``clamp``: the component of ``h`` along ``d`` is set
+    to ``strength · rms(h)``. ``ablate``: ``h -= strength · (h · d) d``, with 1 the projection."""
+    positions: Positions = "reply"
+    """Which states of a turn are changed: all, or those of reply tokens. Only an answer to
+    `steer_turn` comes before the prompt and can reach ``all``."""
+    shadow: bool = False
+    """Record it and change nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SteeringChange:
-    """What one plugin adds to the residual of one row, from one state on.
+    """What one plugin does to the residual of one row, from one state on.
 
-    It holds until the next change of the same turn, row, layer, plugin and direction; one whose
-    strengths are 0 ends it. Strengths are in units of the residual's RMS at that layer.
+    It holds until the next change of the same turn, row, layer, plugin, direction and mode; one
+    with `ended` ends it. Strengths are in units of the residual's RMS at that layer, those of
+    `ablate` shares.
     """
 
     turn: int
     sequence: int
-    offset: int
-    """State at which it was decided; it is added to the states after this one."""
+    offset: int | None
+    """State at which it was decided; the states after this one are changed. `None` is before the
+    first: the prompt's states are changed too."""
     plugin: str
     direction: str
     """A label of a bank, or ``sha256:`` and the start of the hash of an array."""
     layer: int
     strength: float
-    """As asked for; the sum where a plugin asked several times."""
+    """As asked for; the sum where a plugin asked several times to add."""
     applied: float
-    """What is added of it after the cap on the sum."""
+    """What is done of it after the cap; 0 of a shadow."""
     total: float
-    """Length of the sum of all plugins at this layer in this row, after the cap."""
+    """Length of the sum of what all plugins add at this layer in this row, after the cap."""
+    mode: Mode = "add"
+    shadow: bool = False
+    """Whether it is recorded only."""
+    ended: bool = False
+    """Whether it is over; a clamp to 0 is not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

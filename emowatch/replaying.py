@@ -17,7 +17,8 @@ class ShadowSteering:
     plugin: str
     turn: int
     sequence: int
-    offset: int
+    offset: int | None
+    """`None` where it was asked for before the prompt."""
     wish: Steering
 
 
@@ -41,12 +42,16 @@ def replay(trace: Trace, plugins: Dispatcher) -> Replay:
     tables = list(trace.by_bank.values())
     waiting = sorted(trace.turns, key=lambda turn: turn.index)
     changes = list(trace.steerings)
+    begun: set[tuple[int, int]] = set()
     plugins.tell("session_started", session)
     try:
         for place in range(min(map(len, tables))):
             records = [table[place] for table in tables]
             first = records[0]
             _finish(waiting, first.turn, trace, plugins)
+            if (first.turn, first.sequence) not in begun:
+                begun.add((first.turn, first.sequence))
+                _begin(first, trace, plugins, answer)
             _tell(records, trace, plugins, answer)
             while changes and _has_come(changes[0].turn, changes[0].offset, first):
                 plugins.tell("steering_changed", session, change=changes.pop(0))
@@ -72,16 +77,33 @@ def _tell(records: Sequence[TokenScore], trace: Trace, plugins: Dispatcher, out:
         if record.offset is None:
             continue
         for name, wish in plugins.call("steer", session, score=record):
-            out.wishes.append(
-                ShadowSteering(name, record.turn, record.sequence, record.offset, wish)
-            )
+            _take(out, name, record.turn, record.sequence, record.offset, wish)
 
 
-def _has_come(turn: int, offset: int, score: TokenScore) -> bool:
+def _begin(first: TokenScore, trace: Trace, plugins: Dispatcher, out: Replay) -> None:
+    """Ask what is to be done throughout a turn in one row."""
+    turn, row = first.turn, first.sequence
+    for name, wish in plugins.call("steer_turn", trace.session, turn=turn, sequence=row):
+        _take(out, name, turn, row, None, wish)
+
+
+def _take(
+    out: Replay,
+    plugin: str,
+    turn: int,
+    sequence: int,
+    offset: int | None,
+    answer: Steering | Sequence[Steering],
+) -> None:
+    for wish in answer if isinstance(answer, Sequence) else (answer,):
+        out.wishes.append(ShadowSteering(plugin, turn, sequence, offset, wish))
+
+
+def _has_come(turn: int, offset: int | None, score: TokenScore) -> bool:
     """Tell whether a state is the one at which something was decided, or a later one."""
-    return score.turn > turn or (
-        score.turn == turn and score.offset is not None and score.offset >= offset
-    )
+    if score.turn != turn or offset is None:
+        return score.turn >= turn
+    return score.offset is not None and score.offset >= offset
 
 
 def _finish(waiting: list[Turn], before: int | None, trace: Trace, plugins: Dispatcher) -> None:

@@ -296,6 +296,7 @@ def _take(trace: Trace, row: dict[str, Any]) -> None:
             layer_scores=by_layer,
         )
     elif kind == "alarm":
+        row["actions"] = tuple(map(str, row.get("actions", ())))
         trace.alarms.append(Alarm(**row))
     elif kind == "steering":
         trace.steerings.append(SteeringChange(**row))

@@ -189,7 +189,8 @@ def test_an_error_that_cannot_be_shown_is_still_one_line(
         ("judge", [ALARM, "anger"]),
         ("judge", 0.9),
         ("steer", ALARM),
-        ("steer", [Steering(direction="joy", layer=1, strength=1.0)]),
+        ("steer", [Steering(direction="joy", layer=1, strength=1.0), ALARM]),
+        ("steer_turn", ALARM),
     ],
 )
 def test_an_answer_of_the_wrong_kind_switches_its_plugin_off(

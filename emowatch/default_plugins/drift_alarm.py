@@ -6,13 +6,14 @@ alone raises an alarm.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from emowatch import hookimpl
-from emowatch.default_plugins.rules import level_of
+from emowatch.default_plugins.rules import Reaction, level_of
 from emowatch.drift.baseline import Baseline
 from emowatch.drift.charts import Charts
 from emowatch.records import Alarm, Session, TokenScore
@@ -35,12 +36,25 @@ class _Row:
 class DriftAlarm:
     """Follows EWMA and CUSUM of every label, over all turns of a session and each row apart."""
 
-    def __init__(self, baseline: str | Path, level: str = "warning") -> None:
+    def __init__(
+        self,
+        baseline: str | Path,
+        level: str = "warning",
+        action: str = "log",
+        system: str | None = None,
+        steer: str | None = None,
+        call: Callable[[Alarm], object] | None = None,
+    ) -> None:
         """Read the baseline.
 
         Args:
             baseline: a file that `emowatch drift calibrate` wrote.
             level: ``watch``, ``warning`` or ``critical``.
+            action: what is done about an alarm: ``log``, ``warn``, ``webhook`` or ``stop``, several
+                joined by ``+``.
+            system: a system prompt for the next turn.
+            steer: what is added until the turn's end, as in ``joy:4``, or ``joy:4@5`` at layer 5.
+            call: a function that is called with each alarm.
 
         Raises:
             BaselineError: for a file that is none.
@@ -48,6 +62,7 @@ class DriftAlarm:
         """
         self.baseline = Baseline.load(baseline)
         self.level = level_of(NAME, level)
+        self._reaction = Reaction(NAME, action, system, steer, call)
         self._scales = np.array(self.baseline.scales)
         self._rows: dict[int, _Row] = {}
 
@@ -70,6 +85,7 @@ class DriftAlarm:
             raise ValueError(
                 f"The baseline is of another version of the bank {names}: calibrate again."
             )
+        self._reaction.check(session)
 
     @hookimpl
     def judge(self, score: TokenScore) -> Alarm | None:
@@ -104,7 +120,7 @@ class DriftAlarm:
         name = self.baseline.labels[label]
         lasted = int(row.charts.onsets[chart % 2, label]) or 1
         deviation = float(row.charts.ewma[label] * self.baseline.spreads[label])
-        return Alarm(
+        return self._reaction.raise_(
             rule=(
                 f"{name} drifts {'down' if chart % 2 else 'up'} by {abs(deviation):.2f} for some "
                 f"{lasted} tokens ({CHART_NAMES[chart]}, p {self.baseline.chance(statistic):.3f})"

@@ -115,11 +115,11 @@ class JsonlLog:
     @hookimpl
     def alarm_raised(self, alarm: Alarm) -> None:
         """Write an alarm."""
-        self._write("alarm", **asdict(alarm))
+        self._write("alarm", **alarm.fields())
 
     @hookimpl
     def steering_changed(self, change: SteeringChange) -> None:
-        """Write what is added to the residual from here on."""
+        """Write what is done to the residual from here on."""
         self._write("steering", **asdict(change))
 
     @hookimpl

@@ -1,14 +1,18 @@
-"""What the built-in alarms share: options that may be strings, and which labels count."""
+"""What the built-in alarms share: options that may be strings, which labels count, and what is to
+be done about an alarm.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import get_args
+from collections.abc import Callable, Iterator
+from typing import Any, get_args
 
 from emowatch.labels import NEUTRAL
-from emowatch.records import Level, Session, TokenScore
+from emowatch.records import ACTIONS, Alarm, Level, Session, Steering, TokenScore
 from emowatch.text import clean_line
 
+LOG = "log"
+"""Stands for no action beside what loggers do with every alarm."""
 LEVELS: tuple[Level, ...] = get_args(Level)
 Key = tuple[int, int, str, str]
 """Turn, row, bank and label: what is counted apart."""
@@ -49,6 +53,118 @@ class Scope:
         for label, value in score.scores.items():
             if label == self.label if self.label is not None else label != NEUTRAL:
                 yield (score.turn, score.sequence, score.bank, label), label, value
+
+
+class Reaction:
+    """What a rule asks to be done about its alarms."""
+
+    def __init__(
+        self,
+        plugin: str,
+        action: str = "log",
+        system: str | None = None,
+        steer: str | None = None,
+        call: Callable[[Alarm], object] | None = None,
+    ) -> None:
+        """Take a rule's options.
+
+        Args:
+            plugin: the rule's plugin.
+            action: names joined by ``+``; those that the other options stand for need no naming.
+            system: the system prompt of the next turn.
+            steer: ``label:strength`` or ``label:strength@layer``.
+            call: called with each alarm.
+
+        Raises:
+            ValueError: for an unknown action, or one that lacks what it needs.
+        """
+        names = [name for name in action.split("+") if name != LOG]
+        if any(name not in ACTIONS for name in names):
+            raise refusal(
+                plugin, "action", f"{LOG}, {', '.join(ACTIONS)}, or several joined by +", action
+            )
+        needs = {"system": system, "steer": steer, "call": call}
+        for name, needed in needs.items():
+            if name in names and needed is None:
+                raise ValueError(
+                    f"The action {name!r} of {plugin} needs the option {name!r}: {_EXAMPLES[name]}."
+                )
+        given = {*names, *(name for name, needed in needs.items() if needed is not None)}
+        self.actions = tuple(name for name in ACTIONS if name in given)
+        self._plugin = plugin
+        self._system = system
+        self._steer = None if steer is None else _steering(plugin, steer)
+        self._call = call
+        self._layer = 0
+
+    def check(self, session: Session) -> None:
+        """Choose the layer to steer at, and see that there is such a direction.
+
+        Raises:
+            ValueError: if there is none.
+        """
+        if self._steer is not None:
+            label, _, layer = self._steer
+            self._layer = steering_layer(session, label, layer)
+
+    def raise_(self, **fields: Any) -> Alarm:
+        """Make an alarm that asks for all of it."""
+        steering = None
+        if self._steer is not None:
+            label, strength, _ = self._steer
+            steering = Steering(direction=label, layer=self._layer, strength=strength)
+        alarm = Alarm(actions=self.actions, system=self._system, steering=steering, **fields)
+        if self._call is not None:
+            self._call(alarm)
+        return alarm
+
+
+_EXAMPLES = {
+    "system": 'its text, as in system="You stay calm."',
+    "steer": "a label with its strength, as in steer=joy:4",
+    "call": "a function, which the command line cannot give; make the plugin in Python",
+}
+
+
+def _steering(plugin: str, text: str) -> tuple[str, float, int | None]:
+    """Read ``label:strength@layer``."""
+    label, _, rest = text.partition(":")
+    strength, _, layer = rest.partition("@")
+    try:
+        return label, float(strength), int(layer) if layer else None
+    except ValueError:
+        raise refusal(plugin, "steer", "a label and a strength, such as joy:4", text) from None
+
+
+def steering_layer(session: Session, label: str, layer: int | None) -> int:
+    """Choose a layer at which a bank has a direction of this name: `layer`, or the middle one.
+
+    Args:
+        session: says which banks and layers there are.
+        label: a label, or ``bank/label``.
+        layer: as asked for; without one, the layer nearest to the middle of the model. Emotion
+            peaks there (paper A), and papers steer there (paper C: layers 11 to 20 of 28).
+
+    Raises:
+        ValueError: if no bank of the session has the label, or not at such a layer.
+    """
+    owner, _, name = label.rpartition("/")
+    banks = [bank for bank in session.banks if name in bank.labels and owner in ("", bank.name)]
+    if not banks:
+        known = sorted({known for bank in session.banks for known in bank.labels})
+        raise ValueError(
+            f"No bank here has the direction {clean_line(label)!r}; the labels are: "
+            f"{', '.join(map(clean_line, known))}."
+        )
+    layers = [known for known in banks[0].layers if known < session.n_layers]
+    if layer is None and layers:
+        return min(layers, key=lambda known: abs(known - session.n_layers / 2))
+    if layer not in layers:
+        raise ValueError(
+            f"The bank {clean_line(banks[0].name)!r} has no direction at layer {layer} that can be "
+            f"steered; it has those of {', '.join(map(str, layers)) or 'none'}."
+        )
+    return layer
 
 
 def refusal(plugin: str, option: str, wanted: str, got: object) -> ValueError:

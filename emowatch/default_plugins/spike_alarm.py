@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 
 from emowatch import hookimpl
-from emowatch.default_plugins.rules import Key, Scope, counted, fraction, level_of, whole
+from emowatch.default_plugins.rules import Key, Reaction, Scope, counted, fraction, level_of, whole
 from emowatch.records import Alarm, Session, TokenScore, Turn
 
 NAME = "spike-alarm"
@@ -25,6 +26,10 @@ class SpikeAlarm:
         bank: str | None = None,
         level: str = "watch",
         cooldown: int | str = 32,
+        action: str = "log",
+        system: str | None = None,
+        steer: str | None = None,
+        call: Callable[[Alarm], object] | None = None,
     ) -> None:
         """Take the rule; numbers may be strings, as the command line hands them on.
 
@@ -35,11 +40,17 @@ class SpikeAlarm:
             bank: the bank to watch; without one, every bank.
             level: ``watch``, ``warning`` or ``critical``.
             cooldown: reply tokens after an alarm in which its label raises no other.
+            action: what is done about an alarm: ``log``, ``warn``, ``webhook`` or ``stop``, several
+                joined by ``+``.
+            system: a system prompt for the next turn.
+            steer: what is added until the turn's end, as in ``joy:4``, or ``joy:4@5`` at layer 5.
+            call: a function that is called with each alarm.
 
         Raises:
             ValueError: for an option that cannot be used.
         """
         self._scope = Scope(label, bank)
+        self._reaction = Reaction(NAME, action, system, steer, call)
         self.rise = fraction(NAME, "rise", rise)
         self.within = whole(NAME, "within", within, least=1)
         self.level = level_of(NAME, level)
@@ -56,6 +67,7 @@ class SpikeAlarm:
         """
         self.session_finished()
         self._scope.check(session)
+        self._reaction.check(session)
 
     @hookimpl
     def judge(self, score: TokenScore) -> list[Alarm] | None:
@@ -88,7 +100,7 @@ class SpikeAlarm:
         self._quiet_until.clear()
 
     def _alarm(self, score: TokenScore, label: str, value: float, rose: float) -> Alarm:
-        return Alarm(
+        return self._reaction.raise_(
             rule=f"{label} rose by {rose:.2f} within {counted(self.within)}",
             label=label,
             level=self.level,

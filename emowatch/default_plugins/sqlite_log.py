@@ -120,7 +120,7 @@ class SqliteLog:
         turn = self._turn(alarm.turn, alarm.sequence).number
         self._begin()
         self._run(
-            "INSERT INTO alarms VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO alarms VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             turn,
             self._probes.get(alarm.bank),
             alarm.offset,
@@ -129,23 +129,27 @@ class SqliteLog:
             alarm.level,
             alarm.score,
             alarm.threshold,
+            _storable("+".join(alarm.actions)),
         )
         self._write_scores()
 
     @hookimpl
     def steering_changed(self, change: SteeringChange) -> None:
-        """Write what is added to the residual from here on."""
+        """Write what is done to the residual from here on."""
         turn = self._turn(change.turn, change.sequence).number
         self._run(
-            "INSERT INTO steerings VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO steerings VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             turn,
             change.offset,
             _storable(change.plugin),
             _storable(change.direction),
             change.layer,
+            change.mode,
             change.strength,
             change.applied,
             change.total,
+            change.shadow,
+            change.ended,
         )
 
     @hookimpl

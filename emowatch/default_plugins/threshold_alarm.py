@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 
 from emowatch import hookimpl
 from emowatch.default_plugins.rules import (
     Key,
+    Reaction,
     Scope,
     counted,
     fraction,
@@ -36,6 +38,10 @@ class ThresholdAlarm:
         cooldown: int | str = 32,
         window: int | str | None = None,
         release: float | str | None = None,
+        action: str = "log",
+        system: str | None = None,
+        steer: str | None = None,
+        call: Callable[[Alarm], object] | None = None,
     ) -> None:
         """Take the rule; numbers may be strings, as the command line hands them on.
 
@@ -49,11 +55,17 @@ class ThresholdAlarm:
             window: reply tokens among which they must be; without it they stand in a row.
             release: score below which a label must fall before it raises another alarm; without
                 it, `cooldown` alone decides.
+            action: what is done about an alarm: ``log``, ``warn``, ``webhook`` or ``stop``, several
+                joined by ``+``.
+            system: a system prompt for the next turn.
+            steer: what is added until the turn's end, as in ``joy:4``, or ``joy:4@5`` at layer 5.
+            call: a function that is called with each alarm.
 
         Raises:
             ValueError: for an option that cannot be used.
         """
         self._scope = Scope(label, bank)
+        self._reaction = Reaction(NAME, action, system, steer, call)
         self.threshold = fraction(NAME, "threshold", threshold)
         self.consecutive = whole(NAME, "consecutive", consecutive, least=1)
         self.level = level_of(NAME, level)
@@ -84,6 +96,7 @@ class ThresholdAlarm:
         """
         self._forget_all()
         self._scope.check(session)
+        self._reaction.check(session)
 
     @hookimpl
     def judge(self, score: TokenScore) -> list[Alarm] | None:
@@ -132,7 +145,7 @@ class ThresholdAlarm:
 
     def _alarm(self, score: TokenScore, label: str, value: float) -> Alarm:
         among = f"{self.consecutive} of " if self.window > self.consecutive else ""
-        return Alarm(
+        return self._reaction.raise_(
             rule=f"{label} at or above {shown(self.threshold)} for {among}{counted(self.window)}",
             label=label,
             level=self.level,

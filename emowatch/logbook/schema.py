@@ -127,7 +127,32 @@ CREATE VIEW token_scores AS
   JOIN turns ON turns.number = scores.turn
   JOIN probes ON probes.number = scores.probe;
 """
-MIGRATIONS = (_FIRST,)
+_ACTIONS = """
+ALTER TABLE alarms ADD COLUMN actions TEXT NOT NULL DEFAULT '';
+ALTER TABLE steerings RENAME TO earlier_steerings;
+DROP INDEX steerings_of_turn;
+CREATE TABLE steerings (
+  number INTEGER PRIMARY KEY,
+  turn INTEGER NOT NULL REFERENCES turns (number),
+  offset INTEGER,
+  plugin TEXT NOT NULL,
+  direction TEXT NOT NULL,
+  layer INTEGER NOT NULL,
+  mode TEXT NOT NULL,
+  strength REAL,
+  applied REAL,
+  total REAL,
+  shadow INTEGER NOT NULL,
+  ended INTEGER NOT NULL
+);
+CREATE INDEX steerings_of_turn ON steerings (turn);
+INSERT INTO steerings
+  SELECT number, turn, offset, plugin, direction, layer, 'add', strength, applied, total, 0,
+         strength = 0 AND applied = 0
+  FROM earlier_steerings;
+DROP TABLE earlier_steerings;
+"""
+MIGRATIONS = (_FIRST, _ACTIONS)
 """What brings a file from one schema to the next; ``user_version`` counts those that ran."""
 
 

@@ -1,10 +1,12 @@
-"""The residual as blocks are called with it: found, checked, added to."""
+"""The residual as blocks are called with it: found, checked, changed."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from emowatch.errors import TapError
@@ -37,15 +39,90 @@ def without_graph(state: Any) -> Tensor:
     return hidden.detach() if hidden.requires_grad else hidden
 
 
-def adder(addition: Tensor) -> Change:
-    """Make what adds ``[rows or 1, d_model]`` to a block's input: ``h += rms(h) * addition``."""
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """What becomes of the components of one row's states along some directions."""
 
-    def add(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
-        hidden = hidden_of(args, kwargs)
+    row: int
+    directions: Tensor
+    """``[held, d_model]``, of length 1."""
+    dual: Tensor
+    """``[held, d_model]``: what to add for a change of 1 in each component and none in others."""
+    kept: Tensor
+    """``[held]``: the share of each component that stays."""
+    level: Tensor
+    """``[held]``: what is put in the place of the rest, in units of the state's RMS."""
+
+    @classmethod
+    def of(cls, row: int, directions: Tensor, kept: Tensor, level: Tensor) -> Hold:
+        """Solve for directions that are not orthogonal together; where two contradict each other,
+        they meet in the middle (least squares)."""
+        return cls(row, directions, torch.linalg.pinv(directions).T, kept, level)
+
+    def change(self, states: Tensor, rms: Tensor) -> Tensor:
+        """Give what must be added to states ``[time, d_model]`` so that the components are held."""
+        wanted = (self.kept - 1) * (states @ self.directions.T) + rms * self.level  # [time, held]
+        return wanted @ self.dual
+
+    def to(self, device: torch.device) -> Hold:
+        """Return it on a device."""
+        tensors = (self.directions, self.dual, self.kept, self.level)
+        return Hold(self.row, *(tensor.to(device) for tensor in tensors))
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """What is done to the states of one layer: a sum is added, then components are held."""
+
+    added: Tensor | None = None
+    """``[rows or 1, d_model]`` in units of each state's RMS: ``h += rms(h) · added``."""
+    holds: tuple[Hold, ...] = ()
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        """Change hidden states ``[rows, time, d_model]``, in float32 and back."""
         rms = hidden.float().pow(2).mean(-1, keepdim=True).sqrt()  # [rows, time, 1]
-        changed = hidden + (rms * addition.to(hidden.device)[:, None, :]).to(hidden.dtype)
+        changed = hidden
+        if self.added is not None:
+            changed = hidden + (rms * self.added[:, None, :]).to(hidden.dtype)
+        if self.holds and changed is hidden:
+            changed = hidden.clone()
+        for hold in self.holds:
+            row = changed[hold.row].float()
+            changed[hold.row] = (row + hold.change(row, rms[hold.row])).to(hidden.dtype)
+        return changed
+
+    def to(self, device: torch.device) -> Edit:
+        """Return it on a device; itself where nothing must be moved."""
+        held = self.holds[0].directions if self.holds else self.added
+        if held is None or held.device == device:
+            return self
+        added = None if self.added is None else self.added.to(device)
+        return Edit(added, tuple(hold.to(device) for hold in self.holds))
+
+
+_NOTHING = Edit()
+
+
+def changer(prompt: Edit | None, reply: Edit | None, first: int, past: Callable[[], int]) -> Change:
+    """Make what changes a block's input column by column.
+
+    Args:
+        prompt: for the columns before `first`; `None` leaves them.
+        reply: for the columns from `first` on.
+        first: a column of the text, with padding and what is in the cache.
+        past: gives the columns that were read before the running forward.
+    """
+    edits = [prompt or _NOTHING, reply or _NOTHING]
+
+    def change(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
+        hidden = hidden_of(args, kwargs)
+        edits[:] = [edit.to(hidden.device) for edit in edits]
+        before = min(max(first - past(), 0), hidden.shape[1])
+        both = zip(edits, (hidden[:, :before], hidden[:, before:]), strict=True)
+        parts = [part if edit is _NOTHING else edit(part) for edit, part in both if part.shape[1]]
+        changed = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
         if args:
             return (changed, *args[1:]), kwargs
         return args, kwargs | {"hidden_states": changed}
 
-    return add
+    return change

@@ -22,7 +22,7 @@ from emowatch.model.blocks import Blocks
 from emowatch.model.entrance import Entrance, Hook, Place, Read
 from emowatch.model.forward import Forward
 from emowatch.model.readable import check_readable, is_compiled, refuse_compiled
-from emowatch.model.residual import adder, hidden_of, without_graph
+from emowatch.model.residual import Edit, changer, hidden_of, without_graph
 
 _UNREAD: Any = object()
 """Stands for the state of a layer that has not been read."""
@@ -31,8 +31,8 @@ _UNREAD: Any = object()
 class Tap:
     """Hooks on one model, as a context manager; gone afterwards, also after an exception.
 
-    After each forward of `model`, `on_forward` gets a `Forward`. Additions set by `steer`
-    change the residual from the next forward on; a layer is read before it is changed.
+    After each forward of `model`, `on_forward` gets a `Forward`. Edits set by `steer` change
+    the residual from the next forward on; a layer is read before it is changed.
     """
 
     def __init__(
@@ -66,6 +66,8 @@ class Tap:
         """Where it reads, by layer: others may have put something before them since."""
         self._steering: list[Place] = []
         self._running: Forward | None = None
+        self._past = 0
+        """Columns that were read before the running forward, where it is steered."""
         self._buffer: Tensor | None = None
         """``[layers, rows, 1, d_model]``: where compiled forwards leave states; NaN before."""
         self._thread: int | None = None
@@ -152,30 +154,46 @@ class Tap:
         self._buffer.fill_(torch.nan)
         return states
 
-    def steer(self, additions: Mapping[int, Tensor]) -> None:
-        """Add ``[rows or 1, d_model]`` to every state of these layers from now on.
+    def steer(
+        self,
+        edits: Mapping[int, Edit],
+        *,
+        prompt: Mapping[int, Edit] | None = None,
+        first: int = 0,
+    ) -> None:
+        """Change the states of these layers from now on; an empty mapping ends steering.
 
-        The numbers are in units of each state's RMS: ``h += rms(h) * addition``. An empty
-        mapping ends steering. Layers must be below the number of blocks.
+        Columns decide, not forwards: what a forward reads of the prompt and of the reply is
+        changed by different edits, however the text is split among forwards.
+
+        Args:
+            edits: by layer, below the number of blocks, for the columns from `first` on.
+            prompt: by layer, for the columns before `first`; by default they are left.
+            first: the first column of the reply, counted in the text with padding.
 
         Raises:
             TapError: if the tap is not on its model; hooks set now would outlive it.
         """
-        if additions and not self._handles:
+        before = prompt or {}
+        if (edits or before) and not self._handles:
             raise TapError("Could not steer: this tap is not on its model. Enter it first.")
         for place in self._steering:
             place.remove()
         self._steering = [
             (self._entrances.get(layer) or Entrance.of(self.blocks.blocks[layer])).add(
-                change=adder(addition)
+                change=changer(before.get(layer), edits.get(layer), first, self._columns_before)
             )
-            for layer, addition in additions.items()
+            for layer in sorted({*edits, *before})
         ]
 
     @property
     def steered(self) -> bool:
-        """Whether additions are on."""
+        """Whether edits are on."""
         return bool(self._steering)
+
+    def _columns_before(self) -> int:
+        """Count the columns that were read before the running forward."""
+        return self._past
 
     def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if torch.compiler.is_compiling() and self._buffer is not None:
@@ -204,6 +222,8 @@ class Tap:
         forward = Forward(input_ids, plain, cache, places, is_odd, is_recurrent=state is not None)
         if self._on_begin(forward):
             self._running = forward
+        if self._steering:  # asked now: a cache grows with the first block
+            self._past = forward.past
 
     def _take_hold(self) -> None:
         """Let no other thread into a forward before this one is over."""

@@ -15,7 +15,7 @@ from emowatch.bank import ProbeBank
 from emowatch.dispatch import OnPluginError
 from emowatch.plugins import PluginSpec
 from emowatch.records import ReplyToken
-from emowatch.streaming.prompts import Message, make_prompt
+from emowatch.streaming.prompts import Message, make_prompt, with_system
 from emowatch.streaming.reply import StreamedReply
 from emowatch.streaming.worker import Item, Sign, Speech, Worker
 from emowatch.watching import Watch, watch
@@ -155,6 +155,8 @@ def answer(
 ) -> Stream:
     """Answer `messages` inside a watch that is open: one session over several turns.
 
+    A system prompt that an alarm of the last turn asked for stands in the place of theirs.
+
     Raises:
         UsageError: for a dialogue that cannot be said: empty, not text, or refused by the template.
         ContextError: for a dialogue that is longer than the model's context.
@@ -167,5 +169,6 @@ def answer(
         ...         print(token.text, end="")
     """
     speaker, tokenizer = watcher.speaker, watcher.tokenizer
-    prompt = make_prompt(speaker, tokenizer, messages, max_new_tokens, seed, generate)
+    dialogue = with_system(messages, watcher.take_system())
+    prompt = make_prompt(speaker, tokenizer, dialogue, max_new_tokens, seed, generate)
     return Stream(Speech(watcher, nullcontext(), prompt))

@@ -53,6 +53,15 @@ class Prompt:
         )
 
 
+def with_system(messages: str | Sequence[Message], system: str | None) -> str | Sequence[Message]:
+    """Put a system prompt in the place of a dialogue's own; `None` leaves that."""
+    if system is None:
+        return messages
+    said = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
+    rest = said[1:] if said and said[0].get("role") == "system" else said
+    return [{"role": "system", "content": system}, *rest]
+
+
 def make_prompt(
     model: nn.Module,
     tokenizer: Any,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from emowatch.decoding import Loop
 from emowatch.records import BankInfo, Floats
 from emowatch.text import clean_line
 
@@ -40,6 +41,15 @@ def tell_where_trained(bank: BankInfo) -> None:
         f"the bank {clean_line(bank.name)} was trained {trained} only. Its scores {elsewhere} are "
         "extrapolated: nobody has measured how good they are. To follow a reply token by token, "
         "use a bank that was trained with --readout reply."
+    )
+
+
+def tell_of_no_stop(loop: Loop) -> None:
+    """Say that a reply went on although an alarm asked to end it."""
+    what = "beam search" if loop == "beams" else "a loop of your own"
+    _say(
+        f"an alarm asked to stop, but {what} cannot be stopped from here. Read "
+        "watch.stopped between the calls of your loop, or call generate without beams."
     )
 
 

@@ -25,7 +25,7 @@ from emowatch.model.segments import SegmentParser
 from emowatch.model.tap import Tap
 from emowatch.records import FinishReason, Floats, ReplyToken, TokenScore
 from emowatch.trace import TokenTable
-from emowatch.watching.cautions import Cautions
+from emowatch.watching.cautions import Cautions, tell_of_no_stop
 from emowatch.watching.prompts import Prompt, prompt_columns
 from emowatch.watching.reading import Reader, fetch
 from emowatch.watching.settling import Settler
@@ -64,20 +64,28 @@ class Follower:
         """Configs of turns that ended and whose loop may still run."""
 
     def prepare(self, decoding: Decoding, forward: Forward) -> None:
-        """Drop what the last turn asked to be added before another's prompt is read.
+        """Drop what was done in the last turn before another's prompt is read, and ask what is to
+        be done throughout that one.
 
         Raises:
-            UnsupportedError: for a steered own loop that reads its whole text again.
+            UnsupportedError: for a loop that cannot be steered so.
         """
-        if self._tap.steered:
-            turn = self.turn
-            if turn is None or not turn.goes_on_with(decoding, forward):
-                self._tap.steer({})
-            elif turn.loop == "own" and forward.past == 0:
-                raise UnsupportedError(
-                    "Could not steer a loop that reads its whole text again: tokens that were read "
-                    "unsteered would be steered too. Pass past_key_values."
-                )
+        steers_turns = self._teller.steers_turns
+        if not (steers_turns or self._tap.steered):
+            return
+        turn = self.turn
+        if turn is None or not turn.goes_on_with(decoding, forward):
+            seed = self.seed
+            self.end(None)
+            self.seed = seed
+            if steers_turns:
+                rows = int(forward.input_ids.shape[0])
+                self._settler.begin(self._turns, rows, decoding, prompt_columns(decoding, forward))
+        elif turn.loop == "own" and forward.past == 0 and self._settler.steers_by_token:
+            raise UnsupportedError(
+                "Could not steer a loop token by token that reads its whole text again: tokens "
+                "that were read unsteered would be steered too. Pass past_key_values."
+            )
 
     def take(self, decoding: Decoding, forward: Forward) -> None:
         """Read one forward and tell of what it settles.
@@ -137,7 +145,10 @@ class Follower:
             if turn.beams is not None and not self._settler.tell_beams(turn, turn.beams):
                 reason = reason or "failed"
             turn.take_last()
-            self._teller.tell_turn(turn.finish(reason, self._teller.tables))
+            stopped = self._teller.end_turn()
+            if stopped and not turn.is_heard:
+                tell_of_no_stop(turn.loop)
+            self._teller.tell_turn(turn.finish(reason, self._teller.tables, stopped))
 
     def settle(self) -> None:
         """Score what waits, and finish the running turn where its loop has returned.
@@ -154,7 +165,8 @@ class Follower:
         """Read the first forward of a prompt."""
         check_uncompiled(self._tap.model)
         seed, self.seed = self.seed, None
-        self.end(None)
+        if self.turn is not None:
+            self.end(None)
         past, columns = forward.past, prompt_columns(decoding, forward)
         last = past + forward.input_ids.shape[1]
         mask = forward.attention_mask if decoding.mask is None else decoding.mask
@@ -280,10 +292,14 @@ class Follower:
             with suppress(Exception):
                 self._score_waiting(turn)
 
-    def _on_kept(self, turn: RunningTurn, ids: Tensor, verdict: Tensor | None) -> None:
-        """Hear which tokens a loop has kept ``[rows, columns]``, and which rows it ends."""
+    def _on_kept(self, turn: RunningTurn, ids: Tensor, verdict: Tensor | None) -> Sequence[bool]:
+        """Hear which tokens a loop has kept ``[rows, columns]``, and which rows it ends.
+
+        Returns:
+            For each row, whether an alarm has asked to end it; nothing where none has.
+        """
         if turn is not self.turn:
-            return
+            return ()
         if turn.compiled:
             self._catch_up(turn)
         if turn.loop == "assisted":
@@ -291,6 +307,13 @@ class Follower:
         else:
             turn.kept = ids
         turn.verdict = verdict
+        ends = self._teller.stopped
+        if not ends:
+            return ()
+        stops = [sequence in ends for sequence in range(len(turn.rows))]
+        if verdict is not None:
+            turn.verdict = verdict | verdict.new_tensor(stops)
+        return stops
 
     def _catch_up(self, turn: RunningTurn) -> None:
         """Read the compiled forward that has run since this was last asked, if one has."""

@@ -133,7 +133,7 @@ def watch(
     dispatcher = Dispatcher(
         make_plugin_manager(() if process else plugins), on_error=on_plugin_error
     )
-    if processes > 1 and dispatcher.has("steer"):
+    if processes > 1 and (dispatcher.has("steer") or dispatcher.has("steer_turn")):
         raise UnsupportedError(
             f"Could not steer {clean_line(name)}: it is split among {processes} processes, and "
             "what is added in one of them alone would part their states. Leave the plugins that "
@@ -232,6 +232,23 @@ class Watch:
         """
         self._follower.end(reason)
 
+    @property
+    def stopped(self) -> tuple[int, ...]:
+        """The rows of the running turn that an alarm asked to end.
+
+        ``generate`` ends them by itself; a loop of your own has to look.
+        """
+        return tuple(sorted(self._teller.stopped))
+
+    def take_system(self) -> str | None:
+        """Take the system prompt that an alarm wants for the next turn; `None` where none does.
+
+        `emowatch.answer` and the chat take it by themselves; where you call ``generate``, put it
+        into your next prompt.
+        """
+        wanted, self._teller.next_system = self._teller.next_system, None
+        return wanted
+
     def seed_turn(self, seed: int | None) -> None:
         """Seed torch for the turn that begins next, which keeps the seed among its settings.
 
@@ -252,7 +269,7 @@ class Watch:
     def _on_begin(self, forward: Forward) -> bool:
         """See which loop runs a forward that is to begin; drafts of candidates are not read.
 
-        What the last turn asked to be added is dropped before the next turn's prompt is read.
+        What was done in the last turn is dropped before the next turn's prompt is read.
         """
         self._decoding = current_decoding(self.model)
         if self._decoding is None:

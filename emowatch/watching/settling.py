@@ -10,23 +10,33 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
+from emowatch.decoding import Decoding
 from emowatch.errors import UnsupportedError
 from emowatch.model.tap import Tap
 from emowatch.records import Floats
-from emowatch.steering import Mixer, Wish
+from emowatch.steering import Ledger, Wish, edits_of
 from emowatch.watching.held import Beams
 from emowatch.watching.telling import Teller
 from emowatch.watching.turns import RunningTurn
 
 
 class Settler:
-    """Tells of each token once it is sure to be kept, and adds what plugins wish for."""
+    """Tells of each token once it is sure to be kept, and does what plugins wish for.
+
+    Attributes:
+        steers_by_token: whether more is done now than what is done throughout the turn.
+    """
 
     def __init__(self, tap: Tap, teller: Teller) -> None:
-        """Begin with nothing added."""
+        """Begin with nothing done."""
+        self.steers_by_token = False
         self._tap = tap
         self._teller = teller
-        self._mixer = Mixer()
+        self._ledger = Ledger()
+        self._standing: list[Wish] = []
+        """What is done throughout the running turn."""
+        self._first = 0
+        """First column of its reply."""
 
     def tell_columns(
         self, turn: RunningTurn, scores: Sequence[Floats], first: int, last: int
@@ -106,9 +116,38 @@ class Settler:
                 row.take(token)
         return True
 
+    def begin(self, turn: int, rows: int, decoding: Decoding, first: int) -> None:
+        """Ask what is to be done throughout a turn, before its prompt is read.
+
+        Args:
+            turn: number of the turn.
+            rows: of its prompt.
+            decoding: the loop that runs it.
+            first: first column of its reply.
+
+        Raises:
+            UnsupportedError: for a loop whose rows are chosen from, or that calls nobody.
+        """
+        self._standing = self._teller.wishes_of_turn(turn, rows)
+        self._first = first
+        if (decoding.loop == "beams" or decoding.compiled) and edits_of(self._standing, rows):
+            raise UnsupportedError(
+                f"Could not steer under {'beam search' if decoding.frame else 'compiled forwards'}"
+                ". Steer under greedy search, sampling or assisted decoding, and pass "
+                "disable_compile=True to generate where it compiles."
+            )
+        of_prompt = [wish for wish in self._standing if wish.positions == "all"]
+        # What begins before the prompt is told apart from what begins with the reply.
+        for wishes, offset in ((of_prompt, None), (self._standing, 0)):
+            changes = self._ledger.replace(wishes, turn, [offset] * rows)
+            self._teller.tell_steering(changes)
+        self._put(self._standing, rows)
+
     def release(self, turn: RunningTurn) -> None:
-        """Record that what was added to this turn's states is no more."""
-        self._mix(turn, [])
+        """Record that what was done to this turn's states is no more."""
+        self._standing = []
+        self.steers_by_token = False
+        self._record(turn, [])
 
     def _tell_reply(
         self, turn: RunningTurn, sequence: int, scores: Sequence[Floats], place: int
@@ -125,23 +164,33 @@ class Settler:
         )
 
     def _steer(self, turn: RunningTurn, wishes: Sequence[Wish]) -> None:
-        """Add what plugins wish for from the next forward on.
+        """Do what plugins wish for from the next forward on, beside what is done all along.
 
         Raises:
             UnsupportedError: for a loop whose states change after they were read.
         """
-        if turn.cannot_steer and any(wish.strength for wish in wishes):
+        if turn.cannot_steer and any(wish.does_something and not wish.shadow for wish in wishes):
             raise UnsupportedError(
-                f"Could not steer under {turn.cannot_steer}: its forwards read tokens that were "
-                "steered already, or that are thrown away. Steer under greedy search or "
-                "sampling with the cache."
+                f"Could not steer token by token under {turn.cannot_steer}: its forwards read "
+                "tokens that were steered already, or that are thrown away. Steer under greedy "
+                "search or sampling with the cache, or by the same amount throughout a turn."
             )
-        if wishes or self._tap.steered:
-            self._tap.steer(self._mix(turn, wishes))
+        if not (wishes or self._standing or self.steers_by_token):
+            return
+        speaking = [wish for wish in self._standing if not turn.rows[wish.sequence].finished]
+        everything = [*speaking, *wishes]
+        self.steers_by_token = bool(wishes)
+        if self._record(turn, everything):
+            self._put(everything, len(turn.rows))
 
-    def _mix(self, turn: RunningTurn, wishes: Sequence[Wish]) -> dict[int, Tensor]:
-        """Sum and cap wishes, and record what changed."""
+    def _record(self, turn: RunningTurn, wishes: Sequence[Wish]) -> bool:
+        """Record what changed; return whether anything has."""
         offsets = [row.offset for row in turn.rows]
-        additions, changes = self._mixer.mix(wishes, turn.index, offsets)
+        changes = self._ledger.replace(wishes, turn.index, offsets)
         self._teller.tell_steering(changes)
-        return additions
+        return bool(changes)
+
+    def _put(self, wishes: Sequence[Wish], rows: int) -> None:
+        """Let the tap do what is wished for, in prompt and reply."""
+        of_prompt = [wish for wish in self._standing if wish.positions == "all"]
+        self._tap.steer(edits_of(wishes, rows), prompt=edits_of(of_prompt, rows), first=self._first)

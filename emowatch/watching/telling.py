@@ -5,13 +5,27 @@ Knows records and plugins; nothing of forwards.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from typing import Any
 
 from emowatch.bank import ProbeBank
 from emowatch.dispatch import Dispatcher
 from emowatch.errors import UsageError
-from emowatch.records import Floats, Scores, Segment, Session, SteeringChange, TokenScore, Turn
+from emowatch.records import (
+    Alarm,
+    Floats,
+    Scores,
+    Segment,
+    Session,
+    Steering,
+    SteeringChange,
+    TokenScore,
+    Turn,
+)
 from emowatch.steering import Wish, resolve
+from emowatch.text import clean_line
 from emowatch.trace import TokenTable, Trace
 from emowatch.watching.reading import Reader
 
@@ -22,6 +36,7 @@ class Teller:
     Attributes:
         trace: what was told so far.
         tables: its tables of token scores, one per bank.
+        next_system: the system prompt that an alarm wants for the next turn.
     """
 
     def __init__(
@@ -37,6 +52,10 @@ class Teller:
         self._session = session
         self._banks = banks
         self._plugins = plugins
+        self.next_system: str | None = None
+        self._stopped: set[int] = set()
+        self._answers: dict[int, list[Wish]] = {}
+        """What alarms asked to be done in each row until the turn's end."""
         self._sources = [
             (table, reader.primary, table.layers)
             for table, reader in zip(self.tables, readers, strict=True)
@@ -104,33 +123,95 @@ class Teller:
             self._judge(record)
         if offset is None:
             return []
-        return [wish for record in records for wish in self._wishes(record)]
+        wishes = [wish for record in records for wish in self._wishes(record)]
+        return [*wishes, *self._answers.get(sequence, ())] if self._answers else wishes
 
     def _judge(self, record: TokenScore) -> None:
         if not self._plugins.has("judge"):
             return
-        for _, answer in self._plugins.call("judge", self._session, score=record):
+        for name, answer in self._plugins.call("judge", self._session, score=record):
             for alarm in answer if isinstance(answer, Sequence) else (answer,):
                 self.trace.alarms.append(alarm)
                 self._plugins.tell("alarm_raised", self._session, alarm=alarm)
+                if alarm.actions:
+                    self._act(alarm, name)
+
+    def _act(self, alarm: Alarm, plugin: str) -> None:
+        """Do what an alarm asks of the core."""
+        if "warn" in alarm.actions:
+            place = "the prompt" if alarm.offset is None else f"token {alarm.offset}"
+            sys.stderr.write(
+                f"\nemowatch: {alarm.level}: {clean_line(alarm.rule)} (at {place}, "
+                f"{alarm.score:.2f})\n"
+            )
+        if "stop" in alarm.actions:
+            self._stopped.add(alarm.sequence)
+        if "system" in alarm.actions:
+            self.next_system = alarm.system
+        if "steer" in alarm.actions and alarm.steering is not None:
+            wishes = self._resolved(plugin, "judge", alarm.sequence, [alarm.steering])
+            self._answers.setdefault(alarm.sequence, []).extend(wishes)
+
+    @property
+    def stopped(self) -> Collection[int]:
+        """The rows of the running turn that an alarm asked to end."""
+        return self._stopped
+
+    def end_turn(self) -> Collection[int]:
+        """Forget what alarms asked for in the turn; return the rows that were to end."""
+        stopped, self._stopped, self._answers = self._stopped, set(), {}
+        return stopped
+
+    @property
+    def steers_turns(self) -> bool:
+        """Whether any plugin asks to steer whole turns."""
+        return self._plugins.has("steer_turn")
+
+    def wishes_of_turn(self, turn: int, rows: int) -> list[Wish]:
+        """Ask plugins what is to be done in each row of a turn, before its prompt is read."""
+        return [
+            wish
+            for sequence in range(rows)
+            for wish in self._ask("steer_turn", sequence, turn=turn, sequence=sequence)
+        ]
 
     def _wishes(self, record: TokenScore) -> list[Wish]:
-        wishes: list[Wish] = []
+        """Ask what is to be done after one token."""
         if not self._plugins.has("steer"):
-            return wishes
-        n_layers, d_model = self._session.n_layers, self._session.d_model
-        for name, asked in self._plugins.call("steer", self._session, score=record):
-            try:
-                vector, direction = resolve(asked, self._banks, n_layers, d_model)
-            except UsageError as error:
-                self._plugins.switch_off(name, "steer", error, self._session)
-            else:
-                strength = float(asked.strength)
-                wishes.append(Wish(record.sequence, asked.layer, name, direction, strength, vector))
+            return []
+        # The prompt has been read.
+        asked = self._ask("steer", record.sequence, score=record)
+        return [replace(wish, positions="reply") for wish in asked]
+
+    def _ask(self, hook: str, sequence: int, /, **arguments: Any) -> list[Wish]:
+        wishes: list[Wish] = []
+        for name, answer in self._plugins.call(hook, self._session, **arguments):
+            several = answer if isinstance(answer, Sequence) else (answer,)
+            wishes += self._resolved(name, hook, sequence, several)
         return wishes
 
+    def _resolved(
+        self, plugin: str, hook: str, sequence: int, asked: Sequence[Steering]
+    ) -> list[Wish]:
+        """Check what a plugin asks for; one that asks for what cannot be done is off."""
+        try:
+            return [
+                resolve(
+                    one,
+                    self._banks,
+                    self._session.n_layers,
+                    self._session.d_model,
+                    plugin=plugin,
+                    sequence=sequence,
+                )
+                for one in asked
+            ]
+        except UsageError as error:
+            self._plugins.switch_off(plugin, hook, error, self._session)
+            return []
+
     def tell_steering(self, changes: Sequence[SteeringChange]) -> None:
-        """Keep what changed in what is added to the residual, and tell plugins."""
+        """Keep what changed in what is done to the residual, and tell plugins."""
         for change in changes:
             self.trace.steerings.append(change)
             self._plugins.tell("steering_changed", self._session, change=change)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
@@ -226,8 +226,16 @@ class RunningTurn:
             for token in ids[len(row.text.ids) : row.text.states].tolist():
                 row.take(token)
 
-    def finish(self, reason: FinishReason | None, tables: Sequence[TokenTable]) -> list[Turn]:
-        """Describe each row's reply; a reason that is not given is worked out."""
+    def finish(
+        self,
+        reason: FinishReason | None,
+        tables: Sequence[TokenTable],
+        stopped: Collection[int] = (),
+    ) -> list[Turn]:
+        """Describe each row's reply; a reason that is not given is worked out.
+
+        `stopped` are the rows that an alarm asked to end.
+        """
         ended: list[bool | None] = [False if self.is_heard else None] * len(self.rows)
         if self.verdict is not None:
             ended = self.verdict.tolist()
@@ -237,7 +245,9 @@ class RunningTurn:
                 sequence=sequence,
                 prompt_tokens=row.prompt_tokens,
                 reply_tokens=row.text.states,
-                finish_reason=self._reason(row, reason, ended[sequence]),
+                finish_reason=self._reason(
+                    row, reason, ended[sequence], self.is_heard and sequence in stopped
+                ),
                 text=row.text.text,
                 token_ids=tuple(row.text.ids),
                 pieces=row.text.pieces,
@@ -247,11 +257,14 @@ class RunningTurn:
             for sequence, row in enumerate(self.rows)
         ]
 
-    def _reason(self, row: Row, reason: FinishReason | None, ended: bool | None) -> FinishReason:
+    def _reason(
+        self, row: Row, reason: FinishReason | None, ended: bool | None, is_stopped: bool
+    ) -> FinishReason:
         ends = getattr(self.config, "eos_token_id", None)
-        if row.finished or (
-            row.text.ids and row.text.ids[-1] in (ends if isinstance(ends, list) else [ends])
-        ):
+        said_end = row.text.ids and row.text.ids[-1] in (ends if isinstance(ends, list) else [ends])
+        if is_stopped and not said_end and reason != "failed":
+            return "alarm"
+        if row.finished or said_end:
             return "stop"
         if len(row.text.ids) == row.text.states == self.limit and reason != "failed":
             return "length"  # also where it was cancelled at its last token

@@ -16,7 +16,6 @@ import os
 import secrets
 import sys
 import time
-from dataclasses import asdict
 from datetime import UTC, datetime
 from ipaddress import ip_address
 from typing import Any
@@ -78,7 +77,7 @@ class Webhook:
     def alarm_raised(self, alarm: Alarm, session: Session) -> None:
         """Send an alarm."""
         if "alarm" in self.events:
-            self._send("emowatch.alarm.raised", session, asdict(alarm))
+            self._send("emowatch.alarm.raised", session, alarm.fields())
 
     @hookimpl
     def turn_finished(self, turn: Turn, session: Session) -> None:

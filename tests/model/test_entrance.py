@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from emowatch.errors import UsageError
 from emowatch.model.blocks import find_blocks
 from emowatch.model.entrance import Arguments, Entrance, Place, Read
+from emowatch.model.residual import Edit
 from emowatch.model.states import read_states
 from emowatch.model.tap import Tap
 from tests.model.zoo import BLOCKS, WIDTH, make_model, random_ids
@@ -236,7 +237,7 @@ def test_a_layer_is_read_before_it_is_changed_whatever_others_put_on() -> None:
         model(ids)
         for block in model.model.layers:
             add_hook_to_module(block, ModelHook())
-        tap.steer({1: torch.ones(1, WIDTH)})
+        tap.steer({1: Edit(torch.ones(1, WIDTH))})
         model(ids)
     plain, steered = (forward.states for forward in seen)
     assert torch.equal(plain[1], steered[1])

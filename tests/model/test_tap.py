@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from emowatch.errors import ModelError, TapError, UnsupportedError
 from emowatch.model.blocks import find_blocks
 from emowatch.model.forward import Forward
+from emowatch.model.residual import Edit
 from emowatch.model.states import read_states
 from emowatch.model.tap import Tap
 from tests.model.zoo import (
@@ -106,7 +107,7 @@ def test_a_residual_handed_on_by_keyword_is_read_too() -> None:
     seen: list[Forward] = []
     with Tap(model, find_blocks(model, "model.layers"), LAYERS, seen.append) as tap:
         model(input_ids=ids)
-        tap.steer({1: torch.ones(1, WIDTH)})
+        tap.steer({1: Edit(torch.ones(1, WIDTH))})
         model(input_ids=ids)
     assert all(torch.equal(f, w) for f, w in zip(seen[0].states, wanted, strict=True))
     assert not torch.equal(seen[1].states[2], wanted[2])
@@ -137,7 +138,7 @@ def test_the_hooks_are_gone_after_a_normal_end() -> None:
     model = make_model("llama")
     before = hook_count(model)
     with tapped(model) as (tap, _):
-        tap.steer({0: torch.zeros(1, WIDTH)})
+        tap.steer({0: Edit(torch.zeros(1, WIDTH))})
         assert hook_count(model) == before + len(LAYERS) + 3
     assert hook_count(model) == before
     assert not tap.steered
@@ -151,7 +152,7 @@ def test_the_hooks_are_gone_after_an_exception_in_the_model(place: str) -> None:
     module[place].forward = fail
     before = hook_count(model)
     with pytest.raises(RuntimeError, match="lightning"), tapped(model) as (tap, _):
-        tap.steer({1: torch.zeros(1, WIDTH)})
+        tap.steer({1: Edit(torch.zeros(1, WIDTH))})
         model(input_ids=random_ids(1, 4))
     assert hook_count(model) == before
 
@@ -359,7 +360,7 @@ def test_layers_that_are_not_read_are_steered_too() -> None:
     found = []
     for layers in ((), (0,), (1,), (0, 1), ()):
         with tapped(model, (BLOCKS,)) as (tap, seen):
-            tap.steer({layer: torch.ones(1, WIDTH) for layer in layers})
+            tap.steer({layer: Edit(torch.ones(1, WIDTH)) for layer in layers})
             model(input_ids=ids)
             tap.steer({})
             model(input_ids=ids)
@@ -379,7 +380,7 @@ def test_what_one_tap_adds_is_not_read_by_another_at_that_layer() -> None:
     wanted = states_of(model, ids)
     for steers_first in (True, False):
         with tapped(model) as (outer, seen), tapped(model) as (inner, _):
-            (outer if steers_first else inner).steer({1: torch.ones(1, WIDTH)})
+            (outer if steers_first else inner).steer({1: Edit(torch.ones(1, WIDTH))})
             model(input_ids=ids)
         assert torch.equal(seen[0].states[1], wanted[1])
         assert not torch.equal(seen[0].states[2], wanted[2])
@@ -391,7 +392,7 @@ def test_steering_with_zero_strength_changes_nothing() -> None:
     model, ids = make_model("llama"), random_ids(2, 6)
     with tapped(model) as (tap, seen):
         plain = model(input_ids=ids).logits
-        tap.steer({layer: torch.zeros(2, WIDTH) for layer in range(BLOCKS)})
+        tap.steer({layer: Edit(torch.zeros(2, WIDTH)) for layer in range(BLOCKS)})
         steered = model(input_ids=ids).logits
     assert torch.equal(plain, steered)
     assert all(torch.equal(a, b) for a, b in zip(seen[0].states, seen[1].states, strict=True))
@@ -404,7 +405,7 @@ def test_steering_shows_in_later_layers_only(layer: int) -> None:
     model, ids = make_model("llama"), random_ids(1, 6)
     with tapped(model) as (tap, seen):
         model(input_ids=ids)
-        tap.steer({layer: torch.ones(1, WIDTH)})
+        tap.steer({layer: Edit(torch.ones(1, WIDTH))})
         model(input_ids=ids)
         tap.steer({})
         model(input_ids=ids)
@@ -421,7 +422,7 @@ def test_what_is_added_is_in_units_of_each_states_rms() -> None:
     model.model.layers[1].forward = lambda hidden_states, *_, **__: hidden_states
     addition = torch.randn(2, WIDTH, generator=torch.Generator().manual_seed(1))
     with tapped(model) as (tap, seen):
-        tap.steer({1: addition})
+        tap.steer({1: Edit(addition)})
         model(input_ids=ids)
     before, after = seen[0].states[1], seen[0].states[2]
     rms = before.pow(2).mean(-1, keepdim=True).sqrt()
@@ -434,7 +435,7 @@ def test_each_row_is_steered_by_its_own_addition() -> None:
     model, ids = make_model("llama"), random_ids(2, 6)
     with tapped(model) as (tap, seen):
         model(input_ids=ids)
-        tap.steer({0: torch.stack([torch.zeros(WIDTH), torch.ones(WIDTH)])})
+        tap.steer({0: Edit(torch.stack([torch.zeros(WIDTH), torch.ones(WIDTH)]))})
         model(input_ids=ids)
     assert torch.equal(seen[0].states[3][0], seen[1].states[3][0])
     assert not torch.equal(seen[0].states[3][1], seen[1].states[3][1])
@@ -445,7 +446,7 @@ def test_a_bfloat16_model_is_steered_in_its_own_dtype() -> None:
     """A float32 residual would stop the next matrix product, or slow it down unseen."""
     model, ids = make_model("llama").to(torch.bfloat16), random_ids(1, 4)
     with tapped(model) as (tap, seen):
-        tap.steer({1: torch.ones(1, WIDTH)})
+        tap.steer({1: Edit(torch.ones(1, WIDTH))})
         model(input_ids=ids)
     assert seen[0].states[2].dtype == torch.bfloat16
 
@@ -457,7 +458,7 @@ def test_a_tap_that_is_off_its_model_does_not_steer() -> None:
     tap = Tap(model, find_blocks(model), LAYERS, ignore)
     tap.steer({})
     with pytest.raises(TapError, match="not on its model"):
-        tap.steer({0: torch.zeros(1, WIDTH)})
+        tap.steer({0: Edit(torch.zeros(1, WIDTH))})
     assert hook_count(model) == before
 
 
@@ -519,7 +520,7 @@ def test_a_nudge_before_a_forward_reaches_that_forward() -> None:
 
     tap = Tap(model, find_blocks(model), LAYERS, seen.append, drop)
     with tap:
-        tap.steer({0: torch.ones(1, WIDTH)})
+        tap.steer({0: Edit(torch.ones(1, WIDTH))})
         model(input_ids=ids)
     assert all(torch.equal(f, w) for f, w in zip(seen[0].states, wanted, strict=True))
 
