@@ -24,6 +24,7 @@ ANSWERED = ("judge", "steer_turn", "steer")
 """Hooks whose answer changes what happens, so that they cannot wait in a queue."""
 DEFAULT_PLUGINS: Mapping[str, str] = {
     "drift-alarm": "emowatch.default_plugins.drift_alarm:DriftAlarm",
+    "early-warning": "emowatch.default_plugins.early_warning:EarlyWarning",
     "governor": "emowatch.default_plugins.governor:Governor",
     "jsonl-log": "emowatch.default_plugins.jsonl_log:JsonlLog",
     "spike-alarm": "emowatch.default_plugins.spike_alarm:SpikeAlarm",

@@ -264,7 +264,12 @@ def test_a_direction_of_a_named_bank_is_that_banks(tiny_bank: ProbeBank) -> None
     """Several banks may know one label."""
     name = f"{tiny_bank.card.name}/joy"
     found = resolve(
-        Steering(direction=name, layer=1, strength=1.0), [tiny_bank], 4, tiny_bank.card.d_model, plugin="", sequence=0
+        Steering(direction=name, layer=1, strength=1.0),
+        [tiny_bank],
+        4,
+        tiny_bank.card.d_model,
+        plugin="",
+        sequence=0,
     )
     assert found.direction == name
     assert torch.equal(found.vector, tiny_bank.direction("joy", 1))

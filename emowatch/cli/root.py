@@ -28,6 +28,8 @@ COMMANDS = {
     "diff": "Compare two traces of the same prompts token by token.",
     "assert": "Hold a trace to an expression; exit with 1 if it does not hold.",
     "drift": "Learn from recorded sessions what is usual, for drift-alarm.",
+    "steer": "Measure what steering does, before you steer.",
+    "governor": "Find gains for the governor, and test how well it keeps a set-point.",
     "vectors": "Make directions for steering from labelled text; exchange them with llama.cpp.",
     "logs": "Show logged turns, oldest first.",
     "probes": "List banks, or show one.",

@@ -21,9 +21,8 @@ from emowatch.text import clean_line
 
 SCHEMA = 1
 MAX_BYTES = 1 << 20
-INTEGRAL = 0.15
-"""Integral gain times slope: a step is made up for within some ten tokens, and of the noise of
-single tokens little is fed back."""
+INTEGRAL = 0.3
+"""Integral gain times slope: a step is made up for within some ten tokens."""
 PROPORTIONAL = 0.05
 """Proportional gain times slope."""
 
@@ -100,7 +99,7 @@ class Tuning:
 
 
 def gains(slope: float) -> tuple[float, float]:
-    """Choose ``kp`` and ``ki`` for a slope; their margin at that slope is 8."""
+    """Choose ``kp`` and ``ki`` for a slope; their margin at that slope is 5."""
     return PROPORTIONAL / slope, INTEGRAL / slope
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from emowatch import hookimpl
 from emowatch.control import Limits, Loop, Tuning
 from emowatch.default_plugins.rules import refusal, steering_layer
-from emowatch.records import BankInfo, Session, Steering, TokenScore, Turn
+from emowatch.records import BankInfo, Floats, Session, Steering, TokenScore, Turn
 from emowatch.text import clean_line
 
 NAME = "governor"
@@ -38,6 +38,7 @@ class Governor:
         dead_band: float | str = 0.0,
         budget: float | str = 600.0,
         shadow: str | bool = False,
+        direction: Floats | None = None,
     ) -> None:
         """Take set-points, and gains from a tuning or by hand.
 
@@ -54,6 +55,7 @@ class Governor:
             dead_band: errors up to this one count as none.
             budget: largest sum of strengths over a reply.
             shadow: ``true`` to record what would be done, and do nothing.
+            direction: in Python, an array ``[d_model]`` to steer along in place of the label's.
 
         Raises:
             ValueError: for set-points that contradict each other, or another option that cannot
@@ -84,6 +86,7 @@ class Governor:
         if str(shadow).lower() not in ("true", "false"):
             raise refusal(NAME, "shadow", "true or false", shadow)
         self.shadow = str(shadow).lower() == "true"
+        self._direction = direction
         self._bank = bank if bank is not None or found is None else found.bank
         asked = layer if layer is not None or found is None else found.layer
         try:
@@ -134,7 +137,9 @@ class Governor:
             if strength:
                 wishes.append(
                     Steering(
-                        direction=f"{self._owner}/{label}",
+                        direction=f"{self._owner}/{label}"
+                        if self._direction is None
+                        else self._direction,
                         layer=self._layers[label],
                         strength=strength,
                         shadow=self.shadow,

@@ -20,7 +20,7 @@ class Steer:
 
     def __init__(
         self,
-        direction: str,
+        direction: str | Floats,
         strength: float | str | None = None,
         layer: int | str | None = None,
         mode: str = "add",
@@ -31,7 +31,8 @@ class Steer:
         """Take what to do; numbers may be strings, as the command line hands them on.
 
         Args:
-            direction: a label of a bank or of `file`; ``bank/label`` where several banks know it.
+            direction: a label of a bank or of `file`; ``bank/label`` where several banks know it;
+                in Python also an array ``[d_model]``, which needs a `layer`.
             strength: in units of the residual's RMS, 2 by default; under ``ablate`` the share to
                 take out, all by default.
             layer: at which layer; without one, that nearest to the middle of the model.
@@ -57,6 +58,8 @@ class Steer:
             self._asked = None if layer is None else int(layer)
         except ValueError:
             raise refusal(NAME, "layer", "the number of a layer", layer) from None
+        if not isinstance(direction, str) and self._asked is None:
+            raise ValueError("A direction that is an array needs a layer: pass layer=N.")
         self.shadow = _one_of("shadow", str(shadow).lower(), ("true", "false")) == "true"
         self._vectors = None if file is None else Vectors.load(file)
         self._steering: Steering | None = None
@@ -68,26 +71,10 @@ class Steer:
         Raises:
             ValueError: if there is none.
         """
-        held = self._vectors
-        if held is None:
-            layer = steering_layer(session, self.direction, self._asked)
-            found: str | Floats = self.direction
-        else:
-            if held.d_model != session.d_model:
-                raise ValueError(
-                    f"The vectors are for a model of width {held.d_model}, and "
-                    f"{clean_line(session.model)!r} has {session.d_model}."
-                )
-            below = [known for known in held.layers if known < session.n_layers]
-            if self._asked is None and not below:
-                raise ValueError(f"The vectors have no layer below {session.n_layers}.")
-            middle = session.n_layers / 2
-            layer = (
-                min(below, key=lambda known: abs(known - middle))
-                if self._asked is None
-                else self._asked
-            )
-            found = held.direction(self.direction, layer)
+        layer, found = self._asked, self.direction
+        if isinstance(found, str):
+            layer, found = self._find(session, found)
+        assert layer is not None
         self._steering = Steering(
             direction=found,
             layer=layer,
@@ -101,6 +88,24 @@ class Steer:
     def steer_turn(self) -> Steering | None:
         """Ask for it in every row of every turn."""
         return self._steering
+
+    def _find(self, session: Session, name: str) -> tuple[int, str | Floats]:
+        """Find a named direction and the layer for it."""
+        held = self._vectors
+        if held is None:
+            return steering_layer(session, name, self._asked), name
+        if held.d_model != session.d_model:
+            raise ValueError(
+                f"The vectors are for a model of width {held.d_model}, and "
+                f"{clean_line(session.model)!r} has {session.d_model}."
+            )
+        below = [known for known in held.layers if known < session.n_layers]
+        if not below:
+            raise ValueError(f"The vectors have no layer below {session.n_layers}.")
+        layer = self._asked
+        if layer is None:
+            layer = min(below, key=lambda known: abs(known - session.n_layers / 2))
+        return layer, held.direction(name, layer)
 
 
 def _one_of(option: str, value: str, known: tuple[Any, ...]) -> Any:

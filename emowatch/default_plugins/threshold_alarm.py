@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 
 from emowatch import hookimpl
-from emowatch.default_plugins.rules import (
-    Key,
-    Reaction,
-    Scope,
-    counted,
-    fraction,
-    level_of,
-    refusal,
-    shown,
-    whole,
-)
+from emowatch.default_plugins.counting import Counting
+from emowatch.default_plugins.rules import Reaction, Scope, level_of
 from emowatch.records import Alarm, Session, TokenScore, Turn
 
 NAME = "threshold-alarm"
@@ -66,26 +56,8 @@ class ThresholdAlarm:
         """
         self._scope = Scope(label, bank)
         self._reaction = Reaction(NAME, action, system, steer, call)
-        self.threshold = fraction(NAME, "threshold", threshold)
-        self.consecutive = whole(NAME, "consecutive", consecutive, least=1)
         self.level = level_of(NAME, level)
-        self.cooldown = whole(NAME, "cooldown", cooldown, least=0)
-        self.window = self.consecutive if window is None else whole(NAME, "window", window, least=1)
-        if self.window < self.consecutive:
-            raise refusal(
-                NAME, "window", f"{self.consecutive} tokens (consecutive) or more", window
-            )
-        self.release = None if release is None else fraction(NAME, "release", release)
-        if self.release is not None and self.release > self.threshold:
-            raise refusal(
-                NAME, "release", f"the threshold, {shown(self.threshold)}, or less", release
-            )
-        self._counted: dict[Key, deque[bool]] = {}
-        """Whether each of the last tokens was at or above the threshold."""
-        self._quiet_until: dict[Key, int] = {}
-        """First offset that may raise again."""
-        self._held: set[Key] = set()
-        """What has raised an alarm and not fallen below `release` since."""
+        self._counting = Counting(NAME, threshold, consecutive, window, cooldown, release)
 
     @hookimpl
     def session_started(self, session: Session) -> None:
@@ -94,7 +66,7 @@ class ThresholdAlarm:
         Raises:
             ValueError: if they do not; it lists those that do.
         """
-        self._forget_all()
+        self._counting.forget_all()
         self._scope.check(session)
         self._reaction.check(session)
 
@@ -104,53 +76,27 @@ class ThresholdAlarm:
         alarms = [
             self._alarm(score, label, value)
             for key, label, value in self._scope.values(score)
-            if self._is_due(key, score.offset or 0, value)
+            if self._counting.is_due(key, score.offset or 0, value)
         ]
         return alarms or None
 
     @hookimpl
     def turn_finished(self, turn: Turn) -> None:
         """Forget what was counted for this row."""
-        row = (turn.index, turn.sequence)
-        for kept in (self._counted, self._quiet_until):
-            for key in [key for key in kept if key[:2] == row]:
-                del kept[key]
-        self._held = {key for key in self._held if key[:2] != row}
+        self._counting.forget(turn)
 
     @hookimpl
     def session_finished(self) -> None:
         """Forget everything; the next session counts its turns from 0 again."""
-        self._forget_all()
-
-    def _forget_all(self) -> None:
-        self._counted.clear()
-        self._quiet_until.clear()
-        self._held.clear()
-
-    def _is_due(self, key: Key, offset: int, value: float) -> bool:
-        last = self._counted.get(key)
-        if last is None:
-            last = self._counted[key] = deque(maxlen=self.window)
-        last.append(value >= self.threshold)  # NaN does not count
-        if self.release is not None and value < self.release:
-            self._held.discard(key)
-        if not last[-1] or sum(last) < self.consecutive:
-            return False
-        if key in self._held or offset < self._quiet_until.get(key, 0):
-            return False
-        self._quiet_until[key] = offset + 1 + self.cooldown
-        if self.release is not None:
-            self._held.add(key)
-        return True
+        self._counting.forget_all()
 
     def _alarm(self, score: TokenScore, label: str, value: float) -> Alarm:
-        among = f"{self.consecutive} of " if self.window > self.consecutive else ""
         return self._reaction.raise_(
-            rule=f"{label} at or above {shown(self.threshold)} for {among}{counted(self.window)}",
+            rule=f"{label} {self._counting.told}",
             label=label,
             level=self.level,
             score=value,
-            threshold=self.threshold,
+            threshold=self._counting.threshold,
             bank=score.bank,
             turn=score.turn,
             sequence=score.sequence,

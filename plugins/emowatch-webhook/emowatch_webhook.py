@@ -30,7 +30,7 @@ from emowatch.text import clean_line
 SECRET = "EMOWATCH_WEBHOOK_SECRET"
 """Variable that holds the secret: on a command line everybody on the machine could read it."""
 PREFIX = "whsec_"
-EVENTS = ("alarm", "turn")
+EVENTS = ("alarm", "asked", "turn")
 
 
 class Webhook:
@@ -49,7 +49,8 @@ class Webhook:
 
         Args:
             url: an https address, or an http one of this machine.
-            events: ``alarm``, ``turn``, or both joined by ``+``.
+            events: ``alarm`` for every alarm, ``asked`` for those whose rule has the action
+                ``webhook``, ``turn`` for ends of replies; several joined by ``+``.
             timeout: seconds for one try.
             attempts: tries for one event, each after a longer wait than the one before.
 
@@ -61,8 +62,8 @@ class Webhook:
         unknown = [event for event in self.events if event not in EVENTS]
         if unknown:
             raise ValueError(
-                f"The option 'events' of webhook must be {' or '.join(EVENTS)}, or both joined by "
-                f"+, got {clean_line(repr(events), 60)}."
+                f"The option 'events' of webhook must be {' or '.join(EVENTS)}, or several joined "
+                f"by +, got {clean_line(repr(events), 60)}."
             )
         self._key = _secret()
         self._attempts = int(attempts)
@@ -76,7 +77,8 @@ class Webhook:
     @hookimpl
     def alarm_raised(self, alarm: Alarm, session: Session) -> None:
         """Send an alarm."""
-        if "alarm" in self.events:
+        asked = "asked" in self.events and "webhook" in alarm.actions
+        if "alarm" in self.events or asked:
             self._send("emowatch.alarm.raised", session, alarm.fields())
 
     @hookimpl

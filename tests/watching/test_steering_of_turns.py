@@ -218,9 +218,7 @@ def test_it_adds_up_with_what_is_asked_at_tokens(model: Any, bank: ProbeBank) ->
     with emowatch.watch(model, None, probes=bank, plugins=[turn, tokens]) as both:
         speak(model, ids, min_new_tokens=NEW)
     _, alone = watched(model, bank, wish(6.0, positions="reply"), ids)
-    np.testing.assert_allclose(
-        both.trace.tokens.array(), alone.trace.tokens.array(), atol=2e-5
-    )
+    np.testing.assert_allclose(both.trace.tokens.array(), alone.trace.tokens.array(), atol=2e-5)
     assert max(change.total for change in both.trace.steerings) == pytest.approx(6.0)
 
 

@@ -94,6 +94,20 @@ def test_every_alarm_and_turn_arrives_once_and_signed(receiver: Receiver) -> Non
     assert len(ids) == len(kinds)
 
 
+def test_alarms_are_sent_whose_rule_asks_for_it(receiver: Receiver) -> None:
+    """`events=asked` leaves the choice to the rules."""
+    trace = recorded_trace()
+    rule = {"threshold": 0.4, "consecutive": 2}
+    asking = ("threshold-alarm", {**rule, "label": "sadness", "action": "webhook"})
+    plugin = Webhook(receiver.url, events="asked")
+    plugins = Dispatcher(make_plugin_manager([plugin, asking, ("spike-alarm", {"rise": 0.05})]))
+    assert replay(trace, plugins).alarms
+    plugins.flush(trace.session, 30)
+    assert receiver.bodies
+    assert {body["data"]["label"] for body in receiver.bodies} == {"sadness"}
+    assert {tuple(body["data"]["actions"]) for body in receiver.bodies} == {("webhook",)}
+
+
 def test_no_text_is_sent(receiver: Receiver) -> None:
     """Nor token ids, which would give it back."""
     from dataclasses import replace
@@ -181,5 +195,5 @@ def test_without_a_secret_it_does_not_start(
 
 def test_an_unknown_event_is_refused(receiver: Receiver) -> None:
     """With those there are."""
-    with pytest.raises(ValueError, match="alarm or turn"):
+    with pytest.raises(ValueError, match="alarm or asked or turn"):
         Webhook(receiver.url, events="alarms")

@@ -1,0 +1,131 @@
+"""Raise an alarm when signs of trouble outweigh calm in what a model carries.
+
+Panic, desperation, frustration and hostility are what Anthropic's study of emotion vectors names to
+be tracked in real time, as they come before blackmail and cheating; calm is their counter-signal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from emowatch import hookimpl
+from emowatch.default_plugins.counting import Counting
+from emowatch.default_plugins.rules import Reaction, level_of, refusal
+from emowatch.records import Alarm, BankInfo, Session, TokenScore, Turn
+from emowatch.text import clean_line
+
+NAME = "early-warning"
+TROUBLE = ("panic", "desperation", "frustration", "hostility")
+CALM = "calm"
+
+
+class EarlyWarning:
+    """Adds up the scores of trouble in a bank, less that of calm, over the tokens of a reply."""
+
+    def __init__(
+        self,
+        labels: str = "+".join(TROUBLE),
+        counter: str = CALM,
+        threshold: float | str = 0.5,
+        bank: str | None = None,
+        consecutive: int | str = 3,
+        level: str = "critical",
+        cooldown: int | str = 32,
+        window: int | str | None = 5,
+        release: float | str | None = None,
+        action: str = "warn",
+        system: str | None = None,
+        steer: str | None = None,
+        call: Callable[[Alarm], object] | None = None,
+    ) -> None:
+        """Take the rule; numbers may be strings, as the command line hands them on.
+
+        Args:
+            labels: signs of trouble, joined by ``+``; those that a bank has count.
+            counter: the label that counts against them; a bank may be without.
+            threshold: lowest value that counts, between 0 and 1.
+            bank: the bank to watch; without one, every bank that has any of the labels.
+            consecutive: reply tokens that must count.
+            level: ``watch``, ``warning`` or ``critical``.
+            cooldown: reply tokens after an alarm in which there is no other.
+            window: reply tokens among which they must be.
+            release: value below which it must fall before there is another alarm.
+            action: what is done about an alarm: ``log``, ``warn``, ``webhook`` or ``stop``, several
+                joined by ``+``.
+            system: a system prompt for the next turn.
+            steer: what is added until the turn's end, as in ``joy:4``, or ``joy:4@5`` at layer 5.
+            call: a function that is called with each alarm.
+
+        Raises:
+            ValueError: for an option that cannot be used.
+        """
+        self.labels = tuple(labels.split("+"))
+        if not all(self.labels) or len(set(self.labels)) < len(self.labels):
+            raise refusal(NAME, "labels", "distinct labels joined by +", labels)
+        self.counter = counter
+        self.bank = bank
+        self.level = level_of(NAME, level)
+        self._counting = Counting(NAME, threshold, consecutive, window, cooldown, release)
+        self._reaction = Reaction(NAME, action, system, steer, call)
+        self._watched: dict[str, tuple[str, ...]] = {}
+        """By bank: those of the labels that it has."""
+
+    @hookimpl
+    def session_started(self, session: Session) -> None:
+        """Find the banks that have any of the labels.
+
+        Raises:
+            ValueError: if none has; it lists the labels that there are.
+        """
+        self._counting.forget_all()
+        self._watched = {
+            bank.name: found
+            for bank in session.banks
+            if self.bank in (None, bank.name) and (found := self._labels_of(bank))
+        }
+        if not self._watched:
+            known = sorted({label for bank in session.banks for label in bank.labels})
+            raise ValueError(
+                f"No bank here has any of the labels {', '.join(map(clean_line, self.labels))}; "
+                f"there are: {', '.join(map(clean_line, known))}. Name some of them: "
+                "early-warning:labels=anger+fear,counter=joy."
+            )
+        self._reaction.check(session)
+
+    @hookimpl
+    def judge(self, score: TokenScore) -> Alarm | None:
+        """Count the token; raise an alarm where it is due."""
+        labels = self._watched.get(score.bank)
+        if labels is None or score.offset is None:
+            return None
+        values = dict(score.scores.items())
+        value = sum(values[label] for label in labels) - values.get(self.counter, 0.0)
+        if not self._counting.is_due(
+            (score.turn, score.sequence, score.bank, NAME), score.offset, value
+        ):
+            return None
+        less = f" less {self.counter}" if self.counter in values else ""
+        return self._reaction.raise_(
+            rule=f"{' + '.join(labels)}{less} {self._counting.told}",
+            label=max(labels, key=lambda label: values[label]),
+            level=self.level,
+            score=value,
+            threshold=self._counting.threshold,
+            bank=score.bank,
+            turn=score.turn,
+            sequence=score.sequence,
+            offset=score.offset,
+        )
+
+    @hookimpl
+    def turn_finished(self, turn: Turn) -> None:
+        """Forget what was counted for this row."""
+        self._counting.forget(turn)
+
+    @hookimpl
+    def session_finished(self) -> None:
+        """Forget everything."""
+        self._counting.forget_all()
+
+    def _labels_of(self, bank: BankInfo) -> tuple[str, ...]:
+        return tuple(label for label in self.labels if label in bank.labels)

@@ -1,0 +1,1 @@
+"""What steering does to a model: doses and responses, gains of a governor, and what it costs."""

@@ -1,0 +1,151 @@
+"""Tune a governor by a two-point dose test, and test it against what it must beat."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from emowatch.control import Tuning
+from emowatch.control.tuning import gains
+from emowatch.dosing.doses import Along, random_direction, steered
+from emowatch.dosing.intervals import Interval, interval
+from emowatch.dosing.speaking import Replies, Scene, speak
+from emowatch.errors import TuningError
+
+SETTLED = 30
+"""Offsets that a reply is given to settle."""
+HELD = 100
+"""Offsets after those over which a governor is judged."""
+
+
+def tune(scene: Scene, layer: int, dose: float) -> Tuning:
+    """Find the slope of a label's score between no steering and a dose, and gains for it.
+
+    The gains are for the upper end of the slope's interval, so that the loop is stable there too.
+
+    Raises:
+        TuningError: if it is not certain that the dose raises the score.
+    """
+    base = speak(scene)
+    slopes: dict[Along, Any] = {}
+    replies: dict[Along, Replies] = {}
+    for along in ("label", "random"):
+        replies[along] = speak(scene, [steered(scene, along, layer, dose)])
+        slopes[along] = (replies[along].means - base.means) / dose
+    low, high = interval(slopes["label"])
+    slope = float(slopes["label"].mean())
+    if low <= 0:
+        raise TuningError(
+            f"Could not tune a governor of {scene.label!r}: a strength of {dose:g} at layer "
+            f"{layer} changes its score by {slope * dose:+.3f} on average of "
+            f"{len(base.means)} replies, and no change is as likely (95 %: {low * dose:+.3f} to "
+            f"{high * dose:+.3f}). Try another layer below the {scene.bank.card.primary} that the "
+            "bank reads, a higher --dose, or more --rounds."
+        )
+    kp, ki = gains(high)
+    card = scene.bank.card
+    return Tuning(
+        model=scene.loaded.name,
+        bank=card.name,
+        sha256=scene.bank.info.sha256,
+        label=scene.label,
+        layer=layer,
+        doses=(0.0, dose),
+        scores=(float(base.means.mean()), float(replies["label"].means.mean())),
+        slope=slope,
+        slope_interval=(low, high),
+        random_slope=float(slopes["random"].mean()),
+        random_interval=interval(slopes["random"]),
+        replies=len(base.means),
+        tokens=base.tokens,
+        kp=kp,
+        ki=ki,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """How well replies kept to a set-point under one controller."""
+
+    name: str
+    replies: int
+    tokens: int
+    """In each reply, after settling."""
+    mean: float
+    mean_interval: Interval
+    within: float
+    """Share of replies whose mean is within .03 of the set-point."""
+    spread: float
+    """Standard deviation of the replies' means."""
+    strength: float
+    """Mean of what was added, whichever its sign."""
+    saturated: float
+    """Share of tokens at which it was as large as it may be."""
+    reread: float
+    """Mean score of the replies' text read without steering."""
+    perplexity: float
+    """To the unsteered model, over that of unsteered replies."""
+    repetition: float
+    """Share of repeated runs of four tokens, over unsteered replies."""
+
+
+TOLERANCE = 0.03
+
+
+def hold(scene: Scene, tuning: Tuning, set_point: float, most: float) -> dict[str, Kept]:
+    """Speak at length unsteered, governed, under proportional control alone, and governed along a
+    random direction; judge each by the same tokens.
+
+    Proportional control has the sum of the gains of the other, times ten: as strong as it can be
+    without coming near instability.
+    """
+    governed: dict[str, Any] = {
+        "set_point": {scene.label: set_point},
+        "bank": scene.bank.card.name,
+        "layer": tuning.layer,
+        "most": most,
+        "budget": most * scene.tokens,
+    }
+    whole = {"kp": tuning.kp, "ki": tuning.ki}
+    aimless = random_direction(scene.bank.card.d_model, scene.seed + tuning.layer)
+    ways: Mapping[str, dict[str, Any] | None] = {
+        "unsteered": None,
+        "governor": governed | whole,
+        "proportional only": governed | {"kp": 0.8 / tuning.slope_interval[1], "ki": 0.0},
+        "governor, random direction": governed | whole | {"direction": aimless},
+    }
+    spoken = {
+        name: speak(scene, [] if options is None else [("governor", options)])
+        for name, options in ways.items()
+    }
+    base = spoken["unsteered"]
+    return {name: _kept(name, replies, base, set_point, most) for name, replies in spoken.items()}
+
+
+def _kept(name: str, replies: Replies, base: Replies, set_point: float, most: float) -> Kept:
+    judged = slice(SETTLED, SETTLED + HELD)
+    scores = [of[judged] for of in replies.scores if len(of) > SETTLED]
+    if not scores:
+        raise TuningError(
+            f"Could not judge the governor: no reply is longer than the {SETTLED} tokens that it "
+            "is given to settle."
+        )
+    means = np.array([of.mean() for of in scores])
+    added = np.concatenate([of[judged] for of in replies.strengths])
+    return Kept(
+        name=name,
+        replies=len(means),
+        tokens=int(np.median([len(of) for of in scores])),
+        mean=float(means.mean()),
+        mean_interval=interval(means),
+        within=float((abs(means - set_point) <= TOLERANCE).mean()),
+        spread=float(means.std(ddof=1)) if len(means) > 1 else 0.0,
+        strength=float(added.mean()),
+        saturated=float((added >= most * 0.999).mean()),
+        reread=float(replies.reread.mean()),
+        perplexity=float(np.exp((replies.surprise - base.surprise).mean())),
+        repetition=float((replies.repetition - base.repetition).mean()),
+    )
