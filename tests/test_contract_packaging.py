@@ -22,9 +22,11 @@ ROOT = Path(__file__).parent.parent
 DATA_SUFFIXES = (".safetensors", ".json", ".jinja", ".toml", ".md")
 EXTRAS = {
     "data": {"datasets", "pyarrow"},
+    "gguf": {"gguf"},
     "plot": {"matplotlib"},
     "dev": {
         "accelerate",
+        "gguf",
         "greenlet",
         "hatchling",
         "httpx",

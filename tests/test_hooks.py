@@ -331,6 +331,37 @@ def test_hook_steer_changes_the_forwards_that_follow(stage: Stage) -> None:
     assert torch.equal(stage.generate(), words)
 
 
+def test_hook_steer_turn_is_asked_once_for_each_row_before_its_prompt_is_read(
+    stage: Stage,
+) -> None:
+    """What it answers reaches the prompt too, and holds until the turn ends."""
+
+    class Turner:
+        def __init__(self) -> None:
+            self.asked: list[tuple[int, int]] = []
+            self.heard = 0
+
+        @hookimpl
+        def steer_turn(self, turn: int, sequence: int, session: Session) -> Steering:
+            assert not self.heard and session.n_layers
+            self.asked.append((turn, sequence))
+            return Steering(direction="joy", layer=1, strength=8.0, positions="all")
+
+        @hookimpl
+        def token_scored(self) -> None:
+            self.heard += 1
+
+    turner = Turner()
+    with stage.watch() as plain:
+        stage.generate()
+    with stage.watch(turner) as steered:
+        stage.generate()
+    assert turner.asked == [(0, 0)] and turner.heard
+    one, other = (watch.trace.tokens[0].scores.array for watch in (plain, steered))
+    assert not np.allclose(one, other, atol=1e-3)
+    assert [change.ended for change in steered.trace.steerings] == [False, True]
+
+
 def test_hook_steering_changed_tells_of_beginning_and_end_alone(
     stage: Stage, tmp_path: Path
 ) -> None:

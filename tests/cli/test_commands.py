@@ -398,7 +398,7 @@ def test_an_unknown_plugin_is_refused_with_those_installed(
 ) -> None:
     """A monitor that is silently not there is worse than none."""
     done = cli("run", PROMPT, "--model", model, "--probe", bank, "--plugin", "nope")
-    refused(done, "'nope'", "Installed plugins: drift-alarm, jsonl-log,")
+    refused(done, "'nope'", "Installed plugins: drift-alarm, early-warning,")
 
 
 def test_an_unknown_bank_is_refused_with_what_was_looked_for(cli: Cli, model: Path) -> None:

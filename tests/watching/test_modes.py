@@ -292,7 +292,7 @@ def test_steering_is_refused_where_it_would_reach_other_tokens(
         speak(model, ids, **options)
     strength = 2.0
     with (
-        pytest.raises(UnsupportedError, match=f"Could not steer under {named}"),
+        pytest.raises(UnsupportedError, match=f"Could not steer token by token under {named}"),
         emowatch.watch(model, None, probes=bank, plugins=[plugin]),
     ):
         speak(model, ids, **options)

@@ -26,6 +26,7 @@ def test_a_packed_model_passes(how: str) -> None:
     """
     certificate = examine(quantised(how), None)
     rounded = {
+        "left padding",
         "cached decoding",
         "several replies",
         "padded batch",
