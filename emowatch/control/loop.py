@@ -24,6 +24,10 @@ class Limits:
     """Largest sum of strengths over a reply; then it lets go."""
 
 
+def _within(limit: float, value: float) -> float:
+    return min(max(value, -limit), limit)
+
+
 class Loop:
     """One label's controller over one reply.
 
@@ -72,12 +76,12 @@ class Loop:
         error = self.target - score
         if abs(error) <= limits.dead_band:
             error = 0.0
-        wanted = self.kp * error + self._integral + self.ki * error
-        low = max(-limits.most, self.strength - limits.slew)
-        high = min(limits.most, self.strength + limits.slew)
-        given = min(max(wanted, low), high)
-        # The integral is what would have given just this, so that it never winds up behind a limit.
-        self._integral = given - self.kp * error
+        # It never winds up behind the largest strength. Behind the slew it must: scores of tokens
+        # jump further in one direction than in the other, and an integral that forgot what the slew
+        # cut off would settle beside the set-point.
+        self._integral = _within(limits.most, self._integral + self.ki * error)
+        wanted = _within(limits.most, self.kp * error + self._integral)
+        given = self.strength + _within(limits.slew, wanted - self.strength)
         self.limited += abs(given) >= limits.most
         self.strength = given
         self.spent += abs(given)

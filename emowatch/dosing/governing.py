@@ -38,12 +38,17 @@ def tune(scene: Scene, layer: int, dose: float) -> Tuning:
     low, high = interval(slopes["label"])
     slope = float(slopes["label"].mean())
     if low <= 0:
+        primary = scene.bank.card.primary
         raise TuningError(
             f"Could not tune a governor of {scene.label!r}: a strength of {dose:g} at layer "
             f"{layer} changes its score by {slope * dose:+.3f} on average of "
-            f"{len(base.means)} replies, and no change is as likely (95 %: {low * dose:+.3f} to "
-            f"{high * dose:+.3f}). Try another layer below the {scene.bank.card.primary} that the "
-            "bank reads, a higher --dose, or more --rounds."
+            f"{len(base.means)} replies (95 %: {low * dose:+.3f} to {high * dose:+.3f}), which is "
+            "no certain rise. "
+            + (
+                f"The bank reads layer {primary}, before what is done there: steer at a lower one."
+                if layer >= primary
+                else "Try another --layer, a higher --dose, or more --rounds."
+            )
         )
     kp, ki = gains(high)
     card = scene.bank.card

@@ -48,6 +48,19 @@ def test_noise_of_single_tokens_leaves_the_mean_alone() -> None:
     assert scores[30:].mean() == pytest.approx(0.4, abs=0.01)
 
 
+@pytest.mark.parametrize("slew", [0.25, 1.0, 10.0])
+def test_a_slew_that_binds_does_not_shift_the_mean(slew: float) -> None:
+    """Scores of tokens are far from symmetric: most are low, and some very high."""
+    rng = np.random.default_rng(0)
+    kp, ki = gains(SLOPE)
+    loop, scores = Loop(0.26, kp, ki, Limits(slew=slew)), []
+    for _ in range(4_000):
+        mean = min(max(BASE + SLOPE * loop.strength, 0.02), 0.98)
+        scores.append(rng.beta(1.2 * mean, 1.2 * (1 - mean)))
+        loop.take(scores[-1])
+    assert np.mean(scores[50:]) == pytest.approx(0.26, abs=0.005)
+
+
 @given(
     st.floats(0, 3).map(lambda x: x / SLOPE),
     st.floats(0.01, 3).map(lambda x: x / SLOPE),

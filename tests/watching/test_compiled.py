@@ -149,7 +149,9 @@ def test_compiled_code_is_not_steered(model: Any, bank: ProbeBank) -> None:
     """An addition that comes and goes would be compiled for again and again."""
     plugin = Plugin(steer=lambda _: Steering(direction="joy", layer=1, strength=2.0))
     with (
-        pytest.raises(UnsupportedError, match="Could not steer token by token under a compiled forward"),
+        pytest.raises(
+            UnsupportedError, match="Could not steer token by token under a compiled forward"
+        ),
         emowatch.watch(model, None, probes=bank, plugins=[plugin]),
     ):
         say(model, random_ids(1, PROMPT))
