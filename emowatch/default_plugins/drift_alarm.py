@@ -101,11 +101,11 @@ class DriftAlarm:
         )  # [charts, labels]
         if values.max() <= self.baseline.threshold or row.tokens < row.quiet_until:
             return None
-        # The baseline bounds how many rows pass the threshold at all: one alarm for each row's
-        # length keeps to it, whichever label it is of.
+        # The baseline bounds how many rows pass the threshold at all: one alarm in the length of
+        # its longest row keeps to that, whichever label it is of.
         chart, label = map(int, np.unravel_index(values.argmax(), values.shape))
         alarm = self._alarm(score, row, label, chart, float(values[chart, label]))
-        row.quiet_until = row.tokens + self.baseline.row_tokens
+        row.quiet_until = row.tokens + self.baseline.longest
         row.charts.restart()
         return alarm
 

@@ -24,7 +24,7 @@ from emowatch.labels import check_labels
 from emowatch.text import clean_line
 from emowatch.trace import Trace
 
-SCHEMA = 1
+SCHEMA = 2
 FEWEST_ROWS = 20
 """Rows of sessions; with fewer no threshold can be bounded usefully."""
 CONFIDENCE = 0.95
@@ -48,6 +48,9 @@ class Baseline:
     """Largest statistic of each row that the threshold was set on, ascending."""
     tokens: int
     """Reply tokens of those rows."""
+    longest: int
+    """Reply tokens of the longest of them, for which an alarm is not repeated: a row of that length
+    raises one at most, and the bound is of rows that raise any."""
     asked: float
     """False alarms per 1,000 tokens that were to be allowed at most."""
     bound: float
@@ -61,11 +64,6 @@ class Baseline:
             f"at most {self.bound:.2f} false alarms per 1,000 tokens (95 %), from {over} of "
             f"{len(self.maxima)} rows with {self.tokens} tokens"
         )
-
-    @property
-    def row_tokens(self) -> int:
-        """Mean length of a row, for which an alarm is not repeated."""
-        return max(1, round(self.tokens / len(self.maxima)))
 
     def charts(self) -> Charts:
         """Make charts at rest."""
@@ -149,6 +147,7 @@ def calibrate(
         threshold=threshold,
         maxima=tuple(maxima),
         tokens=tokens,
+        longest=max(map(len, held)),
         asked=rate,
         bound=bound,
     )
@@ -253,6 +252,6 @@ def _checked(row: dict[str, Any]) -> Baseline:
     every += [found.threshold, found.bound, found.asked]
     if not all(math.isfinite(v) for v in every) or min(found.spreads) <= 0 or not found.maxima:
         raise ValueError("it holds what is no usable number")
-    if found.tokens < 1 or min(v for chart in scales for v in chart) <= 0:
+    if found.longest < 1 or found.tokens < found.longest or min(v for chart in scales for v in chart) <= 0:
         raise ValueError("it holds what is no usable number")
     return found

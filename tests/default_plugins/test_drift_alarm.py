@@ -70,6 +70,18 @@ def test_an_alarm_tells_size_direction_onset_chart_and_p(baseline: Path) -> None
     assert alarm.level == "warning"
 
 
+def test_a_row_as_long_as_the_longest_raises_one_alarm(tmp_path: Path) -> None:
+    """The promise counts rows that raise any; one that raised two would break it."""
+    rng = np.random.default_rng(8)
+    path = tmp_path / "b.json"
+    rows = [session(rng, length) for length in rng.integers(20, 200, 80).tolist()]
+    calibrate(rows, rate=3.0).save(path)
+    base = Baseline.load(path)
+    assert base.longest > 1.5 * base.tokens / len(base.maxima)
+    drifting = session(rng, base.longest // 2 * 2, shift=6, since=0)
+    assert len(alarms_of(path, drifting)) == 1
+
+
 def test_what_drifts_on_is_told_once_a_row_length(baseline: Path) -> None:
     """Not at every token, and not once for every label: that would break the promise."""
     rng = np.random.default_rng(4)
