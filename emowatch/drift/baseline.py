@@ -252,6 +252,10 @@ def _checked(row: dict[str, Any]) -> Baseline:
     every += [found.threshold, found.bound, found.asked]
     if not all(math.isfinite(v) for v in every) or min(found.spreads) <= 0 or not found.maxima:
         raise ValueError("it holds what is no usable number")
-    if found.longest < 1 or found.tokens < found.longest or min(v for chart in scales for v in chart) <= 0:
+    if (
+        found.longest < 1
+        or found.tokens < found.longest
+        or min(v for chart in scales for v in chart) <= 0
+    ):
         raise ValueError("it holds what is no usable number")
     return found

@@ -42,6 +42,7 @@ STATE_SIGNS: dict[State, str] = {
 AFTER: dict[FinishReason, State] = {
     "stop": "ready",
     "length": "ready",
+    "alarm": "stopped",
     "cancelled": "stopped",
     "failed": "failed",
 }

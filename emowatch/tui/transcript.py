@@ -26,6 +26,7 @@ EMPTY = (
 ENDINGS: dict[FinishReason, str] = {
     "stop": "finished",
     "length": "cut at the token limit",
+    "alarm": "stopped by an alarm",
     "cancelled": "stopped",
     "failed": "failed",
 }
