@@ -22,7 +22,8 @@ THREE = make_bank_info("mood", ("anger", "joy", "neutral"))
 
 def begun(session: Any = None, **options: Any) -> Governor:
     """Make a governor in a session."""
-    plugin = Governor(**({"set_point": "joy:0.5", "ki": 2.0, "bank": "mood"} | options))
+    known: dict[str, Any] = {"set_point": "joy:0.5", "ki": 2.0, "bank": "mood"}
+    plugin = Governor(**known | options)
     plugin.session_started(session or make_session(THREE))
     return plugin
 

@@ -66,8 +66,8 @@ def test_what_a_log_may_keep_of_an_alarm_has_no_text_and_no_array() -> None:
 
 def test_an_alarm_is_only_logged_by_default() -> None:
     """Nothing is done that was not asked for."""
-    options: dict[str, Any]
-    for options in ({}, {"action": "log"}):
+    cases: list[dict[str, Any]] = [{}, {"action": "log"}]
+    for options in cases:
         (alarm,) = alarms_of(ThresholdAlarm("joy", consecutive=1, **options), [0.9])
         assert (alarm.actions, alarm.system, alarm.steering) == ((), None, None)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,7 +46,8 @@ def test_replies_are_measured_as_by_hand(scene: Scene) -> None:
     assert len(found.scores) == 3 and all(np.isfinite(one).all() for one in found.scores)
     # The first message alone is the first row of the batch: its padding changes nothing.
     alone = replace(scene, prompts=scene.prompts[1:2])
-    model, tokenizer = scene.loaded.model, scene.loaded.tokenizer
+    model: Any = scene.loaded.model
+    tokenizer = scene.loaded.tokenizer
     ids = tokenizer.apply_chat_template(
         [{"role": "user", "content": scene.prompts[1]}],
         add_generation_prompt=True,
