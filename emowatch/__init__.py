@@ -10,7 +10,15 @@ if TYPE_CHECKING:
     from emowatch.errors import EmowatchError
     from emowatch.hookspecs import hookimpl
     from emowatch.model.loading import load_model
-    from emowatch.records import Alarm, ReplyToken, Session, Steering, TokenScore, Turn
+    from emowatch.records import (
+        Alarm,
+        ReplyToken,
+        Session,
+        Steering,
+        SteeringChange,
+        TokenScore,
+        Turn,
+    )
     from emowatch.streaming import astream, stream
     from emowatch.trace import Trace
     from emowatch.watching import watch
@@ -24,6 +32,7 @@ _HOMES = {
     "ReplyToken": "emowatch.records",
     "Session": "emowatch.records",
     "Steering": "emowatch.records",
+    "SteeringChange": "emowatch.records",
     "TokenScore": "emowatch.records",
     "Trace": "emowatch.trace",
     "Turn": "emowatch.records",
@@ -43,6 +52,7 @@ __all__ = [
     "ReplyToken",
     "Session",
     "Steering",
+    "SteeringChange",
     "TokenScore",
     "Trace",
     "Turn",

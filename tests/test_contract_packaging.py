@@ -26,7 +26,6 @@ EXTRAS = {
     "plot": {"matplotlib"},
     "dev": {
         "accelerate",
-        "gguf",
         "greenlet",
         "hatchling",
         "httpx",
@@ -44,6 +43,7 @@ EXTRAS = {
         "pytest-xdist",
         "ruff",
         "stamina",
+        "tensorboard",
         "starlette",
         "torchao",
         "types-greenlet",

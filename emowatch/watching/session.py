@@ -243,7 +243,7 @@ class Watch:
     def take_system(self) -> str | None:
         """Take the system prompt that an alarm wants for the next turn; `None` where none does.
 
-        `emowatch.answer` and the chat take it by themselves; where you call ``generate``, put it
+        `answer` and the chat take it by themselves; where you call ``generate``, put it
         into your next prompt.
         """
         wanted, self._teller.next_system = self._teller.next_system, None

@@ -6,16 +6,17 @@ No metric carries a user, a conversation or a text; labels are names of models, 
 from __future__ import annotations
 
 from threading import Thread
-from typing import Any
+from typing import Any, get_args
 from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
 from emowatch import Alarm, Session, TokenScore, Turn, hookimpl
+from emowatch.records import FinishReason
 from emowatch.text import clean_line
 
 BUCKETS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
-REASONS = ("stop", "length", "cancelled", "failed")
+REASONS = get_args(FinishReason)
 
 
 class Prometheus:
