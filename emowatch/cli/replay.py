@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -12,6 +13,8 @@ from emowatch.cli.exits import Exit
 from emowatch.cli.options import chosen_plugins
 from emowatch.text import clean_line
 
+SPEED = 20
+"""Tokens a second on the screen."""
 BAR = 20
 """Width of a score of 1."""
 
@@ -19,7 +22,13 @@ BAR = 20
 @click.command()
 @click.argument("trace")
 @click.option("--bank", help="Whose scores are shown; default: the first bank's.")
-@click.option("--speed", type=click.FloatRange(0, min_open=True), help="Tokens a second.")
+@click.option(
+    "--speed",
+    type=click.FloatRange(0, min_open=True),
+    help=f"Tokens a second. Default: {SPEED} on the screen, all at once in plain text.",
+)
+@click.option("--plain", is_flag=True, help="A line a token, as without a terminal.")
+@click.option("--row", type=click.IntRange(0), default=0, help="Row of batches, on the screen.")
 @click.option(
     "--plugin",
     "plugins",
@@ -32,13 +41,16 @@ def command(
     trace: str,
     bank: str | None,
     speed: float | None,
+    plain: bool,
+    row: int,
     plugins: tuple[str, ...],
     fail_on_alarm: bool,
 ) -> None:
     """Show a stored session token by token, or drive plugins over it.
 
-    With --plugin, alarms are those that the plugins raise now, and what they ask to steer is
-    told and added to nothing.
+    On a terminal the session plays on the screen of `emowatch chat`; in a pipe, with --bank or
+    with --plain there is a line a token. With --plugin, alarms are those that the plugins raise
+    now, and what they ask to steer is told and done to nothing.
     """
     from emowatch.trace import Trace
 
@@ -48,8 +60,17 @@ def command(
         raise click.UsageError(
             f"There is no bank {clean_line(bank)!r} in this trace; there are: {clean_line(known)}."
         )
-    if not held.complete:
-        click.echo("emowatch: the trace has no end; its writer was cut off", err=True)
+    notes = () if held.complete else ("the trace has no end; its writer was cut off",)
+    is_on_screen = all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr))
+    if is_on_screen and not (plain or plugins or bank is not None):
+        from emowatch.tui import run_replay
+
+        code = run_replay(held, row=row, speed=speed or SPEED, notes=notes)
+        if code:
+            raise click.exceptions.Exit(code)
+        return
+    for note in notes:
+        click.echo(f"emowatch: {note}", err=True)
     if plugins:
         _drive(held, plugins, fail_on_alarm)
     else:

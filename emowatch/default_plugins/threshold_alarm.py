@@ -59,6 +59,11 @@ class ThresholdAlarm:
         self.level = level_of(NAME, level)
         self._counting = Counting(NAME, threshold, consecutive, window, cooldown, release)
 
+    @property
+    def threshold(self) -> float:
+        """Lowest score that counts."""
+        return self._counting.threshold
+
     @hookimpl
     def session_started(self, session: Session) -> None:
         """Check that the bank and the label exist.

@@ -1,4 +1,5 @@
-"""The screen behind ``emowatch chat``: a conversation beside the live scores of its replies.
+"""The screen behind ``emowatch chat`` and ``replay``: a conversation beside the live scores of its
+replies.
 
 It draws and asks; it computes nothing. Textual is imported when the screen opens.
 """
@@ -11,9 +12,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from emowatch.trace import Trace
     from emowatch.tui.source import ReplySource
 
-__all__ = ["run_chat"]
+__all__ = ["run_chat", "run_replay"]
 
 
 def run_chat(source: ReplySource, *, notes: Sequence[str] = ()) -> int:
@@ -26,6 +28,18 @@ def run_chat(source: ReplySource, *, notes: Sequence[str] = ()) -> int:
     app = ChatApp(source, notes=notes)
     with _quiet("transformers"):
         app.run()
+    return app.return_code or 0
+
+
+def run_replay(
+    trace: Trace, *, row: int = 0, speed: float | None = None, notes: tuple[str, ...] = ()
+) -> int:
+    """Show a stored session on the whole terminal until the user quits; return the exit code."""
+    from emowatch.tui.recorded import TraceSource
+    from emowatch.tui.replay import ReplayApp  # textual takes 0.3 s, and only this needs it
+
+    app = ReplayApp(TraceSource(trace, row, speed), notes=notes)
+    app.run()
     return app.return_code or 0
 
 

@@ -155,6 +155,10 @@ class ChatApp(App[None], inherit_bindings=False):
         self._show_state()
         for note in self._first_notes:
             await self.transcript.add_note(note)
+        await self.go_on()
+
+    async def go_on(self) -> None:
+        """Do what comes once the screen is open, and after each reply: wait for the user."""
 
     def on_unmount(self) -> None:
         """Leave no model running behind a closed screen."""
@@ -169,6 +173,10 @@ class ChatApp(App[None], inherit_bindings=False):
         if not text or self._current is not None:
             return
         event.input.clear()
+        await self.send(text)
+
+    async def send(self, text: str) -> None:
+        """Show a message and have it answered."""
         self._messages.append({"role": "user", "content": text})
         await self.transcript.add_user(text)
         self._view = await self.transcript.add_reply(self._source.banks[0], self._source.model_name)
@@ -202,12 +210,13 @@ class ChatApp(App[None], inherit_bindings=False):
         if alarms:
             self._show_alarm(alarms)
 
-    def on_chat_app_reply_ended(self, event: ReplyEnded) -> None:
+    async def on_chat_app_reply_ended(self, event: ReplyEnded) -> None:
         """Show the end of a reply and make room for the next message."""
         self._show_news()
         view, self._view, self._current = self._view, None, None
         if view is None:  # the chat it belonged to is gone
             self.state = "ready"
+            await self.go_on()
             return
         reason: FinishReason = "failed" if event.error else event.run.finish_reason
         view.finish(reason, self._clock() - event.run.started_s, event.error)
@@ -220,6 +229,7 @@ class ChatApp(App[None], inherit_bindings=False):
                 self.prompt.value = unanswered
                 self.prompt.action_end()
         self.state = AFTER[reason]
+        await self.go_on()
 
     # What keys do
 

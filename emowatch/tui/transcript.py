@@ -126,7 +126,7 @@ class ReplyView(Widget):
         facts = [counted(len(self.tokens), "token"), f"{self.elapsed_s:.1f} s", ENDINGS[ending]]
         if (mean := mean_scores(self.tokens, 0)) is not None:
             facts.insert(0, f"{short_title(self._bank)}: {listed(mean, 1)}")
-        sign = "■ " if ending == "cancelled" else ""
+        sign = "■ " if ending in ("alarm", "cancelled") else ""
         return Content.styled(sign + " · ".join(facts), "$foreground-muted")
 
 
