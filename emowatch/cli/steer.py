@@ -54,7 +54,7 @@ def tune(label: str, layer: str | None, strengths: str, as_json: bool, **given: 
             )
         )
         click.echo(
-            "layer  strength  along    score  change                    re-read change    "
+            "layer  strength  along    score  change                    re-read change            "
             "perplexity          repeats"
         )
     found = []
@@ -84,7 +84,8 @@ def _row(dose: Dose) -> str:
         return f"    -         0  -        {dose.score:.3f}  (unsteered)"
     return (
         f"{dose.layer:>5}  {dose.strength:>8g}  {dose.along:<7}  {dose.score:.3f}  "
-        f"{dose.change:+.3f} [{low:+.3f}, {high:+.3f}]   [{least:+.3f}, {most:+.3f}]  "
+        f"{dose.change:+.3f} [{low:+.3f}, {high:+.3f}]  "
+        f"{dose.reread_change:+.3f} [{least:+.3f}, {most:+.3f}]  "
         f"{dose.perplexity:.2f} [{cheap:.2f}, {dear:.2f}]  {100 * dose.repetition:+.1f} %"
         f"{'' if dose.is_fluent else '  not fluent'}"
     )

@@ -36,6 +36,7 @@ class Dose:
     change_interval: Interval
     reread: float
     """Mean score of the replies' text read without steering."""
+    reread_change: float
     reread_change_interval: Interval
     perplexity: float
     """To the unsteered model, over that of unsteered replies; 1 is no cost."""
@@ -112,6 +113,7 @@ def _dose(along: Along, layer: int, strength: float, replies: Replies, base: Rep
         change=float(change.mean()),
         change_interval=interval(change),
         reread=float(replies.reread.mean()),
+        reread_change=float(reread.mean()),
         reread_change_interval=interval(reread),
         perplexity=float(np.exp(dearer.mean())),
         perplexity_interval=(float(np.exp(low)), float(np.exp(high))),
