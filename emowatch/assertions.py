@@ -324,7 +324,10 @@ def _check_depth(depth: int) -> None:
 
 
 def _text(node: ast.expr) -> str:
-    return clean_line(ast.unparse(node), 120)
+    try:
+        return clean_line(ast.unparse(node), 120)
+    except RecursionError:  # nested too deep to be written
+        return "…"
 
 
 def _refusal(node: ast.expr, why: str) -> ExpressionError:

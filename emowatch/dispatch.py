@@ -10,13 +10,14 @@ import sys
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from time import monotonic, perf_counter
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from emowatch.errors import PluginError
 from emowatch.outbox import DEADLINE_S, Counts, Outbox
 from emowatch.plugins import ANSWERED, describe
-from emowatch.records import Alarm, Session, Steering
+from emowatch.records import ACTIONS, Alarm, Level, Session, Steering
 from emowatch.text import clean_line
 
 if TYPE_CHECKING:
@@ -177,6 +178,8 @@ class Dispatcher:
         """
         if self.on_error == "raise" and not isinstance(error, TimeoutError):
             raise PluginError(f"The plugin {name!r} failed in {hook}: {describe(error)}") from error
+        if name in self.errors:  # one answer may hold several faults
+            return
         self.errors[name] += 1
         for which, impls in list(self._impls.items()):
             left = [impl for impl in impls if impl[0] != name]
@@ -196,14 +199,32 @@ def _deliver(call: Call) -> None:
     function(*values)
 
 
+def _check_alarm(alarm: Alarm) -> None:
+    """Refuse an alarm whose values are not of their kind; loggers and the core rely on them."""
+    places = (alarm.turn, alarm.sequence, *(() if alarm.offset is None else (alarm.offset,)))
+    for holds, what in (
+        (all(isinstance(text, str) for text in (alarm.rule, alarm.label, alarm.bank)), "names"),
+        (all(isinstance(x, Real) for x in (alarm.score, alarm.threshold)), "scores"),
+        (all(isinstance(place, Integral) for place in places), "places"),
+        (alarm.level in get_args(Level), "level"),
+        (isinstance(alarm.actions, tuple) and set(alarm.actions) <= set(ACTIONS), "actions"),
+        (isinstance(alarm.system, str | None), "system"),
+        (isinstance(alarm.steering, Steering | None), "steering"),
+    ):
+        if not holds:
+            raise TypeError(f"its alarm has {what} of a wrong kind: {clean_line(repr(alarm), 200)}")
+
+
 def _check_answer(hook: str, answer: object) -> None:
     """Refuse an answer that the core could not use, while it is known whose it is."""
     if hook == "judge":
-        alarms = answer if isinstance(answer, Sequence) else (answer,)
+        alarms: Sequence[Any] = answer if isinstance(answer, Sequence) else (answer,)
         if not all(isinstance(alarm, Alarm) for alarm in alarms):
             raise TypeError(
                 f"it must answer an Alarm, several or None, got {clean_line(repr(answer), 60)}"
             )
+        for alarm in alarms:
+            _check_alarm(alarm)
     elif hook in ("steer", "steer_turn"):
         wishes = answer if isinstance(answer, Sequence) else (answer,)
         if not all(isinstance(wish, Steering) for wish in wishes):

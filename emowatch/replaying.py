@@ -42,16 +42,24 @@ def replay(trace: Trace, plugins: Dispatcher) -> Replay:
     tables = list(trace.by_bank.values())
     waiting = sorted(trace.turns, key=lambda turn: turn.index)
     changes = list(trace.steerings)
-    begun: set[tuple[int, int]] = set()
+    rows: dict[int, list[int]] = {}
+    for score in tables[0]:
+        if score.sequence not in (known := rows.setdefault(score.turn, [])):
+            known.append(score.sequence)
+    begun = -1
     plugins.tell("session_started", session)
     try:
         for place in range(min(map(len, tables))):
             records = [table[place] for table in tables]
             first = records[0]
             _finish(waiting, first.turn, trace, plugins)
-            if (first.turn, first.sequence) not in begun:
-                begun.add((first.turn, first.sequence))
-                _begin(first, trace, plugins, answer)
+            if first.turn != begun:
+                begun = first.turn
+                for row in rows[begun]:
+                    _begin(begun, row, trace, plugins, answer)
+            # What began before the prompt is told before its tokens.
+            while changes and changes[0].offset is None and changes[0].turn <= first.turn:
+                plugins.tell("steering_changed", session, change=changes.pop(0))
             _tell(records, trace, plugins, answer)
             while changes and _has_come(changes[0].turn, changes[0].offset, first):
                 plugins.tell("steering_changed", session, change=changes.pop(0))
@@ -80,9 +88,8 @@ def _tell(records: Sequence[TokenScore], trace: Trace, plugins: Dispatcher, out:
             _take(out, name, record.turn, record.sequence, record.offset, wish)
 
 
-def _begin(first: TokenScore, trace: Trace, plugins: Dispatcher, out: Replay) -> None:
+def _begin(turn: int, row: int, trace: Trace, plugins: Dispatcher, out: Replay) -> None:
     """Ask what is to be done throughout a turn in one row."""
-    turn, row = first.turn, first.sequence
     for name, wish in plugins.call("steer_turn", trace.session, turn=turn, sequence=row):
         _take(out, name, turn, row, None, wish)
 

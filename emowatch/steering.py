@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, get_args
 
 import numpy as np
@@ -146,15 +146,18 @@ def edits_of(wishes: Sequence[Wish], rows: int) -> dict[int, Edit]:
             if added is None:
                 added = torch.zeros(rows, total.shape[0])
             added[row] = total * _factor(total)
-        held = [wish for wish in group if wish.mode != "add"]
-        if held:
+        # Of what one plugin holds along one direction the last word counts, here as in the ledger.
+        last = {(w.plugin, w.direction, w.mode): w for w in group if w.mode != "add"}
+        if held := list(last.values()):
             hold = Hold.of(
                 row,
                 torch.stack([wish.vector for wish in held]),
                 torch.tensor([1 - w.strength if w.mode == "ablate" else 0.0 for w in held]),
                 torch.tensor([_level(w) if w.mode == "clamp" else 0.0 for w in held]),
             )
-            holds = (*holds, hold)
+            # What clamps put in together is capped too: those along like directions add up.
+            level = hold.level * _factor(hold.level @ hold.dual)
+            holds = (*holds, replace(hold, level=level))
         found[layer] = Edit(added, holds)
     return found
 
@@ -180,6 +183,7 @@ class _Key(NamedTuple):
     plugin: str
     direction: str
     mode: Mode
+    shadow: bool
 
 
 class _Part(NamedTuple):
@@ -187,7 +191,6 @@ class _Part(NamedTuple):
 
     strength: float
     applied: float
-    shadow: bool
 
 
 class Ledger:
@@ -221,14 +224,14 @@ class Ledger:
             if not wish.does_something:
                 continue
             place = wish.sequence, wish.layer
-            key = _Key(*place, wish.plugin, wish.direction, wish.mode)
+            key = _Key(*place, wish.plugin, wish.direction, wish.mode, wish.shadow)
             strength = applied = wish.strength
             if wish.mode == "add":
                 strength += parts[key].strength if key in parts else 0.0
                 applied = 0.0 if wish.shadow else strength * _factor(totals[place])
             elif wish.mode == "clamp":
                 applied = _level(wish)
-            parts[key] = _Part(strength, 0.0 if wish.shadow else applied, wish.shadow)
+            parts[key] = _Part(strength, 0.0 if wish.shadow else applied)
         before, self._now = (
             self._now,
             {key: part for key, part in parts.items() if key.mode == "clamp" or part.strength},
@@ -250,7 +253,7 @@ class Ledger:
                         applied=part.applied if part else 0.0,
                         total=lengths.get((key.row, key.layer), 0.0),
                         mode=key.mode,
-                        shadow=(part or before[key]).shadow,
+                        shadow=key.shadow,
                         ended=part is None,
                     )
                 )

@@ -250,6 +250,11 @@ def _read(lines: Iterator[str], shown: str) -> Trace:
 
 
 def _start(row: Mapping[str, Any]) -> Trace:
+    if row["type"] == "session" and isinstance(row["schema"], int) and row["schema"] > SCHEMA:
+        raise TraceError(
+            f"Could not read the trace: it is of schema {row['schema']}, and this version of "
+            f"emowatch reads {SCHEMA}. Upgrade emowatch."
+        )
     if row["type"] != "session" or row["schema"] != SCHEMA:
         raise ValueError(f"the first line must be a session of schema {SCHEMA}")
     banks = tuple(_bank(bank) for bank in row["banks"])

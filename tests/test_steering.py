@@ -34,7 +34,7 @@ def wish(
         sequence=sequence,
         layer=layer,
         plugin=plugin,
-        direction=str(direction) if isinstance(direction, int) else "of-a-test",
+        direction=str(direction),
         strength=strength,
         vector=vector,
         mode=mode,
@@ -273,3 +273,40 @@ def test_a_direction_of_a_named_bank_is_that_banks(tiny_bank: ProbeBank) -> None
     )
     assert found.direction == name
     assert torch.equal(found.vector, tiny_bank.direction("joy", 1))
+
+
+# What one plugin asks for several times
+
+
+def test_a_shadow_beside_a_real_wish_is_recorded_apart() -> None:
+    """Neither hides the other, in any order."""
+    for wishes in (
+        [wish(3.0), wish(-3.0, shadow=True)],
+        [wish(2.0, shadow=True), wish(3.0)],
+    ):
+        changes = Ledger().replace(wishes, 0, [0])
+        told = {(change.shadow, change.applied) for change in changes}
+        assert told == {(False, 3.0), (True, 0.0)}
+        assert added_by(edits_of(wishes, 1))[1][0, 0] == 3.0
+
+
+def test_of_two_clamps_of_one_plugin_the_last_word_counts_in_record_and_state() -> None:
+    """A change of it is seen, and done."""
+    ledger, hidden = Ledger(), states()
+    for level in (8.0, -8.0):
+        wishes = [wish(3.0, mode="clamp"), wish(level, mode="clamp")]
+        (change,) = ledger.replace(wishes, 0, [0, 0])
+        assert change.applied == level
+        changed = done(wishes, hidden)
+        torch.testing.assert_close(changed[0, :, 0], level * rms(hidden[0]), atol=1e-4, rtol=1e-4)
+
+
+def test_clamps_along_like_directions_do_not_blow_the_state_up() -> None:
+    """Held apart, the difference of 1e-4 would have to be stretched to 8."""
+    one = torch.eye(WIDTH)[0]
+    other = torch.nn.functional.normalize(one + 1e-4 * torch.eye(WIDTH)[1], dim=0)
+    hidden = states()
+    wishes = [wish(4.0, one, mode="clamp"), wish(-4.0, other, mode="clamp", plugin="cheer")]
+    changed = done(wishes, hidden)
+    longest = hidden[0].norm(dim=-1) + MAX_STRENGTH * rms(hidden[0])
+    assert (changed[0].norm(dim=-1) <= longest).all()

@@ -259,7 +259,7 @@ TOKEN = (
         (line_with(3, '{"type":"turn","mean_scores":[]}'), 3, ""),
         (line_with(3, '{"type":"turn","mean_scores":{"mood":[1]}}'), 3, "shape"),
         (line_with(3, '{"type":"turn","mean_scores":{"other":[1,2]}}'), 3, "'other'"),
-        (session_with(lambda row: row.update(schema=99)), 1, "schema 1"),
+        (session_with(lambda row: row.update(schema=0)), 1, "schema 1"),
         (session_with(lambda row: row.update(banks=[])), 1, "one bank or more"),
         (session_with(lambda row: row.pop("model")), 1, "has no 'model'"),
         (session_with(lambda row: row.update(type="token")), 1, "must be a session"),

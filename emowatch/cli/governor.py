@@ -48,6 +48,10 @@ def tune(
             f"Could not write {clean_line(str(out))!r}: it is there already. Name another file, "
             "or pass --overwrite."
         )
+    if not out.absolute().parent.is_dir():
+        raise UsageError(
+            f"Could not write {clean_line(str(out))!r}: there is no such folder. Make it first."
+        )
     scene = open_scene(label, at_least=16, **given)
     (where,) = layers_of(None if layer is None else str(layer), scene)
     from emowatch.dosing.governing import tune as tuned
@@ -107,6 +111,11 @@ def test(tuning: Path, set_point: float, most: float, as_json: bool, **given: An
     held = Tuning.load(tuning)
     given["probe"] = given["probe"] or held.bank
     scene = open_scene(held.label, at_least=given["tokens"], **given)
+    if scene.bank.card.name != held.bank:
+        raise UsageError(
+            f"The tuning {clean_line(str(tuning))!r} is of the bank {clean_line(held.bank)!r}: "
+            "leave --probe out, or name that one."
+        )
     if scene.bank.info.sha256 != held.sha256:
         raise UsageError(
             f"The tuning {clean_line(str(tuning))!r} is of another version of the bank "

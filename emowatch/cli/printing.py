@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import click
 
 from emowatch.outbox import Counts
-from emowatch.records import Alarm, ReplyToken, Scores, Turn
+from emowatch.records import Alarm, ReplyToken, Scores, SteeringChange, Turn
 from emowatch.text import clean_line
 from emowatch.trace import Trace
 from emowatch.tui.summary import counted, listed, title
@@ -60,6 +60,22 @@ def print_alarms(alarms: Iterable[Alarm]) -> None:
         where = f"alarm ({alarm.level}) at offset {alarm.offset} in {alarm.bank}"
         line = f"{where}: {alarm.rule}, {alarm.score:.2f}"
         click.echo(clean_line(line), err=True)
+
+
+def print_steering(changes: Sequence[SteeringChange]) -> None:
+    """Tell on stderr who changed the model, or would have: a reply does not show it."""
+    told: dict[tuple[str, str, int, str, bool], float] = {}
+    for change in changes:
+        if not change.ended:
+            key = (change.plugin, change.mode, change.layer, change.direction, change.shadow)
+            applied = change.strength if change.shadow else change.applied
+            told[key] = max(told.get(key, 0.0), applied, key=abs)
+    for (plugin, mode, layer, direction, shadow), most in told.items():
+        how = "would have steered" if shadow else "steered"
+        click.echo(
+            clean_line(f"{how} by {plugin}: {mode} {direction} at layer {layer}, up to {most:.2f}"),
+            err=True,
+        )
 
 
 def print_queues(queues: Mapping[str, Counts]) -> None:

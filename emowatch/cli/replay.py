@@ -60,6 +60,11 @@ def command(
         raise click.UsageError(
             f"There is no bank {clean_line(bank)!r} in this trace; there are: {clean_line(known)}."
         )
+    rows = sorted({score.sequence for score in held.tokens if score.offset is not None})
+    if row and row not in rows:
+        raise click.UsageError(
+            f"There is no row {row} in this trace; there are: {', '.join(map(str, rows))}."
+        )
     notes = () if held.complete else ("the trace has no end; its writer was cut off",)
     is_on_screen = all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr))
     if is_on_screen and not (plain or plugins or bank is not None):

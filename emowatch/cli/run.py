@@ -56,6 +56,7 @@ def command(prompt: str, as_json: bool, fail_on_alarm: bool, **given: Any) -> No
         print_alarms,
         print_plain,
         print_queues,
+        print_steering,
         token_object,
         turn_object,
     )
@@ -90,6 +91,7 @@ def command(prompt: str, as_json: bool, fail_on_alarm: bool, **given: Any) -> No
         click.echo()
         print_plain(turn, running.trace)
     print_alarms(running.alarms)
+    print_steering(running.trace.steerings)
     print_queues(running.flush_plugins())
     if running.plugin_failures:
         raise click.exceptions.Exit(Exit.FAILED)

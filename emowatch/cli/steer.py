@@ -44,6 +44,13 @@ def tune(label: str, layer: str | None, strengths: str, as_json: bool, **given: 
     doses = _numbers(strengths)
     scene = open_scene(label, at_least=16, **given)
     layers = layers_of(layer, scene)
+    primary = scene.bank.card.primary
+    if late := [one for one in layers if one >= primary]:
+        click.echo(
+            f"the bank reads layer {primary}, before what is done at layer "
+            f"{', '.join(map(str, late))}: the score can change through later words alone",
+            err=True,
+        )
     from emowatch.dosing.doses import best, respond
 
     if not as_json:

@@ -156,6 +156,8 @@ def export_(
     from emowatch.vectors.gguf import export_gguf
 
     _check_new(out, overwrite)
+    if not 0 < abs(strength) < float("inf"):
+        raise UsageError(f"Could not export with --strength {strength:g}: it would add nothing.")
     export_gguf(Vectors.load(file), label, _numbers(layers), strength, out, hint)
     click.echo(clean(f"{out}: {label} at layers {layers}, strength {strength:g}"))
     click.echo(clean(f"Next: llama-cli -m MODEL.gguf --control-vector {out}"), err=True)

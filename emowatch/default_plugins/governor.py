@@ -88,6 +88,11 @@ class Governor:
         self.shadow = str(shadow).lower() == "true"
         self._direction = direction
         self._bank = bank if bank is not None or found is None else found.bank
+        if found is not None and layer is not None and str(layer) != str(found.layer):
+            raise ValueError(
+                f"The tuning is for layer {found.layer}, and its gains are for no other: leave "
+                f"layer={clean_line(str(layer))} out, or tune there."
+            )
         asked = layer if layer is not None or found is None else found.layer
         try:
             self._asked_layer = None if asked is None else int(asked)
@@ -119,6 +124,12 @@ class Governor:
             label: steering_layer(session, f"{bank.name}/{label}", self._asked_layer)
             for label in self.targets
         }
+        if late := [layer for layer in self._layers.values() if layer >= bank.primary]:
+            raise ValueError(
+                f"The bank {clean_line(bank.name)!r} reads layer {bank.primary}, before what is "
+                f"done at layer {late[0]}: the loop would not see what it does. Steer at a lower "
+                "layer."
+            )
 
     @hookimpl
     def steer(self, score: TokenScore) -> list[Steering] | None:

@@ -4,6 +4,7 @@ be done about an alarm.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, get_args
 
@@ -131,9 +132,12 @@ def _steering(plugin: str, text: str) -> tuple[str, float, int | None]:
     label, _, rest = text.partition(":")
     strength, _, layer = rest.partition("@")
     try:
-        return label, float(strength), int(layer) if layer else None
+        read = label, float(strength), int(layer) if layer else None
     except ValueError:
-        raise refusal(plugin, "steer", "a label and a strength, such as joy:4", text) from None
+        read = label, math.nan, None
+    if not math.isfinite(read[1]):
+        raise refusal(plugin, "steer", "a label and a strength, such as joy:4", text)
+    return read
 
 
 def steering_layer(session: Session, label: str, layer: int | None) -> int:

@@ -127,8 +127,8 @@ class SqliteLog:
             _storable(alarm.rule),
             _storable(alarm.label),
             alarm.level,
-            alarm.score,
-            alarm.threshold,
+            float(alarm.score),
+            float(alarm.threshold),
             _storable("+".join(alarm.actions)),
         )
         self._write_scores()
@@ -251,7 +251,13 @@ class SqliteLog:
         self._committed_s = time.monotonic()
 
     def _run(self, statement: str, *values: Any) -> sqlite3.Cursor:
-        return self._connected.execute(statement, values)
+        try:
+            return self._connected.execute(statement, values)
+        except BaseException:
+            # It will be switched off and hear of no end: nobody else may wait for its lock.
+            if self._connected.in_transaction:
+                self._connected.execute("ROLLBACK")
+            raise
 
 
 def _storable(text: str) -> str:

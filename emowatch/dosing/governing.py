@@ -104,8 +104,8 @@ def hold(scene: Scene, tuning: Tuning, set_point: float, most: float) -> dict[st
     """Speak at length unsteered, governed, under proportional control alone, and governed along a
     random direction; judge each by the same tokens.
 
-    Proportional control has the sum of the gains of the other, times ten: as strong as it can be
-    without coming near instability.
+    Proportional control has a gain of 0.8 over the slope: as strong as it can be without coming
+    near instability, which is at 1.
     """
     governed: dict[str, Any] = {
         "set_point": {scene.label: set_point},

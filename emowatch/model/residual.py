@@ -39,6 +39,11 @@ def without_graph(state: Any) -> Tensor:
     return hidden.detach() if hidden.requires_grad else hidden
 
 
+ALIKE = 0.02
+"""Singular value of directions, beside the largest, below which they count as one: two at a cosine
+of 0.9992 or more. To hold them apart would take changes much longer than what is asked for."""
+
+
 @dataclass(frozen=True, slots=True)
 class Hold:
     """What becomes of the components of one row's states along some directions."""
@@ -55,9 +60,10 @@ class Hold:
 
     @classmethod
     def of(cls, row: int, directions: Tensor, kept: Tensor, level: Tensor) -> Hold:
-        """Solve for directions that are not orthogonal together; where two contradict each other,
-        they meet in the middle (least squares)."""
-        return cls(row, directions, torch.linalg.pinv(directions).T, kept, level)
+        """Solve for directions that are not orthogonal together; where two that are alike
+        contradict each other, they meet in the middle (least squares)."""
+        dual = torch.linalg.pinv(directions, rtol=ALIKE).T
+        return cls(row, directions, dual, kept, level)
 
     def change(self, states: Tensor, rms: Tensor) -> Tensor:
         """Give what must be added to states ``[time, d_model]`` so that the components are held."""

@@ -187,6 +187,11 @@ class Tap:
         ]
 
     @property
+    def is_on(self) -> bool:
+        """Whether its hooks are set."""
+        return bool(self._handles)
+
+    @property
     def steered(self) -> bool:
         """Whether edits are on."""
         return bool(self._steering)

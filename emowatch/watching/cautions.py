@@ -53,6 +53,22 @@ def tell_of_no_stop(loop: Loop) -> None:
     )
 
 
+def tell_of_no_steering(why: str) -> None:
+    """Say that nothing is steered although an alarm asked for it."""
+    _say(
+        f"an alarm asked to steer, but what changes from token to token cannot be steered under "
+        f"{why}; the reply goes on as it is."
+    )
+
+
+def tell_of_no_action(what: str) -> None:
+    """Say that one of several processes cannot do what an alarm asks for."""
+    _say(
+        f"an alarm asked to {what}, which cannot be done where a model is split among processes: "
+        "the others would not do it. The reply goes on as it is."
+    )
+
+
 class Cautions:
     """What was said already in a session, so that it is said once there."""
 

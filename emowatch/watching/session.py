@@ -139,7 +139,8 @@ def watch(
             "what is added in one of them alone would part their states. Leave the plugins that "
             "steer out, or load the model in one process."
         )
-    return Watch(speaker, model, structure, tokenizer, found, layers, session, dispatcher)
+    alone = processes == 1
+    return Watch(speaker, model, structure, tokenizer, found, layers, session, dispatcher, alone)
 
 
 class Watch:
@@ -162,6 +163,7 @@ class Watch:
         layers: Literal["primary", "all"],
         session: Session,
         plugins: Dispatcher,
+        alone: bool = True,
     ) -> None:
         """Assemble; use `watch`."""
         self.session = session
@@ -170,7 +172,7 @@ class Watch:
         self.tokenizer = tokenizer
         readers, wanted = make_readers(banks, layers)
         self._tap = Tap(model, blocks, wanted, self._on_forward, self._on_begin)
-        self._teller = Teller(session, banks, readers, plugins)
+        self._teller = Teller(session, banks, readers, plugins, alone=alone)
         self._follower = Follower(self._tap, readers, self._teller, tokenizer)
         self._decoding: Decoding | None = None
         """The loop that runs the current forward."""

@@ -15,6 +15,7 @@ from emowatch.errors import UnsupportedError
 from emowatch.model.tap import Tap
 from emowatch.records import Floats
 from emowatch.steering import Ledger, Wish, edits_of
+from emowatch.watching.cautions import tell_of_no_steering
 from emowatch.watching.held import Beams
 from emowatch.watching.telling import Teller
 from emowatch.watching.turns import RunningTurn
@@ -175,11 +176,19 @@ class Settler:
                 "tokens that were steered already, or that are thrown away. Steer under greedy "
                 "search or sampling with the cache, or by the same amount throughout a turn."
             )
-        if not (wishes or self._standing or self.steers_by_token):
+        answers = self._teller.answers
+        if answers and turn.cannot_steer:
+            tell_of_no_steering(turn.cannot_steer)
+            answers.clear()
+        if not (wishes or answers or self._standing or self.steers_by_token):
             return
-        speaking = [wish for wish in self._standing if not turn.rows[wish.sequence].finished]
+        speaking = [
+            wish
+            for wish in (*self._standing, *answers)
+            if not (turn.rows[wish.sequence].finished or self._teller.is_off(wish.plugin))
+        ]
         everything = [*speaking, *wishes]
-        self.steers_by_token = bool(wishes)
+        self.steers_by_token = bool(wishes or answers)
         if self._record(turn, everything):
             self._put(everything, len(turn.rows))
 
@@ -192,5 +201,7 @@ class Settler:
 
     def _put(self, wishes: Sequence[Wish], rows: int) -> None:
         """Let the tap do what is wished for, in prompt and reply."""
+        if not self._tap.is_on:  # a turn that broke off is told to its end without hooks
+            return
         of_prompt = [wish for wish in self._standing if wish.positions == "all"]
         self._tap.steer(edits_of(wishes, rows), prompt=edits_of(of_prompt, rows), first=self._first)

@@ -27,6 +27,7 @@ from emowatch.records import (
 from emowatch.steering import Wish, resolve
 from emowatch.text import clean_line
 from emowatch.trace import TokenTable, Trace
+from emowatch.watching.cautions import tell_of_no_action
 from emowatch.watching.reading import Reader
 
 
@@ -37,6 +38,7 @@ class Teller:
         trace: what was told so far.
         tables: its tables of token scores, one per bank.
         next_system: the system prompt that an alarm wants for the next turn.
+        answers: what alarms asked to be done until the turn's end.
     """
 
     def __init__(
@@ -45,8 +47,10 @@ class Teller:
         banks: Sequence[ProbeBank],
         readers: Sequence[Reader],
         plugins: Dispatcher,
+        *,
+        alone: bool = True,
     ) -> None:
-        """Begin an empty trace."""
+        """Begin an empty trace; `alone` is whether no other process runs the same model."""
         self.trace = Trace(session, [r.layers if len(r.layers) > 1 else () for r in readers])
         self.tables: list[TokenTable] = list(self.trace.by_bank.values())
         self._session = session
@@ -54,8 +58,8 @@ class Teller:
         self._plugins = plugins
         self.next_system: str | None = None
         self._stopped: set[int] = set()
-        self._answers: dict[int, list[Wish]] = {}
-        """What alarms asked to be done in each row until the turn's end."""
+        self.answers: list[Wish] = []
+        self._alone = alone
         self._sources = [
             (table, reader.primary, table.layers)
             for table, reader in zip(self.tables, readers, strict=True)
@@ -123,8 +127,7 @@ class Teller:
             self._judge(record)
         if offset is None:
             return []
-        wishes = [wish for record in records for wish in self._wishes(record)]
-        return [*wishes, *self._answers.get(sequence, ())] if self._answers else wishes
+        return [wish for record in records for wish in self._wishes(record)]
 
     def _judge(self, record: TokenScore) -> None:
         if not self._plugins.has("judge"):
@@ -142,15 +145,24 @@ class Teller:
             place = "the prompt" if alarm.offset is None else f"token {alarm.offset}"
             sys.stderr.write(
                 f"\nemowatch: {alarm.level}: {clean_line(alarm.rule)} (at {place}, "
-                f"{alarm.score:.2f})\n"
+                f"{alarm.score:.2f} in {clean_line(alarm.bank)})\n"
             )
-        if "stop" in alarm.actions:
-            self._stopped.add(alarm.sequence)
         if "system" in alarm.actions:
             self.next_system = alarm.system
-        if "steer" in alarm.actions and alarm.steering is not None:
-            wishes = self._resolved(plugin, "judge", alarm.sequence, [alarm.steering])
-            self._answers.setdefault(alarm.sequence, []).extend(wishes)
+        if "stop" in alarm.actions and self._may("stop"):
+            self._stopped.add(alarm.sequence)
+        if "steer" in alarm.actions and alarm.steering is not None and self._may("steer"):
+            self.answers += self._resolved(plugin, "judge", alarm.sequence, [alarm.steering])
+
+    def _may(self, what: str) -> bool:
+        """Tell whether the generation can be changed from here."""
+        if not self._alone:
+            tell_of_no_action(what)
+        return self._alone
+
+    def is_off(self, plugin: str) -> bool:
+        """Tell whether a plugin was switched off."""
+        return plugin in self._plugins.errors
 
     @property
     def stopped(self) -> Collection[int]:
@@ -159,7 +171,8 @@ class Teller:
 
     def end_turn(self) -> Collection[int]:
         """Forget what alarms asked for in the turn; return the rows that were to end."""
-        stopped, self._stopped, self._answers = self._stopped, set(), {}
+        stopped, self._stopped = self._stopped, set()
+        self.answers.clear()
         return stopped
 
     @property
@@ -206,7 +219,7 @@ class Teller:
                 )
                 for one in asked
             ]
-        except UsageError as error:
+        except (UsageError, TypeError, ValueError) as error:  # such as a strength that is a text
             self._plugins.switch_off(plugin, hook, error, self._session)
             return []
 

@@ -48,7 +48,7 @@ class Prometheus:
         self.port = int(self._server.server_port)
         self._tokens = self._counter("tokens", "Scored tokens of replies", "model", "probe")
         self._turns = self._counter("turns", "Replies by how they ended", "model", "finish_reason")
-        self._alarms = self._counter("alarms", "Alarms", "model", "rule", "level")
+        self._alarms = self._counter("alarms", "Alarms", "model", "emotion", "level")
         self._errors = self._counter("plugin_errors", "Plugins switched off", "plugin", "hook")
         names = ("emotion", "probe", "model")
         self._scores = Histogram(
@@ -93,8 +93,8 @@ class Prometheus:
 
     @hookimpl
     def alarm_raised(self, alarm: Alarm) -> None:
-        """Count an alarm by its rule."""
-        self._alarms.labels(self._model, clean_line(alarm.rule), alarm.level).inc()
+        """Count an alarm; not by its rule, whose text may hold numbers and never come again."""
+        self._alarms.labels(self._model, clean_line(alarm.label), alarm.level).inc()
 
     @hookimpl
     def turn_finished(self, turn: Turn) -> None:

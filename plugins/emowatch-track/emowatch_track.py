@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,9 @@ from emowatch.text import clean_line
 
 
 class Track:
-    """Hands means and maxima of each reply to trackers."""
+    """Hands means and maxima of each reply to trackers, from a thread of its own."""
+
+    queued = True
 
     def __init__(
         self,
@@ -49,13 +52,19 @@ class Track:
         self._most: dict[tuple[int, int, str], Any] = {}
         self._alarms: dict[tuple[int, int], int] = {}
         self._steered: dict[tuple[int, int], int] = {}
-        self._pushing: dict[tuple[int, int], set[tuple[str, str, int]]] = {}
+        self._pushing: dict[tuple[int, int], set[tuple[str, str, int, str]]] = {}
+        self._is_configured = False
+        opened = tuple(self._trackers) if self._names else ()
+        self._finish = weakref.finalize(self, _finish, opened)
 
     @hookimpl
     def session_started(self, session: Session) -> None:
         """Keep who speaks as the run's configuration."""
         for kept in (self._most, self._alarms, self._steered, self._pushing):
             kept.clear()
+        if self._is_configured:  # some trackers refuse a configuration that changes
+            return
+        self._is_configured = True
         settings = {
             "model": clean_line(session.model),
             "banks": ", ".join(clean_line(bank.name) for bank in session.banks),
@@ -91,7 +100,7 @@ class Track:
         if change.shadow:
             return
         pushing = self._pushing.setdefault((change.turn, change.sequence), set())
-        key = (change.plugin, change.direction, change.layer)
+        key = (change.plugin, change.direction, change.layer, change.mode)
         (pushing.discard if change.ended else pushing.add)(key)
 
     @hookimpl
@@ -116,10 +125,8 @@ class Track:
         self._step += 1
 
     def close(self) -> None:
-        """Finish the trackers that were opened here."""
-        if self._names:
-            for tracker in self._trackers:
-                tracker.finish()
+        """Finish the trackers that were opened here; the interpreter's end does it at last."""
+        self._finish()
 
     @hookimpl
     def session_finished(self) -> None:
@@ -137,3 +144,8 @@ class Track:
         )
         made.start()
         return made
+
+
+def _finish(trackers: Sequence[GeneralTracker]) -> None:
+    for tracker in trackers:
+        tracker.finish()

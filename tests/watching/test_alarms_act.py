@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 import emowatch
+from emowatch import hookimpl
 from emowatch.bank import ProbeBank
 from emowatch.records import Alarm, Steering, TokenScore
 from emowatch.streaming import answer
@@ -121,7 +123,7 @@ def test_a_warning_is_one_clean_line(
     """At once, and without what a terminal would obey."""
     watched(model, bank, alarm_at(2, actions=("warn",)))
     told = capsys.readouterr().err
-    assert "emowatch: critical: joy is" in told and "(at token 2, 0.91)" in told
+    assert "emowatch: critical: joy is" in told and "(at token 2, 0.91 in mood)" in told
     assert "\x1b" not in told
 
 
@@ -185,3 +187,95 @@ def test_steering_that_cannot_be_done_switches_the_rule_off(
     assert spoken.shape[1] == PROMPT + NEW
     assert watch.plugins.errors == {"of-a-test": 1}
     assert "no bank here has that label" in capsys.readouterr().err
+
+
+def test_steering_that_a_way_of_decoding_does_not_allow_leaves_the_reply_alone(
+    model: Any, bank: ProbeBank, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An alarm must not end a generation by accident."""
+    push = Steering(direction="joy", layer=1, strength=5.0)
+    judge = alarm_at(1, actions=("steer",), steering=push)
+    plain, _ = watched(model, bank, lambda _: None, use_cache=False)
+    spoken, watch = watched(model, bank, judge, use_cache=False)
+    assert torch.equal(spoken, plain) and not watch.trace.steerings
+    assert "an alarm asked to steer" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"level": "evil\x1b[31m"},
+        {"score": None},
+        {"rule": 5},
+        {"actions": 5},
+        {"actions": ("explode",)},
+        {"steering": "joy:2"},
+        {"offset": "two"},
+    ],
+    ids=str,
+)
+def test_an_alarm_of_wrong_values_switches_its_rule_off(
+    model: Any, bank: ProbeBank, capsys: pytest.CaptureFixture[str], broken: dict[str, Any]
+) -> None:
+    """The reply goes on, and loggers never see it."""
+    plugin = Plugin(judge=lambda score: replace(sound(score), **broken) if sound(score) else None)
+    with emowatch.watch(model, None, probes=bank, plugins=[plugin]) as watch:
+        spoken = speak(model, random_ids(1, PROMPT), min_new_tokens=NEW)
+    assert spoken.shape[1] == PROMPT + NEW
+    assert watch.plugins.errors == {"of-a-test": 1} and not watch.trace.alarms
+    assert "\x1b" not in capsys.readouterr().err
+
+
+sound = alarm_at(1, actions=("warn",))
+
+
+@pytest.mark.parametrize("broken", [{"layer": "5"}, {"strength": "2"}, {"direction": ["a"]}])
+def test_a_wish_of_wrong_values_switches_its_plugin_off(
+    model: Any, bank: ProbeBank, broken: dict[str, Any]
+) -> None:
+    """And ends no reply."""
+    asked = replace(Steering(direction="joy", layer=1, strength=2.0), **broken)
+    with emowatch.watch(model, None, probes=bank, plugins=[Plugin(steer=lambda _: asked)]) as watch:
+        spoken = speak(model, random_ids(1, PROMPT), min_new_tokens=NEW)
+    assert spoken.shape[1] == PROMPT + NEW
+    assert watch.plugins.errors == {"of-a-test": 1}
+
+
+def test_a_plugin_that_was_switched_off_steers_no_more(model: Any, bank: ProbeBank) -> None:
+    """Also what it asked for throughout the turn ends."""
+
+    class Failing(Plugin):
+        @hookimpl
+        def steer_turn(self) -> Steering:
+            return Steering(direction="joy", layer=1, strength=4.0)
+
+    def steer(score: TokenScore) -> None:
+        if score.offset == 2:
+            raise RuntimeError("no more")
+
+    with emowatch.watch(model, None, probes=bank, plugins=[Failing(steer=steer)]) as watch:
+        speak(model, random_ids(1, PROMPT), min_new_tokens=NEW)
+    changes = [(c.offset, c.strength, c.ended) for c in watch.trace.steerings]
+    assert changes == [(0, 4.0, False), (2, 0.0, True)]
+
+
+def test_a_turn_that_breaks_off_while_steered_ends_with_its_own_error(
+    model: Any, bank: ProbeBank
+) -> None:
+    """Not with one of ours: the hooks are gone when its last states are told."""
+
+    class Turner:
+        @hookimpl
+        def steer_turn(self) -> Steering:
+            return Steering(direction="joy", layer=1, strength=4.0)
+
+    def break_off(ids: Any, scores: Any) -> Any:
+        if ids.shape[1] == PROMPT + 3:
+            raise KeyboardInterrupt
+        return scores
+
+    with (
+        pytest.raises(KeyboardInterrupt),
+        emowatch.watch(model, None, probes=bank, plugins=[Turner()]),
+    ):
+        speak(model, random_ids(1, PROMPT), logits_processor=[break_off])
