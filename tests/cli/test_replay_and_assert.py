@@ -57,7 +57,7 @@ def test_what_is_no_trace_or_of_a_newer_schema_is_refused(cli: Cli, tmp_path: Pa
         RECORDED.read_text(encoding="ascii").replace('"schema":1', '"schema":99', 1),
         encoding="ascii",
     )
-    refused(cli("replay", newer), "line 1", "schema 1")
+    refused(cli("replay", newer), "of schema 99, and this version of emowatch reads 1. Upgrade")
     refused(cli("replay", tmp_path / "gone"), "gone")
     assert cli("replay", RECORDED, "--bank", "x").code == 2
 
