@@ -157,7 +157,10 @@ def export_(
 
     _check_new(out, overwrite)
     if not 0 < abs(strength) < float("inf"):
-        raise UsageError(f"Could not export with --strength {strength:g}: it would add nothing.")
+        raise UsageError(
+            f"Could not export with --strength {strength:g}: a finite number other than 0 is "
+            "needed."
+        )
     export_gguf(Vectors.load(file), label, _numbers(layers), strength, out, hint)
     click.echo(clean(f"{out}: {label} at layers {layers}, strength {strength:g}"))
     click.echo(clean(f"Next: llama-cli -m MODEL.gguf --control-vector {out}"), err=True)

@@ -174,7 +174,8 @@ class Settler:
             raise UnsupportedError(
                 f"Could not steer token by token under {turn.cannot_steer}: its forwards read "
                 "tokens that were steered already, or that are thrown away. Steer under greedy "
-                "search or sampling with the cache, or by the same amount throughout a turn."
+                "search or sampling with the cache; without it, and under assisted decoding, steer "
+                "by the same amount throughout a turn."
             )
         answers = self._teller.answers
         if answers and turn.cannot_steer:

@@ -89,6 +89,7 @@ def test_vectors_that_cannot_be_made_or_used_are_refused(
     assert cli(*build, out, "--layers", "1").code == 0
     export = ("vectors", "export", out, "--out", tmp_path / "x.gguf", "--label")
     refused(cli(*export, "joy", "--layers", "top"), "numbers are needed")
+    refused(cli(*export, "joy", "--layers", "2", "--strength", "nan"), "a finite number")
     refused(cli(*export, "bliss", "--layers", "2"), "no label 'bliss'")
     refused(cli(*export, Vectors.load(out).labels[0], "--layers", "1"), "second block")
 
