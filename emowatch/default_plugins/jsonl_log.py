@@ -9,13 +9,12 @@ import json
 import secrets
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from io import FileIO
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from emowatch import hookimpl
 from emowatch.config import home
@@ -26,7 +25,7 @@ from emowatch.default_plugins.contents import (
     open_private,
     versions,
 )
-from emowatch.records import Alarm, Floats, Session, SteeringChange, TokenScore, Turn
+from emowatch.records import Alarm, Session, SteeringChange, TokenScore, Turn
 from emowatch.text import clean_line
 
 SCHEMA = 1
@@ -93,22 +92,18 @@ class JsonlLog:
     @hookimpl
     def token_scored(self, score: TokenScore) -> None:
         """Write the scores of one token."""
-        by_layer: dict[str, Any] = {}
+        # Spelled out: an encoder of JSON, and NumPy, weigh more than a few numbers at every token.
+        offset = "null" if score.offset is None else score.offset
+        by_layer = ""
         if score.layer_scores is not None:
-            by_layer = {
-                "layers": score.layers,
-                "layer_scores": _rounded(score.layer_scores),
-            }
-        self._write(
-            "token",
-            bank=self._places[score.bank],
-            turn=score.turn,
-            sequence=score.sequence,
-            position=score.position,
-            offset=score.offset,
-            segment=score.segment,
-            scores=_rounded(score.scores.array),
-            **by_layer,
+            layers = ",".join(map(str, score.layers))
+            rows = ",".join(map(_listed, score.layer_scores.tolist()))
+            by_layer = f',"layers":[{layers}],"layer_scores":[{rows}]'
+        self._write_line(
+            f'{{"type":"token","bank":{self._places[score.bank]},"turn":{score.turn},'
+            f'"sequence":{score.sequence},"position":{score.position},"offset":{offset},'
+            f'"segment":"{score.segment}","scores":{_listed(score.scores.array.tolist())}'
+            f"{by_layer}}}\n"
         )
         self._tokens += 1
 
@@ -138,7 +133,10 @@ class JsonlLog:
             reply_tokens=turn.reply_tokens,
             finish_reason=turn.finish_reason,
             settings=dict(turn.settings),
-            mean_scores={bank: _rounded(s.array) for bank, s in turn.mean_scores.items()},
+            mean_scores={
+                bank: json.loads(_listed(scores.values()))
+                for bank, scores in turn.mean_scores.items()
+            },
             **said,
         )
 
@@ -152,9 +150,11 @@ class JsonlLog:
             sys.stderr.write(f"\nemowatch: jsonl-log wrote {clean_line(str(self.path))}\n")
 
     def _write(self, kind: str, **fields: Any) -> None:
+        self._write_line(_encode({"type": kind, **fields}) + "\n")
+
+    def _write_line(self, line: str) -> None:
         if self._file is None:
             return
-        line = _encode({"type": kind, **fields}) + "\n"
         left = memoryview(line.encode("ascii"))
         try:
             while left:  # a disk that is nearly full takes a part
@@ -169,16 +169,12 @@ class JsonlLog:
         self._file = None
 
 
-def _rounded(values: Floats) -> list[Any]:
-    """List an array, rounded to 7 decimals, as fine as float32 is near 1.
+def _listed(values: Iterable[float]) -> str:
+    """Write numbers as JSON, rounded to 7 decimals, as fine as float32 is near 1.
 
     What is no number becomes null.
     """
-    exact = np.round(values.astype(np.float64), DECIMALS)
-    broken = np.isnan(exact)
-    shown = np.where(broken, np.array(None), exact) if broken.any() else exact
-    listed: list[Any] = shown.tolist()
-    return listed
+    return f"[{','.join(['null' if v != v else repr(round(v, DECIMALS)) for v in values])}]"
 
 
 def _open_new(path: Path) -> FileIO:

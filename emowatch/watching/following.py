@@ -211,7 +211,8 @@ class Follower:
     def _step(self, turn: RunningTurn, decoding: Decoding, forward: Forward) -> None:
         """Read one new token of each row."""
         first, last = turn.columns(forward)
-        extra = [forward.input_ids[:, -1]]
+        newest = forward.input_ids
+        extra = [newest if newest.shape[1] == 1 else newest[:, -1]]
         if decoding.unfinished is not None:  # also of one row: on mps a finished one runs on
             extra.append(decoding.unfinished)
         elif turn.loop == "own" and forward.attention_mask is not None:

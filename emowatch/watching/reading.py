@@ -91,9 +91,9 @@ def fetch(
     Returns:
         The scores, read-only and shaped as they were, and the integers, flat.
     """
-    if all(score.device.type == "cpu" for score in scores):
+    if all(score.is_cpu for score in scores):
         made = [score.numpy() for score in scores]
-        numbers = [n.cpu().numpy().ravel() for n in whole_numbers]
+        numbers = [(n if n.is_cpu else n.cpu()).numpy().ravel() for n in whole_numbers]
     else:
         made, numbers = fetch_in_one_copy(scores, whole_numbers)
     for array in made:
