@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 from emowatch.errors import PluginError
 from emowatch.outbox import DEADLINE_S, Counts, Outbox
 from emowatch.plugins import ANSWERED, describe
-from emowatch.records import ACTIONS, Alarm, Level, Session, Steering
+from emowatch.records import ACTIONS, Alarm, Drift, Level, Session, Steering
 from emowatch.text import clean_line
 
 if TYPE_CHECKING:
@@ -210,6 +210,7 @@ def _check_alarm(alarm: Alarm) -> None:
         (isinstance(alarm.actions, tuple) and set(alarm.actions) <= set(ACTIONS), "actions"),
         (isinstance(alarm.system, str | None), "system"),
         (isinstance(alarm.steering, Steering | None), "steering"),
+        (isinstance(alarm.drift, Drift | None), "drift"),
     ):
         if not holds:
             raise TypeError(f"its alarm has {what} of a wrong kind: {clean_line(repr(alarm), 200)}")

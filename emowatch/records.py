@@ -6,7 +6,7 @@ Plain data: no torch, no model. Arrays are read-only float32.
 from __future__ import annotations
 
 from collections.abc import ItemsView, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -129,6 +129,25 @@ class ReplyToken:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Drift:
+    """How scores have moved away from a baseline."""
+
+    segment: Segment
+    direction: Literal["up", "down"]
+    size: float
+    """Moving average of the score less the baseline's mean."""
+    turn: int
+    place: int
+    """With `turn` the token where it seems to have begun: its offset in the reply, or its position
+    where the segment stands in prompts."""
+    tokens: int
+    """Tokens of the segment since then."""
+    chart: str
+    p: float
+    """Share of the baseline's rows that went as far, at least 1 of their number and one more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Alarm:
     """A judgement that a score asks for attention."""
 
@@ -150,14 +169,17 @@ class Alarm:
     """The system prompt of the next turn, with the action ``system``."""
     steering: Steering | None = None
     """What is done in this row until the turn's end, with the action ``steer``."""
+    drift: Drift | None = None
+    """What has moved, where it is the rule's to tell."""
 
     def fields(self) -> dict[str, Any]:
         """Give what a log may keep: no text of prompts, and no arrays."""
-        return {
+        kept = {
             f.name: getattr(self, f.name)
             for f in fields(self)
-            if f.name not in ("system", "steering")
+            if f.name not in ("system", "steering", "drift")
         }
+        return kept if self.drift is None else kept | {"drift": asdict(self.drift)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,6 +19,7 @@ from emowatch.records import (
     SEGMENTS,
     Alarm,
     BankInfo,
+    Drift,
     Floats,
     Scores,
     Segment,
@@ -302,6 +303,8 @@ def _take(trace: Trace, row: dict[str, Any]) -> None:
         )
     elif kind == "alarm":
         row["actions"] = tuple(map(str, row.get("actions", ())))
+        if "drift" in row:
+            row["drift"] = Drift(**row["drift"])
         trace.alarms.append(Alarm(**row))
     elif kind == "steering":
         trace.steerings.append(SteeringChange(**row))

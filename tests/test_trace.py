@@ -25,6 +25,7 @@ from emowatch.records import (
     SEGMENTS,
     Alarm,
     BankInfo,
+    Drift,
     Scores,
     Segment,
     Session,
@@ -47,6 +48,16 @@ ALARM = Alarm(
     turn=0,
     sequence=1,
     offset=0,
+    drift=Drift(
+        segment="reply",
+        direction="up",
+        size=0.25,
+        turn=0,
+        place=0,
+        tokens=1,
+        chart="CUSUM up",
+        p=0.5,
+    ),
 )
 
 STEERING = SteeringChange(

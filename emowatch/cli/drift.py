@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from emowatch.errors import UsageError
+from emowatch.records import SEGMENTS, Segment
 from emowatch.text import clean, clean_line
 
 
@@ -26,16 +27,29 @@ def command() -> None:
 )
 @click.option("--bank", help="Whose scores; default: the first bank's.")
 @click.option(
+    "--segment",
+    type=click.Choice([segment for segment in SEGMENTS if segment != "special"]),
+    default="reply",
+    show_default=True,
+    help="Whose tokens: of a prompt, those of the newest message.",
+)
+@click.option(
     "--rate",
     type=click.FloatRange(0, min_open=True),
     default=1.0,
     show_default=True,
-    help="False alarms per 1,000 reply tokens to allow at most.",
+    help="False alarms per 1,000 tokens to allow at most.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the two halves.")
 @click.option("--overwrite", is_flag=True, help="Replace the baseline.")
 def calibrate(
-    traces: tuple[str, ...], out: Path, bank: str | None, rate: float, seed: int, overwrite: bool
+    traces: tuple[str, ...],
+    out: Path,
+    bank: str | None,
+    segment: Segment,
+    rate: float,
+    seed: int,
+    overwrite: bool,
 ) -> None:
     """Set thresholds on TRACES of sessions in which nothing was wrong.
 
@@ -49,7 +63,9 @@ def calibrate(
             f"Could not write {clean_line(str(out))!r}: it is there already. Name another file, "
             "or pass --overwrite."
         )
-    found = calibrated((Trace.load(path) for path in traces), bank=bank, rate=rate, seed=seed)
+    found = calibrated(
+        (Trace.load(path) for path in traces), bank=bank, segment=segment, rate=rate, seed=seed
+    )
     found.save(out)
     click.echo(clean(f"{out}: {found.bank}, {found.told}"))
     click.echo(clean(f"Next: emowatch chat --plugin drift-alarm:baseline={out}"), err=True)

@@ -7,16 +7,18 @@ alone raises an alarm.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from emowatch import hookimpl
 from emowatch.default_plugins.rules import Reaction, level_of
 from emowatch.drift.baseline import Baseline
-from emowatch.drift.charts import Charts
-from emowatch.records import Alarm, Session, TokenScore
+from emowatch.drift.charts import CHARTS, Charts
+from emowatch.drift.following import Following
+from emowatch.records import Alarm, Drift, Session, TokenScore
 from emowatch.text import clean_line
 
 NAME = "drift-alarm"
@@ -28,9 +30,16 @@ class _Row:
     """One row of a batch, over all turns of a session."""
 
     charts: Charts
+    following: Following
+    onsets: NDArray[np.int64] = field(init=False)
+    """Turn and place where each CUSUM last left zero ``[2, labels, 2]``."""
     tokens: int = 0
     quiet_until: int = 0
     """The token from which on it may raise again."""
+
+    def __post_init__(self) -> None:
+        """Begin at rest."""
+        self.onsets = np.zeros((CHARTS // 2, len(self.charts.means), 2), dtype=np.int64)
 
 
 class DriftAlarm:
@@ -89,22 +98,30 @@ class DriftAlarm:
 
     @hookimpl
     def judge(self, score: TokenScore) -> Alarm | None:
-        """Take a token of a reply; raise an alarm where a chart passes its threshold."""
-        if score.bank != self.baseline.bank or score.offset is None or score.segment != "reply":
+        """Take a token; raise an alarm where a chart passes its threshold."""
+        if score.bank != self.baseline.bank:
             return None
         row = self._rows.get(score.sequence)
         if row is None:
-            row = self._rows[score.sequence] = _Row(self.baseline.charts())
+            row = _Row(self.baseline.charts(), Following(self.baseline.segment))
+            self._rows[score.sequence] = row
+        # After an alarm the row is quiet for longer than a message.
+        alarms = [self._judge(token, row, score.offset) for token in row.following.take(score)]
+        return next((alarm for alarm in alarms if alarm is not None), None)
+
+    def _judge(self, token: TokenScore, row: _Row, offset: int | None) -> Alarm | None:
+        """Take a token that counts, at the offset where it does."""
         row.tokens += 1
-        values = (
-            row.charts.take(score.scores.array.astype(np.float64)) / self._scales
-        )  # [charts, labels]
+        statistics = row.charts.take(token.scores.array.astype(np.float64))
+        place = token.position if token.offset is None else token.offset
+        row.onsets[row.charts.onsets <= 1] = token.turn, place
+        values = statistics / self._scales  # [charts, labels]
         if values.max() <= self.baseline.threshold or row.tokens < row.quiet_until:
             return None
         # The baseline bounds how many rows pass the threshold at all: one alarm in the length of
         # its longest row keeps to that, whichever label it is of.
         chart, label = map(int, np.unravel_index(values.argmax(), values.shape))
-        alarm = self._alarm(score, row, label, chart, float(values[chart, label]))
+        alarm = self._alarm(token, offset, row, label, chart, float(values[chart, label]))
         row.quiet_until = row.tokens + self.baseline.longest
         row.charts.restart()
         return alarm
@@ -115,22 +132,39 @@ class DriftAlarm:
         self._rows.clear()
 
     def _alarm(
-        self, score: TokenScore, row: _Row, label: int, chart: int, statistic: float
+        self,
+        token: TokenScore,
+        offset: int | None,
+        row: _Row,
+        label: int,
+        chart: int,
+        statistic: float,
     ) -> Alarm:
-        name = self.baseline.labels[label]
-        lasted = int(row.charts.onsets[chart % 2, label]) or 1
-        deviation = float(row.charts.ewma[label] * self.baseline.spreads[label])
+        name, segment = self.baseline.labels[label], self.baseline.segment
+        turn, place = row.onsets[chart % 2, label].tolist()
+        drift = Drift(
+            segment=segment,
+            direction="down" if chart % 2 else "up",
+            size=float(row.charts.ewma[label] * self.baseline.spreads[label]),
+            turn=turn,
+            place=place,
+            tokens=int(row.charts.onsets[chart % 2, label]) or 1,
+            chart=CHART_NAMES[chart],
+            p=self.baseline.chance(statistic),
+        )
+        of = "" if segment == "reply" else f" in {segment}"
         return self._reaction.raise_(
             rule=(
-                f"{name} drifts {'down' if chart % 2 else 'up'} by {abs(deviation):.2f} for some "
-                f"{lasted} tokens ({CHART_NAMES[chart]}, p {self.baseline.chance(statistic):.3f})"
+                f"{name}{of} drifts {drift.direction} by {abs(drift.size):.2f} for some "
+                f"{drift.tokens} tokens ({drift.chart}, p {drift.p:.3f})"
             ),
             label=name,
             level=self.level,
-            score=score.scores[name],
+            score=token.scores[name],
             threshold=self.baseline.threshold,
-            bank=score.bank,
-            turn=score.turn,
-            sequence=score.sequence,
-            offset=score.offset,
+            bank=token.bank,
+            turn=token.turn,
+            sequence=token.sequence,
+            offset=offset,
+            drift=drift,
         )

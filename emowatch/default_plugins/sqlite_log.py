@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -120,7 +120,7 @@ class SqliteLog:
         turn = self._turn(alarm.turn, alarm.sequence).number
         self._begin()
         self._run(
-            "INSERT INTO alarms VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO alarms VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             turn,
             self._probes.get(alarm.bank),
             alarm.offset,
@@ -130,6 +130,7 @@ class SqliteLog:
             float(alarm.score),
             float(alarm.threshold),
             _storable("+".join(alarm.actions)),
+            None if alarm.drift is None else json.dumps(asdict(alarm.drift)),
         )
         self._write_scores()
 

@@ -19,12 +19,14 @@ from typing import Any
 import numpy as np
 
 from emowatch.drift.charts import CHARTS, Charts, Floats
+from emowatch.drift.following import Following
 from emowatch.errors import BaselineError
 from emowatch.labels import check_labels
+from emowatch.records import SEGMENTS, Segment
 from emowatch.text import clean_line
 from emowatch.trace import Trace
 
-SCHEMA = 2
+SCHEMA = 3
 FEWEST_ROWS = 20
 """Rows of sessions; with fewer no threshold can be bounded usefully."""
 CONFIDENCE = 0.95
@@ -37,6 +39,7 @@ class Baseline:
 
     bank: str
     sha256: str
+    segment: Segment
     labels: tuple[str, ...]
     means: tuple[float, ...]
     spreads: tuple[float, ...]
@@ -47,9 +50,9 @@ class Baseline:
     maxima: tuple[float, ...]
     """Largest statistic of each row that the threshold was set on, ascending."""
     tokens: int
-    """Reply tokens of those rows."""
+    """Tokens of the segment in those rows."""
     longest: int
-    """Reply tokens of the longest of them, for which an alarm is not repeated: a row of that length
+    """Tokens of the longest of them, for which an alarm is not repeated: a row of that length
     raises one at most, and the bound is of rows that raise any."""
     asked: float
     """False alarms per 1,000 tokens that were to be allowed at most."""
@@ -62,7 +65,7 @@ class Baseline:
         over = sum(one > self.threshold for one in self.maxima)
         return (
             f"at most {self.bound:.2f} false alarms per 1,000 tokens (95 %), from {over} of "
-            f"{len(self.maxima)} rows with {self.tokens} tokens"
+            f"{len(self.maxima)} rows with {self.tokens} {self.segment} tokens"
         )
 
     def charts(self) -> Charts:
@@ -103,24 +106,30 @@ class Baseline:
 
 
 def calibrate(
-    traces: Iterable[Trace], *, bank: str | None = None, rate: float = 1.0, seed: int = 0
+    traces: Iterable[Trace],
+    *,
+    bank: str | None = None,
+    segment: Segment = "reply",
+    rate: float = 1.0,
+    seed: int = 0,
 ) -> Baseline:
     """Set thresholds on sessions in which nothing was wrong.
 
     Args:
         traces: sessions of the model, prompts and settings that are to be watched.
         bank: whose scores; the first bank's of each, where none is named.
-        rate: false alarms per 1,000 reply tokens to allow at most.
+        segment: whose tokens.
+        rate: false alarms per 1,000 tokens of the segment to allow at most.
         seed: of dealing rows to the two halves.
 
     Raises:
         BaselineError: for too few rows, other banks, or a rate that so few rows cannot bound.
     """
-    rows, told = _rows(traces, bank)
+    rows, told = _rows(traces, bank, segment)
     if len(rows) < FEWEST_ROWS:
         raise BaselineError(
             f"Could not calibrate on {len(rows)} rows of sessions: {FEWEST_ROWS} or more are "
-            "needed, each with a reply."
+            f"needed, each with tokens of the segment {segment}."
         )
     order = np.random.default_rng(seed).permutation(len(rows))
     fitted = [rows[place] for place in order[: len(rows) // 2]]
@@ -140,6 +149,7 @@ def calibrate(
     return Baseline(
         bank=told.name,
         sha256=told.sha256,
+        segment=segment,
         labels=told.labels,
         means=tuple(means.tolist()),
         spreads=tuple(spreads.tolist()),
@@ -153,8 +163,8 @@ def calibrate(
     )
 
 
-def _rows(traces: Iterable[Trace], bank: str | None) -> tuple[list[Floats], Any]:
-    """Give the reply scores ``[tokens, labels]`` of each row of each session."""
+def _rows(traces: Iterable[Trace], bank: str | None, segment: Segment) -> tuple[list[Floats], Any]:
+    """Give the segment's scores ``[tokens, labels]`` of each row of each session."""
     rows: list[Floats] = []
     told = None
     for trace in traces:
@@ -171,11 +181,13 @@ def _rows(traces: Iterable[Trace], bank: str | None) -> tuple[list[Floats], Any]
                 f"Could not calibrate: the traces have other banks, {clean_line(told.name)!r} and "
                 f"{clean_line(table.bank.name)!r}, or other versions of one."
             )
+        following: dict[int, Following] = {}
         by_row: dict[int, list[Floats]] = {}
         for score in table:
-            if score.offset is not None and score.segment == "reply":
-                by_row.setdefault(score.sequence, []).append(score.scores.array.astype(float))
-        kept = [np.stack(row) for row in by_row.values()]
+            row = following.setdefault(score.sequence, Following(segment))
+            for token in row.take(score):
+                by_row.setdefault(token.sequence, []).append(token.scores.array.astype(float))
+        kept = [np.stack(of_row) for of_row in by_row.values()]
         rows += [row[np.isfinite(row).all(1)] for row in kept]
     return [row for row in rows if len(row)], told
 
@@ -238,6 +250,8 @@ def _checked(row: dict[str, Any]) -> Baseline:
     if row.pop("schema") != SCHEMA:
         raise ValueError(f"it is not of schema {SCHEMA}")
     labels = check_labels(row.pop("labels"))
+    if row["segment"] not in SEGMENTS:
+        raise ValueError(f"there is no segment {clean_line(repr(row['segment']), 30)}")
     means, spreads, maxima = (
         tuple(map(float, row.pop(name))) for name in ("means", "spreads", "maxima")
     )

@@ -147,11 +147,11 @@ def _turn(connection: sqlite3.Connection, row: tuple[Any, ...]) -> LoggedTurn:
     ):
         means.setdefault(probe, {})[label] = score
     alarms = connection.execute(
-        "SELECT rule, label, level, score, threshold, offset FROM alarms WHERE turn = ? "
-        "ORDER BY number",
+        "SELECT rule, label, level, score, threshold, offset, drift_json FROM alarms "
+        "WHERE turn = ? ORDER BY number",
         (number,),
     )
-    names = ("rule", "label", "level", "score", "threshold", "offset")
+    names = ("rule", "label", "level", "score", "threshold", "offset", "drift")
     return LoggedTurn(
         id=row[1],
         thread_id=row[2],
@@ -167,5 +167,8 @@ def _turn(connection: sqlite3.Connection, row: tuple[Any, ...]) -> LoggedTurn:
         options=json.loads(row[12] or "{}"),
         response=row[13],
         means=means,
-        alarms=tuple(dict(zip(names, alarm, strict=True)) for alarm in alarms),
+        alarms=tuple(
+            dict(zip(names, (*alarm, json.loads(drift or "null")), strict=True))
+            for *alarm, drift in alarms
+        ),
     )

@@ -152,7 +152,8 @@ INSERT INTO steerings
   FROM earlier_steerings;
 DROP TABLE earlier_steerings;
 """
-MIGRATIONS = (_FIRST, _ACTIONS)
+_DRIFT = "ALTER TABLE alarms ADD COLUMN drift_json TEXT;"
+MIGRATIONS = (_FIRST, _ACTIONS, _DRIFT)
 """What brings a file from one schema to the next; ``user_version`` counts those that ran."""
 
 

@@ -68,6 +68,13 @@ def test_an_alarm_tells_size_direction_onset_chart_and_p(baseline: Path) -> None
     assert re.fullmatch(pattern, alarm.rule)
     assert alarm.threshold == Baseline.load(baseline).threshold
     assert alarm.level == "warning"
+    drift = alarm.drift
+    assert drift is not None and alarm.offset is not None
+    assert f"by {drift.size:.2f} for some {drift.tokens} tokens ({drift.chart}" in alarm.rule
+    assert (drift.segment, drift.direction, drift.turn) == ("reply", "up", 0)
+    assert drift.place == alarm.offset - drift.tokens + 1
+    assert 90 <= drift.place <= 110
+    assert 0 < drift.p < 0.05
 
 
 def test_a_row_as_long_as_the_longest_raises_one_alarm(tmp_path: Path) -> None:
@@ -134,6 +141,62 @@ def test_prompts_thoughts_and_other_banks_are_not_heard(baseline: Path) -> None:
         assert plugin.judge(make_score(extreme, bank=bank, segment="thinking")) is None
         other = make_bank_info("other", EKMAN7)
         assert plugin.judge(make_score(extreme, bank=other)) is None
+
+
+def test_messages_of_the_user_are_followed_once_however_often_prompts_repeat_them(
+    tmp_path: Path,
+) -> None:
+    """A baseline of the segment `user` hears of each message when its reply begins."""
+    rng = np.random.default_rng(9)
+    path = tmp_path / "user.json"
+    quiet = [conversation(rng, []) for _ in range(60)]
+    base = calibrate(quiet, segment="user", rate=2)
+    base.save(path)
+    assert (base.segment, base.longest, base.tokens) == ("user", 80, 30 * 80)
+    assert "user tokens" in base.told
+
+    alarms = alarms_of(path, conversation(rng, [4, 5, 6, 7]))
+    assert len(alarms) == 1
+    (alarm,) = alarms
+    assert alarm.label == "joy" and alarm.rule.startswith("joy in user drifts up by ")
+    assert alarm.drift is not None
+    assert (alarm.drift.segment, alarm.turn, alarm.offset) == ("user", 4, 0)
+    # A CUSUM may have left zero a little before; earlier messages stand before it in the prompt.
+    assert (3, 33) <= (alarm.drift.turn, alarm.drift.place) <= (4, 47)
+    assert sum(len(alarms_of(path, one)) for one in quiet) <= 60 * 80 / 1000 * 2
+
+
+def conversation(rng: np.random.Generator, joyful: list[int]) -> Trace:
+    """Make 8 turns, each with 10 tokens of the user; prompts repeat all messages so far."""
+    trace = Trace(make_session(make_bank_info(labels=EKMAN7)))
+    said: list[np.ndarray] = []
+    for turn in range(8):
+        logits = rng.normal(size=(10, 7)) + (4 * np.eye(7)[EKMAN7.index("joy")]) * (turn in joyful)
+        said.append((np.exp(logits) / np.exp(logits).sum(1, keepdims=True)).astype(np.float32))
+        position = 0
+        for message in said:
+            for scores in message:
+                trace.tokens.append(
+                    turn=turn,
+                    sequence=0,
+                    position=position,
+                    offset=None,
+                    segment="user",
+                    scores=scores,
+                )
+                position += 1
+            if message is not said[-1]:
+                position += 1  # what the template writes between messages
+        for offset in range(3):
+            trace.tokens.append(
+                turn=turn,
+                sequence=0,
+                position=position + offset,
+                offset=offset,
+                segment="reply",
+                scores=np.full(7, 1 / 7, np.float32),
+            )
+    return trace
 
 
 def test_another_bank_or_version_is_refused_at_the_start(baseline: Path) -> None:

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,10 @@ from emowatch.default_plugins.sqlite_log import COMMIT_S, SqliteLog
 from emowatch.dispatch import Dispatcher
 from emowatch.errors import LogError
 from emowatch.logbook import connect, default_path
+from emowatch.logbook.reading import Asked, read_turns
+from emowatch.logbook.schema import MIGRATIONS
 from emowatch.plugins import make_plugin_manager
+from emowatch.records import Drift
 from emowatch.replaying import replay
 from tests.conftest import ALARM, make_score, make_session, make_turn
 
@@ -74,7 +78,8 @@ def test_a_session_is_a_thread_of_turns_with_tokens_scores_means_and_alarms(path
         ("joy", 0.75),
     ]
     assert rows(path, "SELECT label, score FROM means") == [("anger", 0.25), ("joy", 0.75)]
-    assert rows(path, "SELECT rule, offset, threshold FROM alarms") == [("because", 0, 0.5)]
+    (alarm,) = rows(path, "SELECT rule, offset, threshold, drift_json FROM alarms")
+    assert alarm == ("because", 0, 0.5, None)
     assert rows(path, "SELECT name, sha256, target FROM probes") == [("mood", "ab", "user")]
     (seen,) = rows(path, "SELECT count(*), sum(score) FROM token_scores WHERE probe = 'mood'")
     assert seen == (6, 3.0)
@@ -186,6 +191,34 @@ def test_scores_are_committed_within_a_quarter_of_a_second(
     log.alarm_raised(ALARM)
     assert rows(path, "SELECT count(*) FROM tokens") == [(3,)]
     log.session_finished()
+
+
+def test_what_drifts_is_kept_and_read_back(path: Path) -> None:
+    """As fields, and not in the rule's words alone; also in a log that an older version made."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as database:
+        for migration in MIGRATIONS[:2]:
+            database.executescript(migration)
+        database.execute("PRAGMA user_version = 2")
+    drift = Drift(
+        segment="user",
+        direction="down",
+        size=-0.25,
+        turn=3,
+        place=33,
+        tokens=12,
+        chart="CUSUM down",
+        p=0.25,
+    )
+    log = SqliteLog(path)
+    log.session_started(make_session())
+    log.token_scored(make_score())
+    log.alarm_raised(replace(ALARM, drift=drift))
+    log.alarm_raised(ALARM)
+    log.turn_finished(make_turn())
+    log.session_finished()
+    with closing(connect(path)) as database:
+        (turn,) = read_turns(database, Asked())
+    assert [alarm["drift"] for alarm in turn.alarms] == [asdict(drift), None]
 
 
 def test_a_writer_that_waits_for_a_token_keeps_no_other_waiting(path: Path) -> None:
