@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -67,12 +68,14 @@ def installed_plugins() -> dict[str, str | EntryPoint]:
 def parse_plugin(text: str) -> tuple[str, dict[str, str]]:
     """Split ``name:key=value,key=value`` into the name and its options.
 
+    A comma begins the next option where a key and ``=`` follow, and else belongs to the value.
+
     Raises:
         PluginError: if an option has no ``=``.
     """
     name, _, rest = text.partition(":")
     options = {}
-    for part in filter(None, rest.split(",")):
+    for part in filter(None, re.split(r",(?=\s*[\w-]+\s*=|$)", rest)):
         key, equals, value = part.partition("=")
         if not equals:
             raise PluginError(

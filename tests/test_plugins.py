@@ -74,6 +74,11 @@ def dispatch(*plugins: PluginSpec, on_error: OnPluginError = "disable") -> Dispa
         ("jsonl-log:path=C:\\t.jsonl", "jsonl-log", {"path": "C:\\t.jsonl"}),
         ("webhook:url=http://h/?a=b", "webhook", {"url": "http://h/?a=b"}),
         (" a : max-rate = 3 , b = ", "a", {"max_rate": "3", "b": ""}),
+        (
+            "drift-alarm:system=You stay calm, always., level=watch,",
+            "drift-alarm",
+            {"system": "You stay calm, always.", "level": "watch"},
+        ),
     ],
 )
 def test_a_spec_is_a_name_and_options(text: str, name: str, options: Mapping[str, str]) -> None:

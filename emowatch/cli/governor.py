@@ -97,9 +97,23 @@ def tune(
     show_default=True,
     help="Largest strength.",
 )
+@click.option(
+    "--times",
+    type=click.FloatRange(0, min_open=True),
+    multiple=True,
+    help="Try the gains multiplied by this, too, as often as given. The loop should break where "
+    "the tuning says.",
+)
 @scene_options(tokens=131, rounds=3)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a way.")
-def test(tuning: Path, set_point: float, most: float, as_json: bool, **given: Any) -> None:
+def test(
+    tuning: Path,
+    set_point: float,
+    most: float,
+    times: tuple[float, ...],
+    as_json: bool,
+    **given: Any,
+) -> None:
     """Speak at length under the governor of TUNING, and beside it without, under proportional
     control alone, and along a random direction.
 
@@ -124,7 +138,7 @@ def test(tuning: Path, set_point: float, most: float, as_json: bool, **given: An
     from emowatch.dosing.governing import hold
 
     with stoppable():
-        kept = hold(scene, held, set_point, most)
+        kept = hold(scene, held, set_point, most, times)
     if as_json:
         for one in kept.values():
             click.echo(json.dumps(asdict(one)))
@@ -137,12 +151,21 @@ def test(tuning: Path, set_point: float, most: float, as_json: bool, **given: An
     )
     click.echo(
         "way                         mean [95 %]            within .03  spread  strength  saturated"
-        "  re-read  perplexity  repeats"
+        "  swing  re-read  perplexity  repeats  moves beside"
     )
     for one in kept.values():
         low, high = one.mean_interval
         click.echo(
             f"{one.name:<26}  {one.mean:.3f} [{low:.3f}, {high:.3f}]  {one.within:>9.0%}  "
-            f"{one.spread:>6.3f}  {one.strength:>8.2f}  {one.saturated:>8.1%}   {one.reread:.3f}  "
-            f"{one.perplexity:>10.2f}  {100 * one.repetition:>+5.1f} %"
+            f"{one.spread:>6.3f}  {one.strength:>8.2f}  {one.saturated:>8.1%}   "
+            f"{one.swing:>4.2f}    {one.reread:.3f}  "
+            f"{one.perplexity:>10.2f}  {100 * one.repetition:>+5.1f} %  {_beside(one)}"
         )
+
+
+def _beside(one: Any) -> str:
+    """Name the other label that has moved most in the text, where it has."""
+    low, high = one.aside_interval
+    if not one.aside_change:
+        return "-"
+    return clean(f"{one.aside} {one.aside_change:+.3f} [{low:+.3f}, {high:+.3f}]")

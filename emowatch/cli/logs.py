@@ -174,7 +174,8 @@ def _print(turn: Any, *, short: bool) -> None:
     row = f" row {turn.sequence}" if turn.sequence else ""
     alarms = f" · {len(turn.alarms)} alarms" if turn.alarms else ""
     head = f"{turn.id}  {turn.datetime_utc}  {turn.model}  turn {turn.turn}{row}  {tokens}{ended}"
-    click.echo(clean_line(f"{head}{alarms}"))
+    steered = " · steered" if any(not one["shadow"] for one in turn.steerings) else ""
+    click.echo(clean_line(f"{head}{alarms}{steered}"))
     if short:
         return
     for probe, scores in turn.means.items():
@@ -184,8 +185,15 @@ def _print(turn: Any, *, short: bool) -> None:
         click.echo(f"  {clean_line(probe)}: {clean_line(told)}")
     for alarm in turn.alarms:
         score = "" if alarm["score"] is None else f", {alarm['score']:.2f}"
-        line = f"  alarm ({alarm['level']}) at offset {alarm['offset']}: {alarm['rule']}{score}"
-        click.echo(clean_line(line))
+        line = f"alarm ({alarm['level']}) at offset {alarm['offset']}: {alarm['rule']}{score}"
+        click.echo(f"  {clean_line(line)}")
+    for one in turn.steerings:
+        how = "would have steered" if one["shadow"] else "steered"
+        line = (
+            f"{one['plugin']} {how} {one['direction']} at layer {one['layer']}: "
+            f"{one['mode']}, strength up to {one['most']:.2f}"
+        )
+        click.echo(f"  {clean_line(line)}")
     if turn.response:
         click.echo(clean(turn.response))
     click.echo()

@@ -141,6 +141,10 @@ def _drive(trace: Any, named: tuple[str, ...], fail_on_alarm: bool) -> None:
     click.echo(
         f"{answer.tokens} states, {len(answer.alarms)} alarms, {len(answer.wishes)} wishes to steer"
     )
+    ends = {(a.turn, a.sequence): a.offset for a in reversed(answer.alarms) if "stop" in a.actions}
+    for (turn, sequence), offset in sorted(ends.items()):
+        place = f"turn {turn}" + (f" row {sequence}" if sequence else "")
+        click.echo(f"{place} would have ended at token {offset}; the recorded one went on")
     if plugins.failed:
         raise click.exceptions.Exit(Exit.FAILED)
     if fail_on_alarm and answer.alarms:

@@ -66,6 +66,14 @@ def command(
             best = sorted(scores.items(), key=lambda pair: -pair[1])[:4]
             told = ", ".join(f"{label} {value:.2f}" for label, value in best)
             click.echo(clean_line(f"{place} {segment}: {told}"))
+    for change in {(c.turn, c.sequence, c.plugin, c.direction): c for c in held.steerings}.values():
+        row_name = f" row {change.sequence}" if change.sequence else ""
+        how = "would have been steered" if change.shadow else "steered"
+        click.echo(
+            clean_line(
+                f"turn {change.turn}{row_name} {how} along {change.direction} by {change.plugin}"
+            )
+        )
     for row, found in moved.items():
         for one_label in found:
             if one_label.slope_p is None or one_label.change_p is None:

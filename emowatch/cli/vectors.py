@@ -91,8 +91,11 @@ def build(
         work.rmdir()
     click.echo(clean(f"{out}: {', '.join(made.labels)} at {len(made.layers)} layers"))
     _show(out)
+    found = made.data["agreement"]
+    surest = max(range(len(made.labels)), key=lambda place: sum(row[place] for row in found))
     click.echo(
-        clean(f"Next: emowatch chat --plugin steer:file={out},direction={made.labels[0]}"), err=True
+        clean(f"Next: emowatch chat --plugin steer:file={out},direction={made.labels[surest]}"),
+        err=True,
     )
 
 

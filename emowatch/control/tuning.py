@@ -92,8 +92,9 @@ class Tuning:
                 "`emowatch governor tune`."
             ) from error
         except (ValueError, KeyError, TypeError, RecursionError) as error:
+            why = f"it has no {error}" if isinstance(error, KeyError) else str(error)
             raise TuningError(
-                f"Could not read the tuning {shown!r}: {clean_line(str(error), 120)}. Make it anew "
+                f"Could not read the tuning {shown!r}: {clean_line(why, 120)}. Make it anew "
                 "with `emowatch governor tune`."
             ) from error
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,23 +89,36 @@ class Kept:
     """Mean of what was added, whichever its sign."""
     saturated: float
     """Share of tokens at which it was as large as it may be."""
+    swing: float
+    """Mean change of what was added from one token to the next, whichever its sign."""
     reread: float
     """Mean score of the replies' text read without steering."""
     perplexity: float
     """To the unsteered model, over that of unsteered replies."""
     repetition: float
     """Share of repeated runs of four tokens, over unsteered replies."""
+    aside: str
+    """The other label whose `reread` has moved most from that of unsteered replies."""
+    aside_change: float
+    aside_interval: Interval
 
 
 TOLERANCE = 0.03
 
 
-def hold(scene: Scene, tuning: Tuning, set_point: float, most: float) -> dict[str, Kept]:
+def hold(
+    scene: Scene,
+    tuning: Tuning,
+    set_point: float,
+    most: float,
+    times: Sequence[float] = (),
+) -> dict[str, Kept]:
     """Speak at length unsteered, governed, under proportional control alone, and governed along a
     random direction; judge each by the same tokens.
 
     Proportional control has a gain of 0.8 over the slope: as strong as it can be without coming
-    near instability, which is at 1.
+    near instability, which is at 1. `times` are multiples of the gains to try beside them: the
+    tuning's margin says where the loop should break.
     """
     governed: dict[str, Any] = {
         "set_point": {scene.label: set_point},
@@ -116,21 +129,28 @@ def hold(scene: Scene, tuning: Tuning, set_point: float, most: float) -> dict[st
     }
     whole = {"kp": tuning.kp, "ki": tuning.ki}
     aimless = random_direction(scene.bank.card.d_model, scene.seed + tuning.layer)
-    ways: Mapping[str, dict[str, Any] | None] = {
+    ways: dict[str, dict[str, Any] | None] = {
         "unsteered": None,
         "governor": governed | whole,
         "proportional only": governed | {"kp": 0.8 / tuning.slope_interval[1], "ki": 0.0},
         "governor, random direction": governed | whole | {"direction": aimless},
     }
+    for factor in times:
+        gained = {"kp": factor * tuning.kp, "ki": factor * tuning.ki}
+        ways |= {f"governor, gains x {factor:g}": governed | gained}
     spoken = {
         name: speak(scene, [] if options is None else [("governor", options)])
         for name, options in ways.items()
     }
     base = spoken["unsteered"]
-    return {name: _kept(name, replies, base, set_point, most) for name, replies in spoken.items()}
+    return {
+        name: _kept(name, scene, replies, base, set_point, most) for name, replies in spoken.items()
+    }
 
 
-def _kept(name: str, replies: Replies, base: Replies, set_point: float, most: float) -> Kept:
+def _kept(
+    name: str, scene: Scene, replies: Replies, base: Replies, set_point: float, most: float
+) -> Kept:
     judged = slice(SETTLED, SETTLED + HELD)
     scores = [of[judged] for of in replies.scores if len(of) > SETTLED]
     if not scores:
@@ -139,7 +159,12 @@ def _kept(name: str, replies: Replies, base: Replies, set_point: float, most: fl
             "is given to settle."
         )
     means = np.array([of.mean() for of in scores])
-    added = np.concatenate([of[judged] for of in replies.strengths])
+    added = [of[judged] for of in replies.strengths if len(of) > SETTLED]
+    sizes = abs(np.concatenate(added))
+    labels = scene.bank.card.labels
+    moved = replies.reread_all - base.reread_all  # [replies, labels]
+    others = [n for n, label in enumerate(labels) if label != scene.label]
+    most_moved = max(others, key=lambda n: abs(float(moved[:, n].mean())))
     return Kept(
         name=name,
         replies=len(means),
@@ -148,9 +173,13 @@ def _kept(name: str, replies: Replies, base: Replies, set_point: float, most: fl
         mean_interval=interval(means),
         within=float((abs(means - set_point) <= TOLERANCE).mean()),
         spread=float(means.std(ddof=1)) if len(means) > 1 else 0.0,
-        strength=float(added.mean()),
-        saturated=float((added >= most * 0.999).mean()),
+        strength=float(sizes.mean()),
+        saturated=float((sizes >= most * 0.999).mean()),
+        swing=float(np.mean([abs(np.diff(of)).mean() for of in added if len(of) > 1] or [0.0])),
         reread=float(replies.reread.mean()),
         perplexity=float(np.exp((replies.surprise - base.surprise).mean())),
         repetition=float((replies.repetition - base.repetition).mean()),
+        aside=labels[most_moved],
+        aside_change=float(moved[:, most_moved].mean()),
+        aside_interval=interval(moved[:, most_moved]),
     )

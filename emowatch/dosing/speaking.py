@@ -51,7 +51,9 @@ class Replies:
     repetition: Floats
     """``[replies]``: share of runs of four tokens that came before in the same reply."""
     strengths: tuple[Floats, ...]
-    """For each reply the length of what was added after each of those tokens ``[tokens]``."""
+    """For each reply what was added along the label after each of those tokens ``[tokens]``."""
+    reread_all: Floats
+    """``[replies, labels]``: `reread` of every label of the bank."""
 
     @property
     def means(self) -> Floats:
@@ -112,6 +114,7 @@ def speak(scene: Scene, plugins: Sequence[PluginSpec] = ()) -> Replies:
         surprise=np.concatenate([part.surprise for part in parts]),
         repetition=np.concatenate([part.repetition for part in parts]),
         strengths=tuple(one for part in parts for one in part.strengths),
+        reread_all=np.concatenate([part.reread_all for part in parts]),
     )
 
 
@@ -147,10 +150,11 @@ def _speak(
         said[row, length:] = 0
     whole = torch.cat([mask, said], 1)
     place = bank.card.labels.index(scene.label)
-    scores = _by_reply(trace, place, lengths)
+    reread = _reread(loaded, bank, spoken, whole, ids.shape[1], lengths)
     return Replies(
-        scores=scores,
-        reread=_reread(loaded, bank, place, spoken, whole, ids.shape[1], lengths),
+        scores=_by_reply(trace, place, lengths),
+        reread=reread[:, place],
+        reread_all=reread,
         surprise=_surprise(model, spoken, whole, ids.shape[1], lengths),
         repetition=np.array(
             [
@@ -190,14 +194,13 @@ def _by_reply(trace: Trace, place: int, lengths: Sequence[int]) -> tuple[Floats,
 def _strengths(trace: Trace, lengths: Sequence[int]) -> tuple[Floats, ...]:
     found = [np.zeros(max(length - 1, 1)) for length in lengths]
     for change in trace.steerings:
-        found[change.sequence][max((change.offset or 0) - 1, 0) :] = change.total
+        found[change.sequence][max((change.offset or 0) - 1, 0) :] = change.applied
     return tuple(found)
 
 
 def _reread(
     loaded: LoadedModel,
     bank: ProbeBank,
-    place: int,
     spoken: Tensor,
     mask: Tensor,
     start: int,
@@ -208,11 +211,11 @@ def _reread(
     layer = bank.card.primary
     (states,) = read_states(loaded.model, blocks, [layer], spoken, mask)
     heads = bank.heads_at((layer,)).to(states.device)
-    found = np.empty(len(lengths))
+    found = np.empty((len(lengths), len(bank.card.labels)))
     for row, length in enumerate(lengths):
         mine = states[row, start : start + max(length - 1, 1)]  # offsets 1 to length - 1
         offsets = torch.arange(1, len(mine) + 1, device=mine.device)
-        found[row] = float(heads.scores(mine[None], offsets)[0, :, place].mean())
+        found[row] = heads.scores(mine[None], offsets)[0].mean(0).cpu().numpy()
     return found
 
 

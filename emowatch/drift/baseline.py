@@ -99,8 +99,9 @@ class Baseline:
                 "drift calibrate."
             ) from error
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            why = f"it has no {error}" if isinstance(error, KeyError) else str(error)
             raise BaselineError(
-                f"Could not read the baseline {shown!r}: {clean_line(str(error), 120)}. Make it "
+                f"Could not read the baseline {shown!r}: {clean_line(why, 120)}. Make it "
                 "anew with emowatch drift calibrate."
             ) from error
 

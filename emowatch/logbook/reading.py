@@ -51,6 +51,8 @@ class LoggedTurn:
     means: Mapping[str, Mapping[str, float | None]]
     """Mean scores of the reply by probe and label."""
     alarms: tuple[Mapping[str, Any], ...]
+    steerings: tuple[Mapping[str, Any], ...]
+    """The largest strength of each plugin, direction, layer and mode."""
 
 
 _COLUMNS = (
@@ -170,5 +172,13 @@ def _turn(connection: sqlite3.Connection, row: tuple[Any, ...]) -> LoggedTurn:
         alarms=tuple(
             dict(zip(names, (*alarm, json.loads(drift or "null")), strict=True))
             for *alarm, drift in alarms
+        ),
+        steerings=tuple(
+            dict(zip(("plugin", "direction", "layer", "mode", "shadow", "most"), row, strict=True))
+            for row in connection.execute(
+                "SELECT plugin, direction, layer, mode, shadow, max(abs(strength)) FROM steerings "
+                "WHERE turn = ? GROUP BY plugin, direction, layer, mode, shadow",
+                (number,),
+            )
         ),
     )

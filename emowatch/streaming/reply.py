@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from emowatch.errors import UsageError
 from emowatch.outbox import Counts
-from emowatch.records import Alarm, Turn
+from emowatch.records import Alarm, SteeringChange, Turn
 from emowatch.streaming.worker import Worker
 from emowatch.trace import Trace
 from emowatch.watching import Watch
@@ -44,6 +44,13 @@ class StreamedReply:
         if self._worker.turns_before is None:
             return []
         return self._watch.trace.alarms[self._worker.alarms_before :]
+
+    @property
+    def steerings(self) -> Sequence[SteeringChange]:
+        """What was done to the residual during this reply so far, change by change."""
+        if self._worker.turns_before is None:
+            return []
+        return self._watch.trace.steerings[self._worker.steerings_before :]
 
     @property
     def plugin_failures(self) -> Mapping[str, int]:

@@ -58,6 +58,7 @@ class Worker(threading.Thread):
         watcher: the watch it speaks in; `None` until that is made.
         turns_before: turns in its trace when the reply began; `None` until it begins.
         alarms_before: alarms in its trace at that time.
+        steerings_before: changes of steering in it at that time.
     """
 
     def __init__(self, model: nn.Module, prepare: Callable[[], Speech]) -> None:
@@ -65,7 +66,7 @@ class Worker(threading.Thread):
         super().__init__(name="emowatch-stream", daemon=True)
         self.watcher: Watch | None = None
         self.turns_before: int | None = None
-        self.alarms_before = 0
+        self.alarms_before = self.steerings_before = 0
         self._model = model
         self._prepare: Callable[[], Speech] | None = prepare
         self._deliver: Callable[[Item], None] | None = None
@@ -135,6 +136,7 @@ class Worker(threading.Thread):
         watcher = self.watcher = speech.watcher
         with speech.session:
             self.alarms_before = len(watcher.trace.alarms)
+            self.steerings_before = len(watcher.trace.steerings)
             self.turns_before = len(watcher.trace.turns)
             self._tell(Sign.OPEN)
             if self.is_cancelled:  # nobody waits any more: a long prompt takes seconds to read

@@ -22,12 +22,12 @@ from textual.widgets import Footer, Input, Static
 
 from emowatch.records import Alarm, FinishReason
 from emowatch.text import clean, clean_line
-from emowatch.tui.help import HelpScreen
+from emowatch.tui.help import KEYS, HelpScreen
 from emowatch.tui.palette import Palette
 from emowatch.tui.run import ReplyRun
 from emowatch.tui.source import ReplySource
 from emowatch.tui.styles import CSS, NIGHT
-from emowatch.tui.summary import alarm_line, counted
+from emowatch.tui.summary import alarm_line, counted, steering_line
 from emowatch.tui.traces import TracePanel
 from emowatch.tui.transcript import ReplyView, Transcript
 
@@ -94,6 +94,8 @@ class ChatApp(App[None], inherit_bindings=False):
         Binding("ctrl+q", "quit", "Quit", id="app.quit", priority=True),
     ]
 
+    help_keys: tuple[tuple[str, str], ...] = KEYS
+    """What the help screen lists."""
     state: reactive[State] = reactive[State]("ready", init=False)
 
     @dataclass
@@ -275,7 +277,7 @@ class ChatApp(App[None], inherit_bindings=False):
     def action_help(self) -> None:
         """Open the help screen."""
         if not isinstance(self.screen, HelpScreen):
-            self.push_screen(HelpScreen())
+            self.push_screen(HelpScreen(self.help_keys))
 
     async def action_quit(self) -> None:
         """Stop the model and leave."""
@@ -328,6 +330,8 @@ class ChatApp(App[None], inherit_bindings=False):
     def _show_state(self) -> None:
         view = self.transcript.newest
         count = f"{counted(len(view.tokens), 'token')}  " if view is not None else ""
+        if self._current is not None and (pushed := self._current.take_steering()):
+            count = f"{steering_line(pushed)}  {count}"
         said = Content.assemble(
             (count, "$foreground-muted"), f"{STATE_SIGNS[self.state]} {self.state}"
         )

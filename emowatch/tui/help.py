@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from textual.app import ComposeResult
@@ -48,12 +49,17 @@ class HelpScreen(ModalScreen[None]):
         Binding("escape,f1,q", "dismiss", "Close", id="help.close"),
     ]
 
+    def __init__(self, keys: Sequence[tuple[str, str]] = KEYS) -> None:
+        """Take the keys with what they do."""
+        super().__init__()
+        self._keys = keys
+
     def compose(self) -> ComposeResult:
         """Write it."""
-        width = max(len(key) for key, _ in KEYS)
+        width = max(len(key) for key, _ in self._keys)
         rows = [
             Content.assemble((key.ljust(width + 2), "bold"), (what, "$foreground-muted"))
-            for key, what in KEYS
+            for key, what in self._keys
         ]
         with VerticalScroll(id="help"):
             yield Static(Content("\n").join(rows), markup=False)

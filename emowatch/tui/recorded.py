@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 
-from emowatch.records import Alarm, BankInfo, FinishReason, ReplyToken
+from emowatch.records import Alarm, BankInfo, FinishReason, ReplyToken, SteeringChange
 from emowatch.trace import Trace
 from emowatch.tui.source import Message, Reply
 
@@ -55,9 +55,11 @@ class _RecordedReply:
         self._tokens = list(zip(*by_bank, strict=False))
         self._ended = next((t for t in trace.turns if (t.index, t.sequence) == here), None)
         self._coming = [a for a in trace.alarms if (a.turn, a.sequence) == here]
+        self._changes = [c for c in trace.steerings if (c.turn, c.sequence) == here]
         self._pause_s = pause_s
         self._stop = threading.Event()
         self.alarms: list[Alarm] = [a for a in self._coming if a.offset is None]
+        self.steerings: list[SteeringChange] = [c for c in self._changes if c.offset is None]
 
     def __iter__(self) -> Iterator[ReplyToken]:
         pieces = () if self._ended is None else self._ended.pieces
@@ -67,6 +69,7 @@ class _RecordedReply:
                 return
             offset = scores[0].offset
             self.alarms += [a for a in self._coming if a.offset == offset]
+            self.steerings += [c for c in self._changes if c.offset == offset]
             yield ReplyToken(
                 text=pieces[number] if number < len(pieces) else UNSAID,
                 token_id=ids[number] if number < len(ids) else -1,

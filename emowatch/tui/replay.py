@@ -7,6 +7,7 @@ from typing import ClassVar
 from textual.binding import Binding, BindingType
 
 from emowatch.tui.app import ChatApp
+from emowatch.tui.help import KEYS
 from emowatch.tui.recorded import TraceSource
 
 
@@ -16,6 +17,12 @@ class ReplayApp(ChatApp):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "stop", "Next turn", id="turn.cancel", key_display="esc"),
     ]
+
+    help_keys = tuple(
+        (key, "go on to the next turn" if key == "Esc" else what)
+        for key, what in KEYS
+        if key not in ("Enter", "Ctrl+N")
+    )
 
     def __init__(self, source: TraceSource, *, notes: tuple[str, ...] = ()) -> None:
         """Take the stored session."""

@@ -7,8 +7,9 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from emowatch.records import Alarm, FinishReason, ReplyToken
+from emowatch.records import Alarm, FinishReason, ReplyToken, SteeringChange
 from emowatch.tui.source import Message, Reply, ReplySource
+from emowatch.tui.summary import standing
 
 
 @dataclass(slots=True, eq=False)
@@ -22,6 +23,8 @@ class ReplyRun:
     _stop: threading.Event = field(default_factory=threading.Event)
     _reply: Reply | None = None
     _alarms_taken: int = 0
+    _changes_taken: int = 0
+    _standing: list[SteeringChange] = field(default_factory=list)
 
     def read(self, source: ReplySource) -> None:
         """Read the reply to its end; runs in a thread of its own.
@@ -55,6 +58,13 @@ class ReplyRun:
         alarms = [] if self._reply is None else list(self._reply.alarms[self._alarms_taken :])
         self._alarms_taken += len(alarms)
         return alarms
+
+    def take_steering(self) -> list[SteeringChange]:
+        """Say what is done to the residual now."""
+        new = [] if self._reply is None else self._reply.steerings[self._changes_taken :]
+        self._changes_taken += len(new)
+        self._standing = standing([*self._standing, *new])
+        return self._standing
 
     @property
     def finish_reason(self) -> FinishReason:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from emowatch.records import Alarm, BankInfo, FinishReason, ReplyToken
+from emowatch.records import Alarm, BankInfo, FinishReason, ReplyToken, SteeringChange
 
 if TYPE_CHECKING:
     from emowatch.bank import ProbeBank
@@ -30,6 +30,10 @@ class Reply(Protocol):
     @property
     def alarms(self) -> Sequence[Alarm]:
         """The alarms raised so far, oldest first."""
+
+    @property
+    def steerings(self) -> Sequence[SteeringChange]:
+        """What was done to the residual so far, change by change."""
 
     @property
     def finish_reason(self) -> FinishReason | None:
@@ -170,6 +174,10 @@ class _StreamedReply:
     @property
     def alarms(self) -> Sequence[Alarm]:
         return self._stream.alarms
+
+    @property
+    def steerings(self) -> Sequence[SteeringChange]:
+        return self._stream.steerings
 
     @property
     def finish_reason(self) -> FinishReason | None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from emowatch.records import Alarm, BankInfo, ReplyToken, Scores
+from emowatch.records import Alarm, BankInfo, ReplyToken, Scores, SteeringChange
 from emowatch.text import clean_line
 
 TITLES = {
@@ -55,6 +55,23 @@ def alarm_line(alarm: Alarm) -> str:
     return clean_line(
         f"{alarm.level}: {alarm.label} {alarm.score:.2f} in {alarm.bank} · {alarm.rule}"
     )
+
+
+def standing(changes: Sequence[SteeringChange]) -> list[SteeringChange]:
+    """Give of many changes those that hold after the last of them."""
+    last = {(c.layer, c.plugin, c.direction, c.mode, c.shadow): c for c in changes}
+    return [change for change in last.values() if not change.ended]
+
+
+def steering_line(changes: Sequence[SteeringChange]) -> str:
+    """Write what is done to the residual in a few words; empty where nothing is."""
+    told = [
+        f"{'would ' if one.shadow else ''}{one.mode} {clean_line(one.direction, 16)} "
+        f"{one.strength if one.shadow else one.applied:+.2f}"
+        for one in changes
+    ]
+    more = f" and {len(told) - 2} more" if len(told) > 2 else ""
+    return ", ".join(told[:2]) + more
 
 
 def counted(number: int, noun: str) -> str:

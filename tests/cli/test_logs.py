@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from emowatch.default_plugins.sqlite_log import SqliteLog
+from emowatch.records import SteeringChange
 from tests.cli.commands import PROMPT, Cli, refused
 from tests.conftest import ALARM, make_score, make_session, make_turn
 
@@ -80,6 +81,41 @@ def test_turns_are_shown_as_text_without_what_a_terminal_would_obey(
     short = cli("logs", "-s").out.splitlines()
     assert [line.split()[0] for line in short] == log
     assert cli("logs", "-r").out == "birds\n"
+
+
+def test_steering_is_shown_with_its_turn(cli: Cli) -> None:
+    """What was done and what would have been; its largest strength of many changes."""
+    log = SqliteLog()
+    log.session_started(make_session())
+    log.token_scored(make_score())
+    for strength in (1.0, -3.5, 2.0):
+        log.steering_changed(_change(strength))
+    log.steering_changed(_change(4.0, plugin="steer", shadow=True))
+    log.turn_finished(make_turn())
+    log.session_finished()
+    done = cli("logs")
+    assert done.code == 0, done.err
+    assert " · steered\n" in done.out
+    assert "  governor steered joy at layer 4: add, strength up to 3.50\n" in done.out
+    assert "  steer would have steered joy at layer 4: add, strength up to 4.00\n" in done.out
+    (turn,) = json.loads(cli("logs", "--json").out)
+    assert [one["most"] for one in turn["steerings"]] == [3.5, 4.0]
+
+
+def _change(strength: float, plugin: str = "governor", shadow: bool = False) -> SteeringChange:
+    applied = 0.0 if shadow else strength
+    return SteeringChange(
+        turn=0,
+        sequence=0,
+        offset=0,
+        plugin=plugin,
+        direction="joy",
+        layer=4,
+        strength=strength,
+        applied=applied,
+        total=abs(applied),
+        shadow=shadow,
+    )
 
 
 def test_csv_holds_no_formula_and_no_control_character(cli: Cli, log: list[str]) -> None:

@@ -36,6 +36,11 @@ def test_a_replay_drives_plugins_over_the_session(cli: Cli) -> None:
     assert done.err.count("alarm (warning)") == len(alarms)
     assert f"{len(alarms)} alarms" in done.out
     assert cli("replay", RECORDED, "--plugin", rule, "--fail-on-alarm").code == 4
+    assert "would have ended" not in done.out
+    stopped = cli("replay", RECORDED, "--plugin", f"{rule},action=stop")
+    first = alarms[0]
+    assert f"turn {first.turn} would have ended at token {first.offset}; the rec" in stopped.out
+    assert stopped.out.count("would have ended") == len({(a.turn, a.sequence) for a in alarms})
     refused(cli("replay", RECORDED, "--plugin", "nothing"), "Installed plugins")
 
 

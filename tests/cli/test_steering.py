@@ -45,7 +45,8 @@ def test_vectors_are_built_shown_exchanged_and_used(
     done = cli(*build, "--layers", "1,2")
     assert done.code == 0, done.err
     held = Vectors.load(out)
-    label = held.labels[0]
+    agreement: list[list[float]] = held.data["agreement"]  # [layers, labels]
+    label = held.labels[int(np.sum(agreement, 0).argmax())]  # whose halves agree best
     assert "cosine of the directions of two halves" in done.out
     assert f"--plugin steer:file={out},direction={label}" in done.err
     assert [path.name for path in tmp_path.iterdir()] == [out.name]
@@ -127,16 +128,21 @@ def test_a_governor_is_tuned_tested_and_used(
     assert "slope" in done.out and "stable up to 5.0 times as much" in done.out
     refused(cli(*tune), "it is there already")
 
-    test = ("governor", "test", out, *flags, "--set-point", "0.3")
+    test = ("governor", "test", out, *flags, "--set-point", "0.3", "--times", "3")
     done = cli(*test, "--max-new-tokens", "36")
     assert done.code == 0, done.err
-    for way in ("unsteered", "governor", "proportional only", "governor, random direction"):
+    ways = ("unsteered", "governor", "proportional only", "governor, random direction")
+    for way in (*ways, "governor, gains x 3"):
         assert f"\n{way} " in done.out
     rows = [
         json.loads(line)
         for line in cli(*test, "--max-new-tokens", "36", "--json").out.split("\n")[:-1]
     ]
-    assert [row["tokens"] for row in rows] == [5] * 4
+    assert [row["tokens"] for row in rows] == [5] * 5
+    assert {row["aside"] for row in rows} <= set(EKMAN7) - {"joy"}
+    unsteered, governed, *_ = rows
+    assert unsteered["swing"] == unsteered["aside_change"] == 0.0
+    assert 0 < governed["swing"] <= 1.0
     refused(cli(*test, *SHORT), "no reply is longer than the 30 tokens")
 
     run = ("run", "Hello", "--model", model, "--probe", seeing, *SHORT)

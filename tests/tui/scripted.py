@@ -11,7 +11,15 @@ import numpy as np
 from textual.pilot import Pilot
 
 from emowatch.labels import EKMAN7
-from emowatch.records import Alarm, BankInfo, FinishReason, ReplyToken, Scores, TokenScore
+from emowatch.records import (
+    Alarm,
+    BankInfo,
+    FinishReason,
+    ReplyToken,
+    Scores,
+    SteeringChange,
+    TokenScore,
+)
 from emowatch.tui.app import ChatApp, State
 from emowatch.tui.source import Message
 from emowatch.tui.transcript import ReplyView
@@ -98,6 +106,7 @@ class ScriptedReply:
         *,
         hangs: bool = False,
         alarms: Sequence[Alarm] = (),
+        steerings: Sequence[SteeringChange] = (),
         error: Exception | None = None,
     ) -> None:
         """Keep the script; an error comes after the tokens."""
@@ -108,6 +117,7 @@ class ScriptedReply:
         self.cancelled = threading.Event()
         self.over = threading.Event()
         self.alarms: list[Alarm] = []
+        self.steerings = list(steerings)
         self.finish_reason: FinishReason | None = None
 
     def __iter__(self) -> Iterator[ReplyToken]:

@@ -12,7 +12,7 @@ from textual.widgets import Footer
 
 from emowatch.errors import ModelError
 from emowatch.labels import EKMAN7
-from emowatch.records import BankInfo
+from emowatch.records import BankInfo, SteeringChange
 from emowatch.tui.app import SMALLEST, ChatApp, Prompt, State
 from emowatch.tui.help import HelpScreen
 from emowatch.tui.transcript import ReplyView
@@ -289,6 +289,35 @@ async def test_an_alarm_is_seen_in_words_until_the_next_message() -> None:
         assert app.alarm_bar.display
         await ask(pilot, "and now?")
         assert not app.alarm_bar.display
+
+
+async def test_what_is_steered_is_shown_while_it_is() -> None:
+    """What a governor does now, what another plugin only would do, and nothing that has ended."""
+    push = SteeringChange(
+        turn=0,
+        sequence=0,
+        offset=0,
+        plugin="governor",
+        direction="joy",
+        layer=4,
+        strength=2.5,
+        applied=2.5,
+        total=2.5,
+    )
+    shadow = replace(push, plugin="steer", direction="fear", applied=0.0, shadow=True)
+    gone = replace(push, direction="anger")
+    changes = [push, shadow, gone, replace(gone, offset=1, ended=True, applied=0.0)]
+    reply = ScriptedReply(
+        moods(), steerings=[*changes, replace(push, applied=-1.25, offset=2)], hangs=True
+    )
+    app = chat(reply, ScriptedReply(moods()))
+    async with app.run_test(size=(110, 30)) as pilot:
+        await say(pilot, "hello")
+        await sees(pilot, "add joy -1.25, would add fear +2.50  17 tokens")
+        assert "anger" not in str(app.state_line.render()).lower()
+        await pilot.press("escape")
+        await until(pilot, lambda: app.state == "stopped")
+        assert "joy" not in str(app.state_line.render())
 
 
 async def test_a_terminal_too_small_says_so_and_recovers() -> None:

@@ -89,6 +89,16 @@ async def test_esc_goes_on_to_the_next_turn() -> None:
         await until(pilot, lambda: app.state == "stopped" and not app._left)
 
 
+async def test_help_names_the_keys_of_a_stored_session() -> None:
+    """Nothing can be sent there."""
+    app = ReplayApp(TraceSource(recorded_trace(), speed=0.001))
+    async with app.run_test(size=(110, 40)) as pilot:
+        await pilot.press("f1")
+        await sees(pilot, "go on to the next turn")
+        screen = shown(app)
+    assert "send the message" not in screen and "new chat" not in screen
+
+
 async def test_it_can_be_left_while_it_plays() -> None:
     """At once."""
     app = ReplayApp(TraceSource(recorded_trace(), speed=0.001))
