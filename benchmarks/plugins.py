@@ -21,13 +21,16 @@ from benchmarks.pairs import row
 from emowatch.conformance import recorded_trace
 from emowatch.conformance.company import bad_company
 from emowatch.dispatch import Dispatcher
+from emowatch.drift.baseline import calibrate
 from emowatch.hookspecs import hookimpl
 from emowatch.labels import EKMAN7
-from emowatch.plugins import make_plugin_manager
+from emowatch.plugins import DEFAULT_PLUGINS, make_plugin_manager
 from emowatch.records import Scores, TokenScore
+from emowatch.trace import Trace
 
 TURN = 128
 """Tokens of a reply."""
+TOGETHER = {"both logs and a threshold": ("jsonl-log", "sqlite-log", "threshold-alarm")}
 
 
 class Counts:
@@ -51,9 +54,9 @@ class Raises:
         raise RuntimeError("always")
 
 
-def stream(bank: str, tokens: int) -> list[TokenScore]:
+def stream(bank: str, tokens: int, seed: int = 0) -> list[TokenScore]:
     """Make reply tokens of seven scores each."""
-    drawn = np.random.default_rng(0).dirichlet(np.ones(len(EKMAN7)), tokens).astype(np.float32)
+    drawn = np.random.default_rng(seed).dirichlet(np.ones(len(EKMAN7)), tokens).astype(np.float32)
     return [
         TokenScore(
             bank=bank,
@@ -80,7 +83,7 @@ def told(scores: Sequence[TokenScore], plugins: Sequence[Any]) -> tuple[float, D
             dispatcher.tell("turn_finished", session, turn=turn)
         dispatcher.tell("token_scored", session, score=score)
         for _, answer in dispatcher.call("judge", session, score=score):
-            for alarm in answer:
+            for alarm in answer if isinstance(answer, list) else [answer]:
                 dispatcher.tell("alarm_raised", session, alarm=alarm)
         for _ in dispatcher.call("steer", session, score=score):
             pass
@@ -88,6 +91,46 @@ def told(scores: Sequence[TokenScore], plugins: Sequence[Any]) -> tuple[float, D
     took = time.perf_counter() - started
     dispatcher.tell("session_finished", session)
     return took, dispatcher
+
+
+def built_in(folder: Path, bank: str) -> dict[str, Callable[[object], dict[str, Any]]]:
+    """Give the options of each plugin that comes with emowatch, for a number of its own.
+
+    Rules are set so that they seldom speak, as they should.
+    """
+    quiet = [_session(number) for number in range(60)]
+    calibrate(quiet, bank=bank, rate=5).save(folder / "baseline.json")
+    options: dict[str, Callable[[object], dict[str, Any]]] = {
+        "jsonl-log": lambda n: {"path": folder / f"{n}.jsonl"},
+        "sqlite-log": lambda n: {"path": folder / f"{n}.db"},
+        "threshold-alarm": lambda n: {},
+        "spike-alarm": lambda n: {"rise": 0.95},
+        "drift-alarm": lambda n: {"baseline": folder / "baseline.json"},
+        "early-warning": lambda n: {
+            "labels": "anger+fear",
+            "counter": "neutral",
+            "threshold": 0.95,
+        },
+        "steer": lambda n: {"direction": f"{bank}/joy", "layer": 2},
+        "governor": lambda n: {"set_point": "joy:0.14", "bank": bank, "ki": 0.3, "layer": 2},
+    }
+    assert set(options) == set(DEFAULT_PLUGINS)
+    return options
+
+
+def _session(number: int) -> Trace:
+    """Make a quiet session of one reply."""
+    trace = Trace(recorded_trace().session)
+    for score in stream(trace.session.banks[0].name, TURN, seed=1 + number):
+        trace.tokens.append(
+            turn=0,
+            sequence=0,
+            position=score.position,
+            offset=score.offset,
+            segment="reply",
+            scores=score.scores.array,
+        )
+    return trace
 
 
 def quartiles(values: Sequence[float]) -> str:
@@ -105,19 +148,15 @@ def main(tokens: int, pairs: int) -> None:
     scores = stream(bank, tokens)
     row("what", "median [quartiles]", "goal")
     with tempfile.TemporaryDirectory() as folder:
-        logs: dict[str, Callable[[int], Any]] = {
-            "jsonl-log": lambda n: ("jsonl-log", {"path": Path(folder) / f"{n}.jsonl"}),
-            "sqlite-log": lambda n: ("sqlite-log", {"path": Path(folder) / f"{n}.db"}),
-            "threshold-alarm": lambda n: "threshold-alarm",
-        }
-        alone: dict[str, list[float]] = {name: [] for name in (*logs, "all three")}
+        options = built_in(Path(folder), bank)
+        ways = {name: (name,) for name in options} | TOGETHER | {"all of them": tuple(options)}
+        alone: dict[str, list[float]] = {name: [] for name in ways}
         for number in range(pairs):
-            for name, make in logs.items():
-                alone[name].append(told(scores, [make(number)])[0] / tokens)
-            every = [make(1000 + number) for make in logs.values()]
-            alone["all three"].append(told(scores, every)[0] / tokens)
+            for way, names in ways.items():
+                asked = [(name, options[name](f"{way} {number}")) for name in names]
+                alone[way].append(told(scores, asked)[0] / tokens)
     for name, times in alone.items():
-        goal = "≤ 60" if name == "all three" else ""
+        goal = "≤ 60" if name == "all of them" else ""
         row(f"{name}: microseconds a token", quartiles([1e6 * t for t in times]), goal)
     speeds = [1 / t for t in alone["sqlite-log"]]
     row("sqlite-log: tokens a second, seven scores each", quartiles(speeds), "≥ 5,000")

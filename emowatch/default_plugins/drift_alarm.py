@@ -6,22 +6,24 @@ alone raises an alarm.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from emowatch import hookimpl
 from emowatch.default_plugins.rules import Reaction, level_of
 from emowatch.drift.baseline import Baseline
-from emowatch.drift.charts import CHARTS, Charts
+from emowatch.drift.charts import Charts
 from emowatch.drift.following import Following
 from emowatch.records import Alarm, Drift, Session, TokenScore
 from emowatch.text import clean_line
 
 NAME = "drift-alarm"
+REMEMBERED = 4096
+"""Tokens that are remembered by their place; what began before is told as if it began there."""
 CHART_NAMES = ("EWMA up", "EWMA down", "CUSUM up", "CUSUM down")
 
 
@@ -31,15 +33,11 @@ class _Row:
 
     charts: Charts
     following: Following
-    onsets: NDArray[np.int64] = field(init=False)
-    """Turn and place where each CUSUM last left zero ``[2, labels, 2]``."""
+    places: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
+    """Turn and place of the last tokens that counted, newest last."""
     tokens: int = 0
     quiet_until: int = 0
     """The token from which on it may raise again."""
-
-    def __post_init__(self) -> None:
-        """Begin at rest."""
-        self.onsets = np.zeros((CHARTS // 2, len(self.charts.means), 2), dtype=np.int64)
 
 
 class DriftAlarm:
@@ -112,15 +110,15 @@ class DriftAlarm:
     def _judge(self, token: TokenScore, row: _Row, offset: int | None) -> Alarm | None:
         """Take a token that counts, at the offset where it does."""
         row.tokens += 1
-        statistics = row.charts.take(token.scores.array.astype(np.float64))
         place = token.position if token.offset is None else token.offset
-        row.onsets[row.charts.onsets <= 1] = token.turn, place
-        values = statistics / self._scales  # [charts, labels]
-        if values.max() <= self.baseline.threshold or row.tokens < row.quiet_until:
+        row.places.append((token.turn, place))
+        values = row.charts.take(token.scores.array) / self._scales  # [charts, labels]
+        highest = int(values.argmax())
+        if values.flat[highest] <= self.baseline.threshold or row.tokens < row.quiet_until:
             return None
         # The baseline bounds how many rows pass the threshold at all: one alarm in the length of
         # its longest row keeps to that, whichever label it is of.
-        chart, label = map(int, np.unravel_index(values.argmax(), values.shape))
+        chart, label = divmod(highest, values.shape[1])
         alarm = self._alarm(token, offset, row, label, chart, float(values[chart, label]))
         row.quiet_until = row.tokens + self.baseline.longest
         row.charts.restart()
@@ -141,14 +139,15 @@ class DriftAlarm:
         statistic: float,
     ) -> Alarm:
         name, segment = self.baseline.labels[label], self.baseline.segment
-        turn, place = row.onsets[chart % 2, label].tolist()
+        tokens = int(row.charts.onsets[chart % 2, label]) or 1
+        turn, place = row.places[-min(tokens, len(row.places))]
         drift = Drift(
             segment=segment,
             direction="down" if chart % 2 else "up",
             size=float(row.charts.ewma[label] * self.baseline.spreads[label]),
             turn=turn,
             place=place,
-            tokens=int(row.charts.onsets[chart % 2, label]) or 1,
+            tokens=tokens,
             chart=CHART_NAMES[chart],
             p=self.baseline.chance(statistic),
         )

@@ -6,6 +6,7 @@ each direction. Both are for a slow change of the mean: the first forgets, the s
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,6 +21,13 @@ CHARTS = 4
 """EWMA up and down, CUSUM up and down."""
 
 
+_DECAY = np.array([[1 - WEIGHT], [1 - WEIGHT], [1.0], [1.0]])
+_GAIN = np.array([[WEIGHT], [-WEIGHT], [1.0], [-1.0]])
+_LOSS = np.array([[0.0], [0.0], [SLACK], [SLACK]])
+_FLOOR = np.array([[-np.inf], [-np.inf], [0.0], [0.0]])
+"""All four charts are ``max(floor, decay · value + gain · z - loss)``."""
+
+
 @dataclass(slots=True)
 class Charts:
     """The running charts of one row, ``[charts, labels]``."""
@@ -27,38 +35,38 @@ class Charts:
     means: Floats
     spreads: Floats
     values: Floats = field(init=False)
-    ewma: Floats = field(init=False)
     onsets: NDArray[np.int64] = field(init=False)
     """For each CUSUM and label, how many tokens ago it last stood at zero ``[2, labels]``."""
 
     def __post_init__(self) -> None:
         """Begin at rest."""
-        labels = len(self.means)
-        self.values = np.zeros((CHARTS, labels))
-        self.ewma = np.zeros(labels)
-        self.onsets = np.zeros((2, labels), dtype=np.int64)
+        self.values = np.zeros((CHARTS, len(self.means)))
+        self.onsets = np.zeros((2, len(self.means)), dtype=np.int64)
 
-    def take(self, scores: Floats) -> Floats:
+    @property
+    def ewma(self) -> Floats:
+        """The moving average of each label, in standard deviations ``[labels]``."""
+        upward: Floats = self.values[0]
+        return upward
+
+    def take(self, scores: NDArray[np.floating]) -> Floats:
         """Take the scores ``[labels]`` of the next token; give the statistics ``[charts, labels]``.
 
         A token whose scores are no numbers changes nothing.
         """
         z = (scores - self.means) / self.spreads
-        if not np.isfinite(z).all():
+        if not math.isfinite(z @ z):
             return self.values
-        self.ewma += WEIGHT * (z - self.ewma)
-        self.values[0] = self.ewma
-        np.negative(self.ewma, out=self.values[1])
-        sums = self.values[2:]
-        sums[0] += z - SLACK
-        sums[1] -= z + SLACK
-        np.maximum(sums, 0.0, out=sums)
+        values = self.values
+        values *= _DECAY
+        values += _GAIN * z
+        values -= _LOSS
+        np.maximum(values, _FLOOR, out=values)
         self.onsets += 1
-        self.onsets[sums == 0] = 0
-        return self.values
+        self.onsets *= values[2:] > 0
+        return values
 
     def restart(self) -> None:
         """Bring all charts to rest."""
         self.values[:] = 0
-        self.ewma[:] = 0
         self.onsets[:] = 0
