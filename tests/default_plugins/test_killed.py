@@ -22,16 +22,29 @@ ROOT = Path(__file__).parents[2]
 TOKENS = 5
 WRITER = """
 import sys
+from dataclasses import replace
 from pathlib import Path
 from emowatch.default_plugins.jsonl_log import JsonlLog
 from emowatch.default_plugins.sqlite_log import SqliteLog
-from tests.conftest import make_score, make_session, make_turn
+from emowatch.records import Drift, SteeringChange
+from tests.conftest import ALARM, make_score, make_session, make_turn
 
+drift = Drift(
+    segment="reply", direction="up", size=0.1, turn=0, place=0, tokens=1, chart="EWMA up", p=0.5
+)
+begun = SteeringChange(
+    turn=0, sequence=0, offset=0, plugin="p", direction="joy", layer=1, strength=1.0, applied=1.0,
+    total=1.0,
+)
 log = {"jsonl": JsonlLog, "sqlite": SqliteLog}[sys.argv[1]](Path(sys.argv[2]))
 log.session_started(make_session())
 for turn in range(1_000_000):
     for offset in range(int(sys.argv[3])):
         log.token_scored(make_score(turn=turn, position=9 + offset, offset=offset))
+        if offset == 1:
+            log.alarm_raised(replace(ALARM, turn=turn, offset=offset, drift=drift))
+            log.steering_changed(replace(begun, turn=turn, offset=offset))
+    log.steering_changed(replace(begun, turn=turn, offset=offset, strength=0.0, ended=True))
     log.turn_finished(make_turn(index=turn, reply_tokens=int(sys.argv[3])))
     print(turn, flush=True)
 """
@@ -62,6 +75,11 @@ def check_jsonl(path: Path, acknowledged: int) -> None:
     assert acknowledged <= len(trace.turns) <= acknowledged + 1
     for turn in trace.turns[-3:]:
         assert len(trace.reply(turn.index)) == turn.reply_tokens
+    ended = {turn.index for turn in trace.turns}
+    told = [alarm.turn for alarm in trace.alarms if alarm.turn in ended]
+    assert told == sorted(ended) and all(alarm.drift for alarm in trace.alarms)
+    changed = [change.turn for change in trace.steerings if change.turn in ended]
+    assert changed == sorted([*ended, *ended])
 
 
 def check_sqlite(path: Path, acknowledged: int) -> None:
@@ -75,9 +93,15 @@ def check_sqlite(path: Path, acknowledged: int) -> None:
             "SELECT count(*) FROM turns WHERE complete AND output_tokens != "
             "(SELECT count(*) FROM tokens WHERE tokens.turn = turns.number)"
         ).fetchone()
+        untold = database.execute(
+            "SELECT count(*) FROM turns WHERE complete AND ("
+            "(SELECT count(*) FROM alarms WHERE alarms.turn = turns.number "
+            "AND drift_json IS NOT NULL) != 1 OR "
+            "(SELECT count(*) FROM steerings WHERE steerings.turn = turns.number) != 2)"
+        ).fetchone()
     assert acknowledged <= whole <= acknowledged + 1
     assert parts <= 1
-    assert torn == (0,)
+    assert torn == untold == (0,)
 
 
 CHECKS = {"jsonl": check_jsonl, "sqlite": check_sqlite}
