@@ -16,7 +16,7 @@ from __future__ import annotations
 import random
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -104,14 +104,7 @@ def _one_row(trace: Trace, number: int) -> Trace:
     found = Trace(trace.session)
     for score in trace.tokens:
         if score.sequence == number:
-            found.tokens.append(
-                turn=score.turn,
-                sequence=0,
-                position=score.position,
-                offset=score.offset,
-                segment=score.segment,
-                scores=score.scores.array,
-            )
+            found.tokens.add(replace(score, sequence=0))
     return found
 
 

@@ -122,14 +122,7 @@ def _session(number: int) -> Trace:
     """Make a quiet session of one reply."""
     trace = Trace(recorded_trace().session)
     for score in stream(trace.session.banks[0].name, TURN, seed=1 + number):
-        trace.tokens.append(
-            turn=0,
-            sequence=0,
-            position=score.position,
-            offset=score.offset,
-            segment="reply",
-            scores=score.scores.array,
-        )
+        trace.tokens.add(score)
     return trace
 
 

@@ -74,6 +74,18 @@ class TokenTable(Sequence[TokenScore]):
         if layer_scores is not None:
             self._layer_scores.frombytes(np.asarray(layer_scores, np.float32).tobytes())
 
+    def add(self, score: TokenScore) -> None:
+        """Add the record of one token, as of another table of the same bank."""
+        self.append(
+            turn=score.turn,
+            sequence=score.sequence,
+            position=score.position,
+            offset=score.offset,
+            segment=score.segment,
+            scores=score.scores.array,
+            layer_scores=score.layer_scores if self.layers else None,
+        )
+
     def __len__(self) -> int:
         """Count the tokens."""
         return len(self._turn)

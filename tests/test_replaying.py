@@ -149,14 +149,7 @@ def test_a_trace_that_was_cut_between_two_banks_is_told_as_far_as_both_go() -> N
     first, second = trace.by_bank.values()
     for table, scores in zip(short.by_bank.values(), (first[:9], second[:8]), strict=True):
         for score in scores:
-            table.append(
-                turn=score.turn,
-                sequence=score.sequence,
-                position=score.position,
-                offset=score.offset,
-                segment=score.segment,
-                scores=score.scores.array,
-            )
+            table.add(score)
     assert run(short, Diary()).tokens == 8
 
 

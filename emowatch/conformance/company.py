@@ -130,14 +130,7 @@ def cut_trace(trace: Trace) -> Trace:
     made = Trace(trace.session)
     for old, new in zip(trace.by_bank.values(), made.by_bank.values(), strict=True):
         for score in old[: len(old) // 2]:
-            new.append(
-                turn=score.turn,
-                sequence=score.sequence,
-                position=score.position,
-                offset=score.offset,
-                segment=score.segment,
-                scores=score.scores.array,
-            )
+            new.add(score)
     return made
 
 

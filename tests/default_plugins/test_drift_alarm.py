@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -118,14 +119,7 @@ def test_rows_are_followed_apart_and_through_all_turns(baseline: Path) -> None:
     both = Trace(one.session)
     for a, b in zip(one.tokens, two.tokens, strict=True):
         for row, score in enumerate((a, b)):
-            both.tokens.append(
-                turn=score.turn,
-                sequence=row,
-                position=score.position,
-                offset=score.offset,
-                segment="reply",
-                scores=score.scores.array,
-            )
+            both.tokens.add(replace(score, sequence=row))
     apart = len(alarms_of(baseline, one)) + len(alarms_of(baseline, two))
     assert len(alarms_of(baseline, both)) == apart
 
@@ -201,8 +195,6 @@ def conversation(rng: np.random.Generator, joyful: list[int]) -> Trace:
 
 def test_another_bank_or_version_is_refused_at_the_start(baseline: Path) -> None:
     """Its thresholds would mean nothing."""
-    from dataclasses import replace
-
     plugin = DriftAlarm(baseline)
     with pytest.raises(ValueError, match="of the bank 'mood', and this session has other"):
         plugin.session_started(make_session(make_bank_info("other", EKMAN7)))
