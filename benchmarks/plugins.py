@@ -81,6 +81,9 @@ def told(scores: Sequence[TokenScore], plugins: Sequence[Any]) -> tuple[float, D
     for score in scores:
         if score.offset == 0 and score.turn:
             dispatcher.tell("turn_finished", session, turn=turn)
+        if score.offset == 0:
+            for _ in dispatcher.call("steer_turn", session, turn=score.turn, sequence=0):
+                pass
         dispatcher.tell("token_scored", session, score=score)
         for _, answer in dispatcher.call("judge", session, score=score):
             for alarm in answer if isinstance(answer, list) else [answer]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 from emowatch.errors import PluginError
 from emowatch.outbox import DEADLINE_S, Counts, Outbox
 from emowatch.plugins import ANSWERED, describe
-from emowatch.records import ACTIONS, Alarm, Drift, Level, Session, Steering
+from emowatch.records import ACTIONS, SEGMENTS, Alarm, Drift, Level, Session, Steering
 from emowatch.text import clean_line
 
 if TYPE_CHECKING:
@@ -210,10 +210,22 @@ def _check_alarm(alarm: Alarm) -> None:
         (isinstance(alarm.actions, tuple) and set(alarm.actions) <= set(ACTIONS), "actions"),
         (isinstance(alarm.system, str | None), "system"),
         (isinstance(alarm.steering, Steering | None), "steering"),
-        (isinstance(alarm.drift, Drift | None), "drift"),
+        (alarm.drift is None or _is_drift(alarm.drift), "drift"),
     ):
         if not holds:
             raise TypeError(f"its alarm has {what} of a wrong kind: {clean_line(repr(alarm), 200)}")
+
+
+def _is_drift(drift: Any) -> bool:
+    """Tell whether a drift has values of their kinds."""
+    return (
+        isinstance(drift, Drift)
+        and drift.segment in SEGMENTS
+        and drift.direction in ("up", "down")
+        and isinstance(drift.chart, str)
+        and all(isinstance(x, Real) for x in (drift.size, drift.p))
+        and all(isinstance(x, Integral) for x in (drift.turn, drift.place, drift.tokens))
+    )
 
 
 def _check_answer(hook: str, answer: object) -> None:

@@ -68,14 +68,15 @@ def installed_plugins() -> dict[str, str | EntryPoint]:
 def parse_plugin(text: str) -> tuple[str, dict[str, str]]:
     """Split ``name:key=value,key=value`` into the name and its options.
 
-    A comma begins the next option where a key and ``=`` follow, and else belongs to the value.
+    A comma that is followed by a space and no ``key=`` belongs to the value, as in a sentence.
 
     Raises:
         PluginError: if an option has no ``=``.
     """
     name, _, rest = text.partition(":")
     options = {}
-    for part in filter(None, re.split(r",(?=\s*[\w-]+\s*=|$)", rest)):
+    parts = re.split(r",(?=\S|\s*[\w-]+\s*=|\s*$)", rest)
+    for part in filter(str.strip, parts):
         key, equals, value = part.partition("=")
         if not equals:
             raise PluginError(

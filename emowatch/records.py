@@ -6,7 +6,7 @@ Plain data: no torch, no model. Arrays are read-only float32.
 from __future__ import annotations
 
 from collections.abc import ItemsView, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -146,6 +146,19 @@ class Drift:
     p: float
     """Share of the baseline's rows that went as far, at least 1 of their number and one more."""
 
+    def fields(self) -> dict[str, Any]:
+        """Give it as plain values, whatever kind of number a plugin took."""
+        return {
+            "segment": str(self.segment),
+            "direction": str(self.direction),
+            "size": float(self.size),
+            "turn": int(self.turn),
+            "place": int(self.place),
+            "tokens": int(self.tokens),
+            "chart": str(self.chart),
+            "p": float(self.p),
+        }
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alarm:
@@ -179,7 +192,7 @@ class Alarm:
             for f in fields(self)
             if f.name not in ("system", "steering", "drift")
         }
-        return kept if self.drift is None else kept | {"drift": asdict(self.drift)}
+        return kept if self.drift is None else kept | {"drift": self.drift.fields()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

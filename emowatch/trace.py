@@ -9,7 +9,7 @@ import json
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, get_args, overload
 
 import numpy as np
 
@@ -21,6 +21,8 @@ from emowatch.records import (
     BankInfo,
     Drift,
     Floats,
+    Level,
+    Mode,
     Scores,
     Segment,
     Session,
@@ -314,12 +316,9 @@ def _take(trace: Trace, row: dict[str, Any]) -> None:
             layer_scores=by_layer,
         )
     elif kind == "alarm":
-        row["actions"] = tuple(map(str, row.get("actions", ())))
-        if "drift" in row:
-            row["drift"] = Drift(**row["drift"])
-        trace.alarms.append(Alarm(**row))
+        trace.alarms.append(_alarm(row))
     elif kind == "steering":
-        trace.steerings.append(SteeringChange(**row))
+        trace.steerings.append(_steering(row))
     elif kind == "turn":
         known = {bank.name: bank.labels for bank in trace.session.banks}
         means = {
@@ -337,6 +336,39 @@ def _take(trace: Trace, row: dict[str, Any]) -> None:
             f"there are no {clean_line(repr(kind), 30)} lines, only token, alarm, steering, turn "
             "and end"
         )
+
+
+def _alarm(row: dict[str, Any]) -> Alarm:
+    """Make an alarm; screens show its values as they are."""
+    row["actions"] = tuple(map(str, row.get("actions", ())))
+    row["score"], row["threshold"] = float(row["score"]), float(row["threshold"])
+    if (drift := row.get("drift")) is not None:
+        row["drift"] = Drift(
+            segment=_one_of(drift["segment"], SEGMENTS),
+            direction=_one_of(drift["direction"], ("up", "down")),
+            size=float(drift["size"]),
+            turn=int(drift["turn"]),
+            place=int(drift["place"]),
+            tokens=int(drift["tokens"]),
+            chart=str(drift["chart"]),
+            p=float(drift["p"]),
+        )
+    return Alarm(**row | {"level": _one_of(row["level"], get_args(Level))})
+
+
+def _steering(row: dict[str, Any]) -> SteeringChange:
+    """Make a change of steering; screens show its values as they are."""
+    for name in ("strength", "applied", "total"):
+        row[name] = float(row[name])
+    if "mode" in row:
+        row["mode"] = _one_of(row["mode"], get_args(Mode))
+    return SteeringChange(**row)
+
+
+def _one_of(value: Any, known: Sequence[str]) -> Any:
+    if value not in known:
+        raise ValueError(f"there is no {clean_line(repr(value), 30)}, only {', '.join(known)}")
+    return value
 
 
 def _floats(values: Any, *shape: int) -> Floats:

@@ -79,6 +79,7 @@ def dispatch(*plugins: PluginSpec, on_error: OnPluginError = "disable") -> Dispa
             "drift-alarm",
             {"system": "You stay calm, always.", "level": "watch"},
         ),
+        ("a:x=1,,y=2, ", "a", {"x": "1", "y": "2"}),
     ],
 )
 def test_a_spec_is_a_name_and_options(text: str, name: str, options: Mapping[str, str]) -> None:
@@ -90,6 +91,8 @@ def test_an_option_without_a_value_is_refused_with_an_example() -> None:
     """`jsonl-log:trace.jsonl` is what everybody types first."""
     with pytest.raises(PluginError, match=r"'trace\.jsonl'.*key=value.*path=trace\.jsonl"):
         parse_plugin("jsonl-log:trace.jsonl")
+    with pytest.raises(PluginError, match="'full'"):
+        parse_plugin("jsonl-log:path=trace.jsonl,full")
 
 
 @given(st.text())

@@ -73,6 +73,33 @@ STEERING = SteeringChange(
 )
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"mode":"add"', '"mode":"\\u001b[2J"'),
+        ('"applied":16.0', '"applied":null'),
+        ('"level":"critical"', '"level":"\\u001b[2J"'),
+        ('"score":0.7512345678', '"score":null'),
+        ('"direction":"up"', '"direction":"\\u001b[2J"'),
+    ],
+)
+def test_alarms_and_steering_of_another_shape_are_refused(
+    old: str, new: str, tmp_path: Path
+) -> None:
+    """Screens show what is in them."""
+    log = JsonlLog(tmp_path / "t.jsonl")
+    log.session_started(make_session(MOOD))
+    log.alarm_raised(ALARM)
+    log.steering_changed(STEERING)
+    log.session_finished()
+    text = log.path.read_text()
+    assert text.count(old) == 1
+    changed = tmp_path / "changed.jsonl"
+    changed.write_text(text.replace(old, new))
+    with pytest.raises(TraceError, match="Could not read line"):
+        Trace.load(changed)
+
+
 def scores_of_a_session() -> list[TokenScore]:
     """Score a prompt of two tokens and a reply of three, in two rows, with two banks."""
     draw = np.random.default_rng(0)
@@ -265,8 +292,8 @@ TOKEN = (
         (line_with(3, TOKEN % (0, 0, '"speech"', "[0,1]")), 3, ""),
         (line_with(3, TOKEN % (0, 0, '"reply"', "[0,1,2]")), 3, "shape"),
         (line_with(3, TOKEN % (0, 0, '"reply"', '["high",1]')), 3, ""),
-        (line_with(3, '{"type":"alarm","rule":"r"}'), 3, "missing"),
-        (line_with(3, '{"type":"steering","turn":0}'), 3, "missing"),
+        (line_with(3, '{"type":"alarm","rule":"r"}'), 3, "it has no '"),
+        (line_with(3, '{"type":"steering","turn":0}'), 3, "it has no '"),
         (line_with(3, '{"type":"turn","mean_scores":[]}'), 3, ""),
         (line_with(3, '{"type":"turn","mean_scores":{"mood":[1]}}'), 3, "shape"),
         (line_with(3, '{"type":"turn","mean_scores":{"other":[1,2]}}'), 3, "'other'"),

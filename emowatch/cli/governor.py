@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,8 @@ def test(
     """
     from emowatch.control import Tuning
 
+    if not all(map(math.isfinite, times)):
+        raise UsageError("Could not multiply the gains by what is no number: see --times.")
     held = Tuning.load(tuning)
     given["probe"] = given["probe"] or held.bank
     scene = open_scene(held.label, at_least=given["tokens"], **given)

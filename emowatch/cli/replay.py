@@ -143,8 +143,10 @@ def _drive(trace: Any, named: tuple[str, ...], fail_on_alarm: bool) -> None:
     )
     ends = {(a.turn, a.sequence): a.offset for a in reversed(answer.alarms) if "stop" in a.actions}
     for (turn, sequence), offset in sorted(ends.items()):
-        place = f"turn {turn}" + (f" row {sequence}" if sequence else "")
-        click.echo(f"{place} would have ended at token {offset}; the recorded one went on")
+        said = trace.reply(turn, sequence)
+        if said and said[-1].offset > (offset or 0):
+            place = f"turn {turn}" + (f" row {sequence}" if sequence else "")
+            click.echo(f"{place} would have ended at token {offset or 0}; the recorded one went on")
     if plugins.failed:
         raise click.exceptions.Exit(Exit.FAILED)
     if fail_on_alarm and answer.alarms:

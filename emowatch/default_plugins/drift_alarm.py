@@ -6,6 +6,7 @@ alone raises an alarm.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -95,24 +96,29 @@ class DriftAlarm:
         self._reaction.check(session)
 
     @hookimpl
-    def judge(self, score: TokenScore) -> Alarm | None:
-        """Take a token; raise an alarm where a chart passes its threshold."""
+    def judge(self, score: TokenScore) -> list[Alarm] | None:
+        """Take a token; raise an alarm where a chart passes its threshold.
+
+        A message counts as a whole when its reply begins, and a long one may raise several.
+        """
         if score.bank != self.baseline.bank:
             return None
         row = self._rows.get(score.sequence)
         if row is None:
             row = _Row(self.baseline.charts(), Following(self.baseline.segment))
             self._rows[score.sequence] = row
-        # After an alarm the row is quiet for longer than a message.
-        alarms = [self._judge(token, row, score.offset) for token in row.following.take(score)]
-        return next((alarm for alarm in alarms if alarm is not None), None)
+        judged = [self._judge(token, row, score.offset) for token in row.following.take(score)]
+        return [alarm for alarm in judged if alarm is not None] or None
 
     def _judge(self, token: TokenScore, row: _Row, offset: int | None) -> Alarm | None:
-        """Take a token that counts, at the offset where it does."""
+        """Take a token that counts, at the offset where it does; one without numbers does not."""
+        scores = token.scores.array
+        if not math.isfinite(scores @ scores):
+            return None
         row.tokens += 1
         place = token.position if token.offset is None else token.offset
         row.places.append((token.turn, place))
-        values = row.charts.take(token.scores.array) / self._scales  # [charts, labels]
+        values = row.charts.take(scores) / self._scales  # [charts, labels]
         highest = int(values.argmax())
         if values.flat[highest] <= self.baseline.threshold or row.tokens < row.quiet_until:
             return None

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from io import FileIO
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -174,7 +175,7 @@ def _listed(values: Iterable[float]) -> str:
 
     What is no number becomes null.
     """
-    return f"[{','.join(['null' if v != v else repr(round(v, DECIMALS)) for v in values])}]"
+    return f"[{','.join([repr(round(v, DECIMALS)) if isfinite(v) else 'null' for v in values])}]"
 
 
 def _open_new(path: Path) -> FileIO:

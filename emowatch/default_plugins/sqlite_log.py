@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -130,7 +130,7 @@ class SqliteLog:
             float(alarm.score),
             float(alarm.threshold),
             _storable("+".join(alarm.actions)),
-            None if alarm.drift is None else json.dumps(asdict(alarm.drift)),
+            None if alarm.drift is None else json.dumps(alarm.drift.fields()),
         )
         self._write_scores()
 

@@ -52,7 +52,7 @@ class LoggedTurn:
     """Mean scores of the reply by probe and label."""
     alarms: tuple[Mapping[str, Any], ...]
     steerings: tuple[Mapping[str, Any], ...]
-    """The largest strength of each plugin, direction, layer and mode."""
+    """For each plugin, direction, layer and mode the most that was done; of a shadow, asked for."""
 
 
 _COLUMNS = (
@@ -174,9 +174,17 @@ def _turn(connection: sqlite3.Connection, row: tuple[Any, ...]) -> LoggedTurn:
             for *alarm, drift in alarms
         ),
         steerings=tuple(
-            dict(zip(("plugin", "direction", "layer", "mode", "shadow", "most"), row, strict=True))
-            for row in connection.execute(
-                "SELECT plugin, direction, layer, mode, shadow, max(abs(strength)) FROM steerings "
+            {
+                "plugin": plugin,
+                "direction": direction,
+                "layer": layer,
+                "mode": mode,
+                "shadow": bool(shadow),
+                "most": most,
+            }
+            for plugin, direction, layer, mode, shadow, most in connection.execute(
+                "SELECT plugin, direction, layer, mode, shadow, "
+                "max(abs(CASE WHEN shadow THEN strength ELSE applied END)) FROM steerings "
                 "WHERE turn = ? GROUP BY plugin, direction, layer, mode, shadow",
                 (number,),
             )

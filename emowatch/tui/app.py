@@ -311,6 +311,7 @@ class ChatApp(App[None], inherit_bindings=False):
             f"Terminal too small: {width}×{height}, and {need} is needed. Enlarge it; Ctrl+Q quits."
         )
         self.traces.set_compact(width < 76)
+        self._show_state()
 
     async def on_print(self, event: events.Print) -> None:
         """Show what emowatch says on stderr, each line once; the screen would swallow it."""
@@ -331,7 +332,9 @@ class ChatApp(App[None], inherit_bindings=False):
         view = self.transcript.newest
         count = f"{counted(len(view.tokens), 'token')}  " if view is not None else ""
         if self._current is not None and (pushed := self._current.take_steering()):
-            count = f"{steering_line(pushed)}  {count}"
+            width = self.size.width
+            most = 2 if width >= 110 else int(width >= 76)  # as wide as the names leave room for
+            count = f"{steering_line(pushed, most)}  {count}"
         said = Content.assemble(
             (count, "$foreground-muted"), f"{STATE_SIGNS[self.state]} {self.state}"
         )

@@ -63,15 +63,18 @@ def standing(changes: Sequence[SteeringChange]) -> list[SteeringChange]:
     return [change for change in last.values() if not change.ended]
 
 
-def steering_line(changes: Sequence[SteeringChange]) -> str:
-    """Write what is done to the residual in a few words; empty where nothing is."""
+def steering_line(changes: Sequence[SteeringChange], most: int = 2) -> str:
+    """Write what is done to the residual in a few words, `most` of them in full; empty where
+    nothing is."""
+    if not most:
+        return "steered" if any(not one.shadow for one in changes) else ""
     told = [
-        f"{'would ' if one.shadow else ''}{one.mode} {clean_line(one.direction, 16)} "
+        f"{'would ' if one.shadow else ''}{one.mode} {one.direction.rpartition('/')[2]:.16} "
         f"{one.strength if one.shadow else one.applied:+.2f}"
         for one in changes
     ]
-    more = f" and {len(told) - 2} more" if len(told) > 2 else ""
-    return ", ".join(told[:2]) + more
+    more = f" and {len(told) - most} more" if len(told) > most else ""
+    return clean_line(", ".join(told[:most]) + more)
 
 
 def counted(number: int, noun: str) -> str:

@@ -96,14 +96,15 @@ def test_steering_is_shown_with_its_turn(cli: Cli) -> None:
     done = cli("logs")
     assert done.code == 0, done.err
     assert " · steered\n" in done.out
-    assert "  governor steered joy at layer 4: add, strength up to 3.50\n" in done.out
+    assert "  governor steered joy at layer 4: add, strength up to 1.75\n" in done.out
     assert "  steer would have steered joy at layer 4: add, strength up to 4.00\n" in done.out
     (turn,) = json.loads(cli("logs", "--json").out)
-    assert [one["most"] for one in turn["steerings"]] == [3.5, 4.0]
+    assert [one["most"] for one in turn["steerings"]] == [1.75, 4.0]
+    assert [one["shadow"] for one in turn["steerings"]] == [False, True]
 
 
 def _change(strength: float, plugin: str = "governor", shadow: bool = False) -> SteeringChange:
-    applied = 0.0 if shadow else strength
+    applied = 0.0 if shadow else 0.5 * strength  # as under a cap
     return SteeringChange(
         turn=0,
         sequence=0,

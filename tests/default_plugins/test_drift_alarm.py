@@ -16,7 +16,7 @@ from emowatch.dispatch import Dispatcher
 from emowatch.drift.baseline import Baseline, calibrate
 from emowatch.labels import EKMAN7
 from emowatch.plugins import make_plugin_manager
-from emowatch.records import Alarm
+from emowatch.records import Alarm, Scores
 from emowatch.replaying import replay
 from emowatch.trace import Trace
 from tests.conftest import make_bank_info, make_score, make_session
@@ -158,6 +158,45 @@ def test_messages_of_the_user_are_followed_once_however_often_prompts_repeat_the
     # A CUSUM may have left zero a little before; earlier messages stand before it in the prompt.
     assert (3, 33) <= (alarm.drift.turn, alarm.drift.place) <= (4, 47)
     assert sum(len(alarms_of(path, one)) for one in quiet) <= 60 * 80 / 1000 * 2
+
+
+def test_tokens_without_numbers_move_no_onset(baseline: Path) -> None:
+    """They are left out of the charts, and out of what is counted."""
+    clean, broken = (
+        session(np.random.default_rng(11), 200, shift=4, since=100, turns=1) for _ in range(2)
+    )
+    holes = Trace(broken.session)
+    for score in broken.tokens:
+        if score.offset == 105:
+            for _ in range(20):
+                holes.tokens.add(replace(score, scores=Scores(EKMAN7, np.full(7, np.nan))))
+        holes.tokens.add(score)
+    (first, *_), (second, *_) = alarms_of(baseline, clean), alarms_of(baseline, holes)
+    assert first.drift == second.drift and first.drift is not None
+    assert first.offset == second.offset != 105
+
+
+def test_a_long_message_raises_as_many_as_a_long_reply(tmp_path: Path) -> None:
+    """Each is told, and each is in the trace."""
+    rng = np.random.default_rng(12)
+    path = tmp_path / "user.json"
+    heard: list[Alarm] = []
+    calibrate([conversation(rng, []) for _ in range(60)], segment="user", rate=2).save(path)
+    trace = Trace(make_session(make_bank_info(labels=EKMAN7)))
+    joyful = np.where(np.array(EKMAN7) == "joy", 0.9, 0.1 / 6)
+    for place in range(401):
+        trace.tokens.append(
+            turn=0,
+            sequence=0,
+            position=place,
+            offset=0 if place == 400 else None,
+            segment="reply" if place == 400 else "user",
+            scores=joyful.astype(np.float32),
+        )
+    plugin = DriftAlarm(path, call=heard.append)
+    raised = replay(trace, Dispatcher(make_plugin_manager([plugin]), on_error="raise")).alarms
+    assert len(raised) == len(heard) == 5  # one in each 80 tokens
+    assert {alarm.offset for alarm in raised} == {0}
 
 
 def conversation(rng: np.random.Generator, joyful: list[int]) -> Trace:

@@ -90,6 +90,15 @@ def test_a_file_comes_back_as_it_was(tmp_path: Path) -> None:
     assert Baseline.load(tmp_path / "b.json") == found
 
 
+def test_a_baseline_of_before_segments_is_of_replies(tmp_path: Path) -> None:
+    """Nobody has to record anew."""
+    path = tmp_path / "b.json"
+    row = changed(schema=2)
+    assert row.pop("segment") == "reply"
+    path.write_text(json.dumps(row))
+    assert Baseline.load(path).segment == "reply"
+
+
 def test_rows_of_a_batch_are_sessions_of_their_own() -> None:
     """Twenty in one trace are enough."""
     rng = np.random.default_rng(3)
@@ -106,7 +115,8 @@ def changed(**fields: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     "fields",
     [
-        {"schema": 2},
+        {"schema": 1},
+        {"schema": 4},
         {"segment": "song"},
         {"longest": 0},
         {"longest": 10_000_000},

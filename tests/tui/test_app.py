@@ -298,7 +298,7 @@ async def test_what_is_steered_is_shown_while_it_is() -> None:
         sequence=0,
         offset=0,
         plugin="governor",
-        direction="joy",
+        direction="demo-tone7/joy",
         layer=4,
         strength=2.5,
         applied=2.5,
@@ -313,7 +313,12 @@ async def test_what_is_steered_is_shown_while_it_is() -> None:
     app = chat(reply, ScriptedReply(moods()))
     async with app.run_test(size=(110, 30)) as pilot:
         await say(pilot, "hello")
-        await sees(pilot, "add joy -1.25, would add fear +2.50  17 tokens")
+        await sees(pilot, "add joy -1.25, would add fear +2.50  17 tokens  ● writing")
+        await pilot.resize_terminal(80, 30)
+        await sees(pilot, "add joy -1.25 and 1 more  17 tokens  ● writing")
+        await pilot.resize_terminal(50, 24)
+        await sees(pilot, "steered  17 tokens  ● writing")
+        await pilot.resize_terminal(110, 30)
         assert "anger" not in str(app.state_line.render()).lower()
         await pilot.press("escape")
         await until(pilot, lambda: app.state == "stopped")
