@@ -123,6 +123,7 @@ class ChatApp(App[None], inherit_bindings=False):
         self._view: ReplyView | None = None
         """The reply being written; `None` where the chat it belongs to is gone."""
         self._alarms = 0
+        self._width = 0
         self._first_notes = notes
         self._notes: set[str] = set()
         self.transcript = Transcript()
@@ -311,6 +312,7 @@ class ChatApp(App[None], inherit_bindings=False):
             f"Terminal too small: {width}×{height}, and {need} is needed. Enlarge it; Ctrl+Q quits."
         )
         self.traces.set_compact(width < 76)
+        self._width = width
         self._show_state()
 
     async def on_print(self, event: events.Print) -> None:
@@ -332,8 +334,8 @@ class ChatApp(App[None], inherit_bindings=False):
         view = self.transcript.newest
         count = f"{counted(len(view.tokens), 'token')}  " if view is not None else ""
         if self._current is not None and (pushed := self._current.take_steering()):
-            width = self.size.width
-            most = 2 if width >= 110 else int(width >= 76)  # as wide as the names leave room for
+            # As much as the names leave room for.
+            most = 2 if self._width >= 110 else int(self._width >= 76)
             count = f"{steering_line(pushed, most)}  {count}"
         said = Content.assemble(
             (count, "$foreground-muted"), f"{STATE_SIGNS[self.state]} {self.state}"
