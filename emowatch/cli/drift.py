@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from emowatch.errors import UsageError
 from emowatch.records import SEGMENTS, Segment
 from emowatch.text import clean, clean_line
+
+if TYPE_CHECKING:
+    from emowatch.trace import Trace
 
 
 @click.group()
@@ -56,16 +61,35 @@ def calibrate(
     Half of their rows tell what is usual, the other half from where on an alarm is rare enough.
     """
     from emowatch.drift.baseline import calibrate as calibrated
-    from emowatch.trace import Trace
 
     if out.exists() and not overwrite:
         raise UsageError(
             f"Could not write {clean_line(str(out))!r}: it is there already. Name another file, "
             "or pass --overwrite."
         )
-    found = calibrated(
-        (Trace.load(path) for path in traces), bank=bank, segment=segment, rate=rate, seed=seed
-    )
+    found = calibrated(_each_once(traces), bank=bank, segment=segment, rate=rate, seed=seed)
     found.save(out)
     click.echo(clean(f"{out}: {found.bank}, {found.told}"))
+    over = sum(one > found.threshold for one in found.maxima)
+    if 2 * over > len(found.maxima):
+        click.echo(
+            "Most of these quiet rows would raise an alarm: so many were allowed. For alarms that "
+            "mean something, record more or longer sessions and allow fewer.",
+            err=True,
+        )
     click.echo(clean(f"Next: emowatch chat --plugin drift-alarm:baseline={out}"), err=True)
+
+
+def _each_once(paths: tuple[str, ...]) -> Iterator[Trace]:
+    """Load traces; a session that is given twice would count as two."""
+    from emowatch.trace import Trace
+
+    known: dict[str, str] = {}
+    for path in paths:
+        trace = Trace.load(path)
+        if (first := known.setdefault(trace.session.id, path)) != path or paths.count(path) > 1:
+            raise UsageError(
+                f"Could not calibrate: {clean_line(path)!r} is of the session that "
+                f"{clean_line(first)!r} is of, and a copy says nothing new. Name each trace once."
+            )
+        yield trace

@@ -91,7 +91,8 @@ class DriftAlarm:
             )
         if found[0].sha256 != self.baseline.sha256 or found[0].labels != self.baseline.labels:
             raise ValueError(
-                f"The baseline is of another version of the bank {names}: calibrate again."
+                f"The baseline is of another version of the bank {clean_line(found[0].name)!r}: "
+                "calibrate again."
             )
         self._reaction.check(session)
 

@@ -64,8 +64,8 @@ class Baseline:
         """What the threshold promises, in a sentence."""
         over = sum(one > self.threshold for one in self.maxima)
         return (
-            f"at most {self.bound:.2f} false alarms per 1,000 tokens (95 %), from {over} of "
-            f"{len(self.maxima)} rows with {self.tokens} {self.segment} tokens"
+            f"at most {self.bound:.2f} false alarms per 1,000 tokens (95 %): {over} of "
+            f"{len(self.maxima)} rows with {self.tokens} {self.segment} tokens pass the threshold"
         )
 
     def charts(self) -> Charts:
@@ -92,6 +92,8 @@ class Baseline:
         try:
             with Path(path).open("rb") as file:
                 row = json.loads(file.read(MAX_BYTES))
+            if not isinstance(row, dict) or "schema" not in row or "maxima" not in row:
+                raise ValueError("it is no baseline")
             return _checked(row)
         except OSError as error:
             raise BaselineError(
@@ -100,6 +102,8 @@ class Baseline:
             ) from error
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             why = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+            if isinstance(error, json.JSONDecodeError):
+                why = "it is no baseline"
             raise BaselineError(
                 f"Could not read the baseline {shown!r}: {clean_line(why, 120)}. Make it "
                 "anew with emowatch drift calibrate."
@@ -212,7 +216,8 @@ def _threshold(maxima: Sequence[float], tokens: int, rate: float) -> tuple[float
     least = upper_bound(0, n) * per_thousand
     raise BaselineError(
         f"Could not promise {rate:g} false alarms per 1,000 tokens: {n} held-out rows with "
-        f"{tokens} tokens bound them by {least:.2f} at best. Record more sessions, or allow more."
+        f"{tokens} tokens bound them by {least:.2f} at best. Record more or longer sessions, with "
+        f"some {2 * least / rate * tokens:,.0f} tokens in all, or allow more."
     )
 
 
@@ -271,7 +276,8 @@ def _checked(row: dict[str, Any]) -> Baseline:
     if not all(math.isfinite(v) for v in every) or min(found.spreads) <= 0 or not found.maxima:
         raise ValueError("it holds what is no usable number")
     if (
-        found.longest < 1
+        found.threshold <= 0
+        or found.longest < 1
         or found.tokens < found.longest
         or min(v for chart in scales for v in chart) <= 0
     ):

@@ -41,6 +41,16 @@ def test_a_baseline_is_made_and_finds_the_session_that_drifts(
     assert found.code == 0, found.err
     assert "joy drifts up by" in found.err
     refused(cli("drift", "calibrate", *traces[:30], "--out", out), "--overwrite")
+    copies = (*traces[:29], traces[3])
+    refused(cli("drift", "calibrate", *copies, "--out", tmp_path / "x"), "Name each trace once")
+    strict = cli("drift", "calibrate", *traces[:30], "--out", tmp_path / "x", "--rate", 0.5)
+    refused(strict, "15 held-out rows with 1500 tokens", "some 10,862 tokens in all")
+    loose = cli("drift", "calibrate", *traces[:30], "--out", tmp_path / "x", "--rate", 10)
+    assert "Most of these quiet rows would raise an alarm" in loose.err
+    (tmp_path / "list.json").write_text("[1]")
+    for name in ("list.json", "0.jsonl"):
+        replayed = cli("replay", traces[30], "--plugin", f"drift-alarm:baseline={tmp_path / name}")
+        refused(replayed, "it is no baseline")
     refused(cli("drift", "calibrate", *traces[:5], "--out", tmp_path / "x"), "5 rows")
     refused(cli("replay", traces[30], "--plugin", "drift-alarm:baseline=gone"), "gone")
     assert cli("drift", "calibrate").code == 2

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import count
+
 import numpy as np
 
 from emowatch.labels import EKMAN7
 from emowatch.trace import Trace
 from tests.conftest import make_bank_info, make_session
 
+_NUMBERS = count()
 JOY = EKMAN7.index("joy")
 
 
@@ -21,7 +24,7 @@ def session(
     rows: int = 1,
 ) -> Trace:
     """Make a session of replies with autocorrelated scores; `shift` moves joy from a token on."""
-    trace = Trace(make_session(make_bank_info(labels=EKMAN7)))
+    trace = Trace(make_session(make_bank_info(labels=EKMAN7), id=f"s{next(_NUMBERS)}"))
     for row in range(rows):
         state = rng.normal(size=7)
         for token in range(tokens):
