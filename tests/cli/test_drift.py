@@ -45,7 +45,7 @@ def test_a_baseline_is_made_and_finds_the_session_that_drifts(
     refused(cli("drift", "calibrate", *copies, "--out", tmp_path / "x"), "Name each trace once")
     strict = cli("drift", "calibrate", *traces[:30], "--out", tmp_path / "x", "--rate", 0.5)
     refused(strict, "15 held-out rows with 1500 tokens", "some 10,862 tokens in all")
-    loose = cli("drift", "calibrate", *traces[:30], "--out", tmp_path / "x", "--rate", 10)
+    loose = cli("drift", "calibrate", *traces[:30], "--out", tmp_path / "y", "--rate", 10)
     assert "Most of these quiet rows would raise an alarm" in loose.err
     (tmp_path / "list.json").write_text("[1]")
     for name in ("list.json", "0.jsonl"):
