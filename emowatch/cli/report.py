@@ -60,6 +60,8 @@ def command(
             )
         )
         return
+    if not summaries:
+        click.echo("emowatch: the trace holds no turn", err=True)
     for one in summaries:
         place = f"turn {one.turn}" + (f" row {one.sequence}" if one.sequence else "")
         for segment, scores in one.means.items():

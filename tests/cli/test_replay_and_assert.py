@@ -128,3 +128,12 @@ def test_a_report_is_text_json_or_a_page(cli: Cli, tmp_path: Path) -> None:
     assert cli("report", RECORDED, "--html", page, "--overwrite").code == 0
     refused(cli("report", RECORDED, "--bank", "x"), "no bank 'x'")
     refused(cli("report", RECORDED, "--html", tmp_path / "no" / "page.html"), code=1)
+
+
+def test_a_report_of_a_session_that_never_spoke_says_so(cli: Cli, tmp_path: Path) -> None:
+    """Nothing at all would look like a failure of the command."""
+    path = tmp_path / "silent.jsonl"
+    path.write_text(RECORDED.read_text(encoding="ascii").splitlines(keepends=True)[0])
+    done = cli("report", path)
+    assert (done.code, done.out) == (0, "")
+    assert "the trace holds no turn" in done.err
