@@ -87,9 +87,10 @@ def _each_once(paths: tuple[str, ...]) -> Iterator[Trace]:
     known: dict[str, str] = {}
     for path in paths:
         trace = Trace.load(path)
-        if (first := known.setdefault(trace.session.id, path)) != path or paths.count(path) > 1:
+        if first := known.get(trace.session.id):
             raise UsageError(
                 f"Could not calibrate: {clean_line(path)!r} is of the session that "
                 f"{clean_line(first)!r} is of, and a copy says nothing new. Name each trace once."
             )
+        known[trace.session.id] = path
         yield trace
