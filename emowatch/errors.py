@@ -113,3 +113,7 @@ class LogError(EmowatchError):
 
 class TrainingError(EmowatchError):
     """A training or extraction run that cannot go on."""
+
+
+class StudyError(EmowatchError):
+    """A study that cannot be done on these texts or this model, or whose own checks failed."""

@@ -22,6 +22,7 @@ COMMANDS = {
     "train": "Train a bank on labelled text.",
     "evaluate": "Measure a bank on labelled text.",
     "extract": "Read the states of labelled text into shards.",
+    "study": "Repeat what the papers measured, with the controls they lack.",
     "doctor": "Check that a model can be watched exactly.",
     "replay": "Show a stored session token by token, or drive plugins over it.",
     "report": "Tell how a conversation went, turn by turn, also as one page.",

@@ -1,0 +1,122 @@
+"""Write findings to a folder: JSON, CSV, figures, and one page that holds them all."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from emowatch import __version__
+from emowatch.errors import StudyError
+from emowatch.studies.findings import Cell, Figure, Findings, Table
+from emowatch.studies.rendering import as_json, plain, written
+from emowatch.text import clean_line
+from emowatch.workshop.figures import require_matplotlib
+from emowatch.workshop.metrics import Estimate
+
+FINDINGS = "findings.json"
+"""Written last: a folder that has it is whole."""
+PAGE = "index.html"
+DPI = 150
+
+
+def write_findings(findings: Findings, out: Path) -> list[Path]:
+    """Write everything to the folder `out`; files of an earlier run of the study are replaced.
+
+    Raises:
+        UsageError: without matplotlib.
+        StudyError: if something cannot be written.
+    """
+    require_matplotlib()
+    drawn = {figure.name: _drawn(figure) for figure in findings.figures}
+    tables = {table.name: table for table in findings.tables}
+    tables |= {figure.name: figure.data for figure in findings.figures}
+    files = {f"{name}.csv": _csv(table).encode() for name, table in tables.items()}
+    for name, images in drawn.items():
+        files |= {f"{name}.{kind}": image for kind, image in images.items()}
+    files[PAGE] = _page(findings, {name: images["svg"] for name, images in drawn.items()}).encode()
+    files[FINDINGS] = (json.dumps(as_json(findings), indent=1) + "\n").encode()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / FINDINGS).unlink(missing_ok=True)
+        return [_write(out / name, data) for name, data in files.items()]
+    except OSError as error:
+        raise StudyError(
+            f"Could not write the findings to {clean_line(str(out))!r}: {error.strerror}. What was "
+            "computed is kept; run the same command again, or name another folder with --out."
+        ) from error
+
+
+def _write(path: Path, data: bytes) -> Path:
+    temporary = path.with_name(f".{path.name}.part")
+    temporary.write_bytes(data)
+    temporary.replace(path)
+    return path
+
+
+def _drawn(figure: Figure) -> dict[str, bytes]:
+    import matplotlib as mpl
+    import matplotlib.figure  # no pyplot: no global state, no display
+
+    # Text as text, so that it can be searched and copied; ids that do not change from run to run.
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": figure.name}):
+        canvas = matplotlib.figure.Figure(figsize=figure.size, layout="constrained")
+        figure.draw(canvas)
+        images = {}
+        for kind, extra in (("svg", {"metadata": {"Date": None}}), ("png", {"dpi": DPI})):
+            buffer = io.BytesIO()
+            canvas.savefig(buffer, format=kind, **extra)
+            images[kind] = buffer.getvalue()
+    return images
+
+
+def _csv(table: Table) -> str:
+    """Write a table; an estimate takes three columns, its value and the ends of its interval."""
+    split = [any(isinstance(cell, Estimate) for cell in table.column(n)) for n in table.columns]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    names: list[str] = []
+    for name, parts in zip(table.columns, split, strict=True):
+        names += [name, f"{name} low", f"{name} high"] if parts else [name]
+    writer.writerow(names)
+    for row in table.rows:
+        cells = zip(row, split, strict=True)
+        writer.writerow([value for cell, parts in cells for value in _values(cell, parts)])
+    return text.getvalue()
+
+
+def _values(cell: Cell, parts: bool) -> Iterator[Any]:
+    found = plain(cell)
+    if isinstance(cell, Estimate):
+        yield from (found["value"], found["low"], found["high"])
+    else:
+        yield found
+        if parts:
+            yield from (None, None)
+
+
+def _page(findings: Findings, images: dict[str, bytes]) -> str:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        undefined=StrictUndefined,
+        autoescape=True,  # names of models, files and labels are anybody's
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["clean"] = lambda value: clean_line(str(value))
+    environment.filters["written"] = written
+    environment.filters["numeric"] = lambda cell: not isinstance(cell, str | None)
+    return environment.get_template("page.html.jinja").render(
+        findings=findings,
+        images={
+            name: "data:image/svg+xml;base64," + base64.b64encode(image).decode()
+            for name, image in images.items()
+        },
+        version=__version__,
+    )

@@ -1,0 +1,91 @@
+"""Draw classes of points on a plane, and a confusion matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import gaussian_kde
+
+from emowatch.colours import LIGHT, colours_of
+
+if TYPE_CHECKING:
+    from emowatch.studies.geometry import Layout
+
+Ints = NDArray[np.int64]
+Doubles = NDArray[np.float64]
+CONTOURS = (0.25, 0.5)
+"""Shares of a class's highest density at which its lines are drawn, outer and inner (paper A)."""
+GRID = 120
+"""Points along each side of the plane at which densities are computed."""
+
+
+def draw_planes(
+    canvas: Any, *, layouts: Sequence[Layout], labels: Ints, names: Sequence[str]
+) -> None:
+    """Draw a panel for each layout, three in a row."""
+    columns = min(3, len(layouts))
+    rows = -(-len(layouts) // columns)
+    panels = np.atleast_1d(canvas.subplots(rows, columns)).ravel()
+    colours = colours_of(names, LIGHT)
+    for axes in panels[len(layouts) :]:
+        axes.set_axis_off()
+    for axes, layout in zip(panels, layouts, strict=False):
+        grid = _grid(layout.points)
+        for place, name in enumerate(names):
+            mine = layout.points[labels == place]
+            if not len(mine):
+                continue
+            axes.plot(*mine.T, ".", color=colours[name], alpha=0.25, markersize=2)
+            density = density_of(mine, grid)
+            if density is not None:
+                levels = [share * density.max() for share in CONTOURS]
+                lines = [0.7, 1.6]
+                axes.contour(*grid, density, levels, colors=[colours[name]], linewidths=lines)
+            middle = mine.mean(0)
+            axes.text(*middle, name, color=colours[name], fontsize=8, ha="center", weight="bold")
+        shown = ", ".join(f"{share:.0%}" for share in layout.explained)
+        axes.set_title(f"layer {layout.layer} (axes {shown})", fontsize=9)
+        axes.set_xticks([])
+        axes.set_yticks([])
+
+
+def density_of(points: Doubles, grid: tuple[Doubles, Doubles]) -> Doubles | None:
+    """Estimate the density of ``[points, 2]`` on a grid by Gaussian kernels (Scott's rule).
+
+    Returns:
+        ``[GRID, GRID]``; `None` where the points lie on a line, and have no density.
+    """
+    if len(points) < 3:
+        return None
+    try:
+        kernels = gaussian_kde(points.T)
+    except np.linalg.LinAlgError:
+        return None
+    found: Doubles = kernels(np.stack([axis.ravel() for axis in grid]))
+    return found.reshape(grid[0].shape)
+
+
+def _grid(points: Doubles) -> tuple[Doubles, Doubles]:
+    low, high = points.min(0), points.max(0)
+    margin = 0.1 * (high - low) + 1e-6
+    x, y = (np.linspace(low[n] - margin[n], high[n] + margin[n], GRID) for n in range(2))
+    across, up = np.meshgrid(x, y)
+    return across, up
+
+
+def draw_matrix(canvas: Any, *, counts: Ints, names: Sequence[str]) -> None:
+    """Draw a confusion matrix as shares of its rows."""
+    axes = canvas.subplots()
+    shares = counts / np.maximum(1, counts.sum(1, keepdims=True))
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for row, column in np.ndindex(*shares.shape):
+        colour = "white" if shares[row, column] > 0.5 else "black"
+        text = f"{shares[row, column]:.2f}"
+        axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8)
+    places = range(len(names))
+    axes.set_xticks(places, names, rotation=45, ha="right")
+    axes.set_yticks(places, names)
+    axes.set(xlabel="predicted", ylabel="true")

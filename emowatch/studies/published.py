@@ -1,0 +1,53 @@
+"""Figures that the papers print, for a table beside one's own where the model is theirs.
+
+Paper A is Zhang and Zhong, "Decoding Emotion in the Deep" (arXiv 2510.04064).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+PAPER_A = "Zhang and Zhong 2025, arXiv 2510.04064"
+Value = TypeVar("Value")
+
+TABLE_2: Mapping[str, Mapping[str, float]] = {
+    model: dict(
+        zip(("zero-shot", "coverage", "pre-trained", "raw", "template"), row, strict=True)
+    )
+    for model, row in {
+        "Qwen3-0.6B": (0.5096, 0.9969, 0.6908, 0.7037, 0.7170),
+        "Qwen3-1.7B": (0.6195, 0.9991, 0.7313, 0.7337, 0.7507),
+        "Qwen3-4B": (0.7643, 0.9983, 0.7389, 0.7512, 0.7868),
+        "Qwen3-8B": (0.7872, 0.9920, 0.7573, 0.7651, 0.8058),
+        "LLaMA3.2-1B": (0.5809, 0.9854, 0.7347, 0.7168, 0.7397),
+        "LLaMA3.2-3B": (0.7578, 0.9617, 0.7553, 0.7145, 0.7668),
+        "LLaMA3.1-8B": (0.7684, 0.9364, 0.7613, 0.7367, 0.7722),
+    }.items()
+}
+"""Paper A, Table 2. Its caption says that raw beats pre-trained in all models; its rows say the
+opposite of the three LLaMAs."""
+
+TABLE_3: Mapping[str, Mapping[int, float]] = {
+    "Qwen3-4B": {0: 0.1432, 9: 0.6359, 18: 0.7214, 27: 0.7983, 36: 0.7877},
+    "LLaMA3.2-3B": {0: 0.1436, 7: 0.7358, 14: 0.7758, 21: 0.7704, 28: 0.7674},
+}
+"""Paper A, Table 3: accuracy by layer."""
+
+
+def published_for(model: str, table: Mapping[str, Value]) -> Value | None:
+    """Find a model, named as on the Hub, in a table of a paper; `None` where it is not there."""
+    wanted = _plain_name(model)
+    return next((row for name, row in table.items() if _plain_name(name) == wanted), None)
+
+
+def _plain_name(model: str) -> str:
+    """Reduce a name to what the papers and the Hub agree on.
+
+    >>> _plain_name("meta-llama/Llama-3.2-3B-Instruct") == _plain_name("LLaMA3.2-3B")
+    True
+    """
+    name = model.rstrip("/").rsplit("/", 1)[-1].casefold()
+    for ending in ("-instruct", "-it"):
+        name = name.removesuffix(ending)
+    return "".join(character for character in name if character.isalnum())

@@ -1,0 +1,119 @@
+"""What a study is done with: a model, labelled texts on two sides, and where work is kept."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from emowatch.bank.heads import HeadKind
+from emowatch.errors import UsageError
+from emowatch.model.loading import LoadedModel
+from emowatch.workshop.corpora import Corpus, read_corpus, split_by_group, undersample
+from emowatch.workshop.options import BATCH_TOKENS
+from emowatch.workshop.preparation import Report, quiet
+
+HELD_OUT = 0.1
+"""Share of groups that a study measures on where no test set is named, as in paper A."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """What all studies of a run share."""
+
+    loaded: LoadedModel
+    train: Corpus
+    test: Corpus
+    """Classes of equal size."""
+    work: Path
+    """States, replies and banks are kept here; what is there already is not made again."""
+    layers: str = "all"
+    """Layers that are read: ``all``, numbers or percents of the depth."""
+    head: HeadKind = "mlp"
+    template: bool = True
+    """Whether texts go through the chat template."""
+    seed: int = 0
+    batch_tokens: int = BATCH_TOKENS
+    report: Report = quiet
+    reading: Mapping[str, Any] = field(default_factory=dict)
+    """How `train` was read, for the record of the banks."""
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """The settings that every study was run with."""
+        return {
+            "model": self.loaded.name,
+            "training texts": self.train.source,
+            "test texts": self.test.source,
+            "layers": self.layers,
+            "head": self.head,
+            "chat template": self.template,
+            "seed": self.seed,
+        }
+
+    def require_template(self) -> None:
+        """Refuse a model without a chat template where texts are to go through it.
+
+        Raises:
+            UsageError: saying what can be done.
+        """
+        if self.template and not self.loaded.tokenizer.chat_template:
+            raise UsageError(
+                f"Could not study templated text: the tokenizer of {self.loaded.name!r} has no "
+                "chat template. Name an instruction-tuned model, or pass --no-template to read "
+                "the texts as they are."
+            )
+
+
+def open_texts(
+    data: str,
+    test: str | None,
+    *,
+    seed: int,
+    limit: int | None = None,
+    **reading: Any,
+) -> tuple[Corpus, Corpus]:
+    """Read the texts to learn from and those to measure on.
+
+    Without `test` a tenth of the groups of `data` is held out. The texts to measure on are cut to
+    classes of equal size, as in paper A; `limit` is of `data` alone.
+
+    Raises:
+        CorpusError: as `read_corpus`.
+        RetryableError: as `read_corpus`.
+    """
+    whole = read_corpus(data, limit=limit, **reading)
+    if test is not None:
+        split = {"split": "test"} if reading.get("split") else {}
+        held = read_corpus(test, labels=whole.labels, min_per_class=0, **reading | split)
+        return whole, _equal(held, seed)
+    parts = split_by_group(
+        [example.group for example in whole.examples],
+        fractions={"train": 1 - HELD_OUT, "test": HELD_OUT},
+        seed=seed,
+    )
+    learned = _part(whole, parts["train"].tolist(), f"{1 - HELD_OUT:.0%} of the groups")
+    held = _part(whole, parts["test"].tolist(), f"{HELD_OUT:.0%} of the groups")
+    return learned, _equal(held, seed)
+
+
+def _equal(corpus: Corpus, seed: int) -> Corpus:
+    labels = np.array([example.label for example in corpus.examples])
+    chosen = undersample(labels, seed=seed).tolist()
+    return replace(corpus, examples=tuple(corpus.examples[number] for number in chosen))
+
+
+def _part(whole: Corpus, chosen: list[int], which: str) -> Corpus:
+    """Take some examples; the hash is another, so that nobody takes the part for the file."""
+    digest = hashlib.sha256(f"{whole.sha256} {which} {chosen}".encode()).hexdigest()
+    return replace(
+        whole,
+        examples=tuple(whole.examples[number] for number in chosen),
+        source=f"{whole.source} ({which})",
+        address=whole.address or whole.source,
+        sha256=digest,
+    )
