@@ -12,9 +12,7 @@ PAPER_A = "Zhang and Zhong 2025, arXiv 2510.04064"
 Value = TypeVar("Value")
 
 TABLE_2: Mapping[str, Mapping[str, float]] = {
-    model: dict(
-        zip(("zero-shot", "coverage", "pre-trained", "raw", "template"), row, strict=True)
-    )
+    model: dict(zip(("zero-shot", "coverage", "pre-trained", "raw", "template"), row, strict=True))
     for model, row in {
         "Qwen3-0.6B": (0.5096, 0.9969, 0.6908, 0.7037, 0.7170),
         "Qwen3-1.7B": (0.6195, 0.9991, 0.7313, 0.7337, 0.7507),
