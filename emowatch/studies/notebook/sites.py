@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -141,10 +142,7 @@ def span_of(kind: Kind, start: int, length: int, n_layers: int) -> tuple[Site, .
     return tuple(Site(kind, layer) for layer in range(start, min(start + length, n_layers)))
 
 
-def random_like(rows: Tensor, width: int, *seeds: int) -> Tensor:
+def random_directions(rows: Tensor, width: int, *seeds: int) -> Tensor:
     """Draw a direction of length 1 for each text ``[rows, width]``, the same in any batch."""
-    drawn = torch.empty(len(rows), width)
-    for place, row in enumerate(rows.tolist()):
-        generator = torch.Generator().manual_seed(hash((row, *seeds)) % 2**63)
-        drawn[place] = torch.randn(width, generator=generator)
-    return nn.functional.normalize(drawn, dim=1)
+    drawn = [np.random.default_rng((row, *seeds)).standard_normal(width) for row in rows.tolist()]
+    return nn.functional.normalize(torch.from_numpy(np.stack(drawn)).float(), dim=1)
