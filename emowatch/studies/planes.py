@@ -56,16 +56,17 @@ def density_of(points: Doubles, grid: tuple[Doubles, Doubles]) -> Doubles | None
     """Estimate the density of ``[points, 2]`` on a grid by Gaussian kernels (Scott's rule).
 
     Returns:
-        ``[GRID, GRID]``; `None` where the points lie on a line, and have no density.
+        ``[GRID, GRID]``; `None` where the points lie on a line, and have no density, or so close
+        together that it falls between the points of the grid.
     """
     if len(points) < 3:
         return None
-    try:
-        kernels = gaussian_kde(points.T)
-    except np.linalg.LinAlgError:
+    narrow, wide = np.linalg.eigvalsh(np.cov(points.T))
+    if narrow <= 1e-9 * wide:
         return None
+    kernels = gaussian_kde(points.T)
     found: Doubles = kernels(np.stack([axis.ravel() for axis in grid]))
-    return found.reshape(grid[0].shape)
+    return found.reshape(grid[0].shape) if found.max() > 0 else None
 
 
 def _grid(points: Doubles) -> tuple[Doubles, Doubles]:
