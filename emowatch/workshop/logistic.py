@@ -117,7 +117,7 @@ def _path(
 
 
 class Problem:
-    """Some stacks with the weights reached so far; all in units of states less `mean` times `scale`.
+    """Some stacks with the weights reached so far, in units of states less `mean` times `scale`.
 
     Logits are carried along rather than computed anew: they are linear in the weights, so one
     pass over the states gives them for a whole line search, on validation rows too.

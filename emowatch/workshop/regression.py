@@ -101,7 +101,8 @@ def _fit(states: Tensor, targets: Tensor, l2: float, tolerance: float) -> Logist
     bias = torch.zeros(stacks, len(targets), 1, dtype=torch.float64)
     left = torch.arange(stacks)  # numbers of the stacks that are not solved
     for number, iterations in enumerate((*ROUNDS, LAST_ROUND)):
-        going = problem.minimise(l2, torch.ones(len(left), dtype=torch.bool), iterations, problem.first)
+        every = torch.ones(len(left), dtype=torch.bool)
+        going = problem.minimise(l2, every, iterations, problem.first)
         weight[left], bias[left] = problem.weight.double(), problem.bias.double()
         left = left[going]
         if not len(left):

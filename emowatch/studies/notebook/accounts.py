@@ -81,9 +81,7 @@ class Accounts:
     @property
     def groups(self) -> Ints:
         """Number the texts ``[texts]`` so that copies share a number."""
-        plain = [
-            " ".join(unicodedata.normalize("NFKC", t).casefold().split()) for t in self.texts
-        ]
+        plain = [" ".join(unicodedata.normalize("NFKC", t).casefold().split()) for t in self.texts]
         numbers: Ints = np.unique(plain, return_inverse=True)[1].astype(np.int64)
         return numbers
 
@@ -209,9 +207,7 @@ def _usable(rows: Sequence[Row], source: str, sha256: str) -> Accounts:
     )
 
 
-def _reason(
-    row: Row, text: str, emotion: str, rated: Sequence[float | None]
-) -> str | None:
+def _reason(row: Row, text: str, emotion: str, rated: Sequence[float | None]) -> str | None:
     """Say why a row cannot be used; `None` where it can."""
     if row.problem is not None:
         return row.problem_reason

@@ -62,7 +62,9 @@ class Batch:
         last = slice(self._ids.shape[1] - 1, None)
         with standing(self._parts, self.rows, pushes, reads) as found:
             output = self._forward(last, copy.deepcopy(self._cache))
-        return output.logits[:, -1].float().cpu(), {site: state.cpu() for site, state in found.items()}
+        return output.logits[:, -1].float().cpu(), {
+            site: state.cpu() for site, state in found.items()
+        }
 
     def _forward(self, columns: slice, cache: Any) -> Any:
         end = self._ids[:, columns].shape[1] + (columns.start or 0)

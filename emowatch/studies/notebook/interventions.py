@@ -52,9 +52,7 @@ def _noise(*seeds: int) -> Push:
     return push
 
 
-def patches(
-    parts: Parts, sources: dict[Site, Tensor], seed: int
-) -> list[Intervention]:
+def patches(parts: Parts, sources: dict[Site, Tensor], seed: int) -> list[Intervention]:
     """Put another text's states in the place of a span of sites, and a random change as long.
 
     Args:
@@ -166,9 +164,7 @@ def surgeries(parts: Parts, ridge: Tensor, start: int, seed: int) -> list[Interv
     for number, name in enumerate(APPRAISALS):
         bare = {site: ridge[site.layer, :, number] for site in sites}
         along[f"bare {name}"] = bare
-        along[f"held {name}"] = {
-            site: orthogonal(ridge[site.layer], number) for site in sites
-        }
+        along[f"held {name}"] = {site: orthogonal(ridge[site.layer], number) for site in sites}
     for number in range(RANDOM):
         drawn = random_directions(torch.tensor([number]), width, seed)[0]
         along[f"random {number}"] = dict.fromkeys(sites, drawn)

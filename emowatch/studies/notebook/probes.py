@@ -213,7 +213,9 @@ def _mlp(
 def _folds(states: Tensor, emotions: Tensor, n_labels: int, seed: int) -> Doubles:
     """Measure accuracy ``[layers]`` within the training texts, to choose a layer by."""
     hits = torch.zeros(len(states), dtype=torch.double)
-    for inner, outer in KFold(FOLDS, shuffle=True, random_state=seed).split(np.arange(len(emotions))):
+    for inner, outer in KFold(FOLDS, shuffle=True, random_state=seed).split(
+        np.arange(len(emotions))
+    ):
         learned, held = torch.from_numpy(inner), torch.from_numpy(outer)
         found = fit_logistic(states[:, learned], emotions[learned], n_labels)
         hits += (found.predict(states[:, held]) == emotions[held]).double().sum(1)

@@ -143,7 +143,11 @@ class _Runner:
         self.options = options
 
     def run(
-        self, step: str, interventions: Sequence[Intervention], texts: Ints, more: Tensor | None = None
+        self,
+        step: str,
+        interventions: Sequence[Intervention],
+        texts: Ints,
+        more: Tensor | None = None,
     ) -> Outcomes:
         """Run them on the accounts numbered `texts`; `more` is what else they depend on."""
         digest = hashlib.sha256()
@@ -176,9 +180,7 @@ class _Runner:
         )
 
 
-def _on_texts(
-    runner: _Runner, chosen: Ints, sides: Split, legible: Legible
-) -> tuple[Table, ...]:
+def _on_texts(runner: _Runner, chosen: Ints, sides: Split, legible: Legible) -> tuple[Table, ...]:
     parts, seed = runner.parts, runner.options.seed
     accounts = runner.questions.accounts
     n_layers = parts.blocks.n_layers

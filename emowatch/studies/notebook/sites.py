@@ -131,9 +131,7 @@ def _stand(parts: Parts, site: Site, at: Callable[[Site, Tensor], Tensor]) -> Ca
             return at(site, output)
         return (at(site, output[0]), *output[1:])
 
-    module = (
-        blocks.final_norm if site.kind == "residual" else parts.inside[site.kind][site.layer]
-    )
+    module = blocks.final_norm if site.kind == "residual" else parts.inside[site.kind][site.layer]
     return module.register_forward_hook(hook).remove
 
 
