@@ -182,8 +182,10 @@ def surgeries(parts: Parts, ridge: Tensor, start: int, seed: int) -> list[Interv
 
 
 def orthogonal(weights: Tensor, number: int) -> Tensor:
-    """Give the part of one column of ``[d_model, columns]`` that is orthogonal to all others."""
+    """Give the part of one column of ``[d_model, columns]`` that is orthogonal to all others; 0
+    where nothing but rounding errors is left of it."""
     others = torch.cat([weights[:, :number], weights[:, number + 1 :]], 1)
     basis = _span(others)
     column = weights[:, number]
-    return column - basis @ (basis.T @ column)
+    left = column - basis @ (basis.T @ column)
+    return left if left.norm() > 1e-3 * column.norm() else torch.zeros_like(left)

@@ -61,19 +61,18 @@ def find_parts(blocks: Blocks) -> Parts:
     """Look for one attention and one MLP among the children of each block."""
     inside: dict[Kind, tuple[nn.Module, ...]] = {}
     for kind in KINDS[1:]:
-        found = [_called(block, _CALLED[kind]) for block in blocks.blocks]
+        found = [[m for m in block.children() if _kind_of(m) == kind] for block in blocks.blocks]
         if all(len(modules) == 1 for modules in found):
             inside[kind] = tuple(modules[0] for modules in found)
     return Parts(blocks, inside)
 
 
-def _called(block: nn.Module, pattern: re.Pattern[str]) -> list[nn.Module]:
-    """List the children of a block whose class is called so; norms beside them are not meant."""
-    return [
-        child
-        for child in block.children()
-        if pattern.search(type(child).__name__) and "norm" not in type(child).__name__.lower()
-    ]
+def _kind_of(module: nn.Module) -> str | None:
+    """Tell by the name of its class; a Qwen3MoeAttention is an attention, a norm is neither."""
+    name = type(module).__name__
+    if "norm" in name.lower():
+        return None
+    return next((kind for kind, pattern in _CALLED.items() if pattern.search(name)), None)
 
 
 @contextmanager
