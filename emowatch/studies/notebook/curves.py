@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from emowatch.studies.findings import Cell, Table, difference
-from emowatch.studies.notebook.accounts import APPRAISALS, Accounts, Doubles
+from emowatch.studies.notebook.accounts import APPRAISALS, Accounts, Doubles, Ints
 from emowatch.studies.notebook.floors import (
     emotions_from_appraisals,
     tfidf_appraisals,
@@ -119,7 +119,8 @@ def emotion_curve(
     )
 
 
-def _chance(train: np.ndarray, test: np.ndarray) -> float:  # type: ignore[type-arg]
+def _chance(train: Ints, test: Ints) -> float:
+    """Give the share of `test` that is of the commonest class of `train`."""
     return float((test == np.bincount(train).argmax()).mean())
 
 

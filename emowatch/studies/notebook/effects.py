@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -217,13 +217,13 @@ def _mean_known(values: Doubles) -> Doubles:
     known = ~np.isnan(values)
     n = known.sum(0)
     total = np.where(known, values, 0).sum(0)
-    return np.divide(total, n, out=np.full(total.shape, np.nan), where=n > 0)
+    means: Doubles = np.divide(total, n, out=np.full(total.shape, np.nan), where=n > 0)
+    return means
 
 
-def _slope(read: object, name: str) -> Doubles:
-    assert callable(read)
-    found: Doubles = (read(f"{name} up") - read(f"{name} down")) / 2
-    return found
+def _slope(read: Callable[[str], Doubles], name: str) -> Doubles:
+    """Give half the difference of a push up and one down."""
+    return (read(f"{name} up") - read(f"{name} down")) / 2
 
 
 def _agreement(scene: Scene, moved: Doubles, profile: Doubles) -> Cell:
@@ -237,12 +237,3 @@ def _correlation(one: Doubles, other: Doubles) -> float:
     left, right = one - one.mean(), other - other.mean()
     size = float(np.sqrt((left**2).sum() * (right**2).sum()))
     return float((left * right).sum()) / size if size > 0 else float("nan")
-
-
-def headline(table: Table, column: str) -> tuple[Cell, Sequence[Cell]]:
-    """Find the strongest figure of a column, with its row."""
-    sizes = [
-        abs(cell.value) if isinstance(cell, Estimate) else -1.0 for cell in table.column(column)
-    ]
-    place = int(np.argmax(sizes))
-    return table.column(column)[place], table.rows[place]

@@ -24,6 +24,8 @@ REMOVED = 1.0
 """β₂, of promotion: the share of the emotions' subspace that is taken out."""
 RANDOM = 3
 """Random directions beside the surgery's."""
+CONSTANTS = (KNOCK_OUT_SPAN, PATCH_SPAN, PUSH_SPAN, SHARE, REMOVED)
+"""All on which results depend beside the names of interventions."""
 UNTOUCHED = Intervention("untouched", {})
 
 
@@ -47,7 +49,8 @@ def _zero(rows: Tensor, states: Tensor) -> Tensor:
 def _noise(*seeds: int) -> Push:
     def push(rows: Tensor, states: Tensor) -> Tensor:
         drawn = random_directions(rows, states.shape[1], *seeds).to(states.device)
-        return drawn * states.norm(dim=1, keepdim=True)
+        noise: Tensor = drawn * states.norm(dim=1, keepdim=True)
+        return noise
 
     return push
 
@@ -73,7 +76,8 @@ def patches(parts: Parts, sources: dict[Site, Tensor], seed: int) -> list[Interv
 
 def _taken(source: Tensor) -> Push:
     def push(rows: Tensor, states: Tensor) -> Tensor:
-        return source[rows].to(states.device)
+        taken: Tensor = source[rows].to(states.device)
+        return taken
 
     return push
 
@@ -83,7 +87,9 @@ def _as_far(source: Tensor, *seeds: int) -> Push:
 
     def push(rows: Tensor, states: Tensor) -> Tensor:
         far = (source[rows].to(states.device) - states).norm(dim=1, keepdim=True)
-        return states + far * random_directions(rows, states.shape[1], *seeds).to(states.device)
+        drawn = random_directions(rows, states.shape[1], *seeds).to(states.device)
+        moved: Tensor = states + far * drawn
+        return moved
 
     return push
 
@@ -139,7 +145,8 @@ def _push(direction: Tensor, share: float, span: Tensor, removed: float) -> Push
     def push(rows: Tensor, states: Tensor) -> Tensor:
         along, basis = direction.to(states.device), span.to(states.device)
         length = states.norm(dim=1, keepdim=True)
-        return states + share * length * along - removed * (states @ basis) @ basis.T
+        pushed: Tensor = states + share * length * along - removed * (states @ basis) @ basis.T
+        return pushed
 
     return push
 

@@ -24,6 +24,7 @@ from emowatch.studies.notebook.effects import (
     surgery_table,
 )
 from emowatch.studies.notebook.interventions import (
+    CONSTANTS,
     PUSH_SPAN,
     UNTOUCHED,
     knock_outs,
@@ -147,13 +148,12 @@ class _Runner:
         step: str,
         interventions: Sequence[Intervention],
         texts: Ints,
-        more: Tensor | None = None,
+        *more: Tensor,
     ) -> Outcomes:
         """Run them on the accounts numbered `texts`; `more` is what else they depend on."""
         digest = hashlib.sha256()
-        for tensor in (self.reader.weight, self.reader.ridge_weight, more):
-            if tensor is not None:
-                digest.update(tensor.contiguous().numpy().tobytes())
+        for tensor in (self.reader.weight, self.reader.ridge_weight, *more):
+            digest.update(tensor.contiguous().numpy().tobytes())
         outputs = run_interventions(
             self.loaded.model,
             self.parts,
@@ -161,7 +161,7 @@ class _Runner:
             interventions,
             self.reader,
             self.options.work,
-            key=[self.reader.words, self.options.seed, digest.hexdigest()],
+            key=[CONSTANTS, self.reader.words, self.options.seed, digest.hexdigest()],
             batch_tokens=self.options.batch_tokens,
             report=self.options.report,
             step=step,
@@ -196,6 +196,7 @@ def _on_texts(runner: _Runner, chosen: Ints, sides: Split, legible: Legible) -> 
         ],
         chosen,
         torch.cat([weights, ridge], 2),
+        torch.tensor([start]),
     )
     scene = runner.scene(chosen)
     profiles = _profiles(accounts.appraisals, accounts.emotions, sides.train, len(accounts.labels))

@@ -219,13 +219,15 @@ def _push_notes(moved: Pushed, parts: Parts, n: int) -> list[str]:
 
 
 def _effect_figures(moved: Pushed) -> list[Figure]:
+    """Draw the label words, or the later probe where words cannot be told apart."""
+    what = "probe" if moved.answered is None else "word"
     columns = {
-        "knock-out": ("word, zero", "word, random"),
-        "patching": ("word", "word, random"),
-        "promotion": ("word", "word, random"),
+        "knock-out": (f"{what}, zero", f"{what}, random"),
+        "patching": (what, f"{what}, random"),
+        "promotion": (what, f"{what}, random"),
     }
     return [
-        effect_figure(table, columns[table.name], "change of log-probability")
+        effect_figure(table, columns[table.name], f"change of log-probability, {what}")
         for table in moved.tables
         if table.name in columns
     ]
