@@ -2,8 +2,8 @@
 
 Two loops of `LogisticRegression(C=1)` are run on the same stacks: one as the notebook has it
 (`max_iter=1000`, tolerance 1e-4, float32), one that goes on until its coefficients are at the
-optimum to about 1e-4 (float64). Ours fits all stacks in one call. States are random, with the spectrum of
-a residual stream, or those of the demo model reading crowd-enVENT.
+optimum to about 1e-4 (float64). Ours fits all stacks in one call. States are random, with the
+spectrum of a residual stream, or those of the demo model reading crowd-enVENT.
 
     python -m benchmarks.notebook [--data ENVENT.csv] [--stacks 9] [--pairs 3]
 """

@@ -14,7 +14,7 @@ from emowatch.studies.notebook.floors import (
     tfidf_appraisals,
     tfidf_emotions,
 )
-from emowatch.studies.notebook.probes import Legible, Split
+from emowatch.studies.notebook.probes import SHUFFLES, Legible, Split
 from emowatch.studies.notebook.resampling import Resampling, estimate
 from emowatch.studies.notebook.states import POSITIONS
 from emowatch.workshop.metrics import Estimate
@@ -69,7 +69,7 @@ def emotion_curve(
             (
                 layer,
                 accuracy,
-                resampling.mean(legible.shuffled[place]),
+                _spread(legible.shuffled[place]),
                 resampling.mean(legible.mlp[place]),
                 word,
                 selectivity,
@@ -95,7 +95,9 @@ def emotion_curve(
         ),
         rows=tuple(rows),
         note=f"Chance by frequency {chance:.3f}, TF-IDF {tfidf.value:.3f} [{tfidf.low:.3f}, "
-        f"{tfidf.high:.3f}]; layer {primary} was chosen within the training texts. Selectivity is "
+        f"{tfidf.high:.3f}]; layer {primary} was chosen within the training texts. Shuffled "
+        f"labels: the mean of {SHUFFLES} orders, and where 95 % of such probes would lie. "
+        "Selectivity is "
         "the accuracy less that on first words"
         + (f", whose chance is {control_chance:.3f}." if control_chance is not None else "."),
     )
@@ -117,6 +119,12 @@ def emotion_curve(
         control_chance,
         0 if control is None else len(control.test),
     )
+
+
+def _spread(values: Doubles) -> Estimate:
+    """Give the mean of some figures, and 95 % of a normal distribution of their spread."""
+    mean, spread = float(values.mean()), 1.96 * float(values.std(ddof=1))
+    return Estimate(mean, mean - spread, mean + spread)
 
 
 def _chance(train: Ints, test: Ints) -> float:

@@ -144,6 +144,7 @@ def promotion_tables(scene: Scene, found: Outcomes, primary: int) -> tuple[Table
         title=f"Promotion from layer {primary} on, by promoted emotion",
         columns=("emotion", "word", "word, random", "probe", "probe, random"),
         rows=tuple(by_emotion),
+        note="Each emotion has one random direction: intervals tell of texts, not of directions.",
     )
     return layers, emotions
 

@@ -138,7 +138,8 @@ def _span(weights: Tensor) -> Tensor:
     Weights of all emotions sum to 0, so the rank is less than their number.
     """
     left, sizes, _ = torch.linalg.svd(weights.double(), full_matrices=False)
-    return left[:, sizes > 1e-4 * sizes.max().clamp(min=1e-30)].float()
+    basis: Tensor = left[:, sizes > 1e-4 * sizes.max().clamp(min=1e-30)].float()
+    return basis
 
 
 def _push(direction: Tensor, share: float, span: Tensor, removed: float) -> Push:

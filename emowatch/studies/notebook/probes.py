@@ -31,6 +31,8 @@ ALPHA = 5.0
 FOLDS = 5
 """Of the training texts, among which the primary layer is chosen."""
 HIDDEN = 32
+SHUFFLES = 10
+"""Orders of the emotions that probes are fitted to, to see where meaningless ones lie."""
 WORD = re.compile(r"\w+")
 FEWEST = 10
 """Training texts with a first word, below which it is no class of the control task."""
@@ -67,7 +69,7 @@ class Legible:
     right: Doubles
     """``[layers, positions, test texts]``: 1 where the emotion is told."""
     shuffled: Doubles
-    """``[layers, test texts]``: of probes fitted to permuted emotions."""
+    """``[layers, orders]``: accuracy of probes fitted to permuted emotions."""
     mlp: Doubles
     """``[layers, test texts]``: of the MLP control."""
     folds: Doubles
@@ -168,7 +170,6 @@ def _read(
     right = (probes.predict(stacks[:, test]) == held).double().unflatten(0, (n_layers, n_positions))
     last = states[:, -1].contiguous()  # [layers, texts, d_model]
     mixed = torch.randperm(len(learned), generator=torch.Generator().manual_seed(seed))
-    null = fit_logistic(last[:, train], learned[mixed], n_labels)
     ratings = torch.from_numpy(accounts.appraisals)
     ridge = fit_ridge(last[:, train], ratings[train], ALPHA)
     ridge_null = fit_ridge(last[:, train], ratings[train][mixed], ALPHA)
@@ -181,7 +182,7 @@ def _read(
     of_last = slice(n_positions - 1, None, n_positions)
     return {
         "right": right.numpy(),
-        "shuffled": (null.predict(last[:, test]) == held).double().numpy(),
+        "shuffled": _null(last, emotions, train, test, n_labels, seed),
         "mlp": _mlp(last, emotions, train, test, n_labels, seed),
         "folds": _folds(last[:, train], learned, n_labels, seed),
         "control_right": known.numpy(),
@@ -193,6 +194,20 @@ def _read(
         "ridge_bias": ridge.bias.float(),
         "unsolved": probes.unsolved.numpy(),
     }
+
+
+def _null(
+    states: Tensor, emotions: Tensor, train: Tensor, test: Tensor, n_labels: int, seed: int
+) -> Doubles:
+    """Measure probes of permuted emotions ``[layers, orders]``."""
+    generator = torch.Generator().manual_seed(seed)
+    found = []
+    for _ in range(SHUFFLES):
+        mixed = emotions[train[torch.randperm(len(train), generator=generator)]]
+        told = fit_logistic(states[:, train], mixed, n_labels).predict(states[:, test])
+        found.append((told == emotions[test]).double().mean(1))
+    accuracy: Doubles = torch.stack(found, 1).numpy()
+    return accuracy
 
 
 def _mlp(

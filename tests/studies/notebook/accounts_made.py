@@ -22,7 +22,7 @@ STARTS = ("I felt ... when", "It was", "Then", "When I was out,")
 def make_rows(per_emotion: int, seed: int = 0) -> list[dict[str, str]]:
     """Make rows that differ, with ratings that go with the emotion."""
     drawn = random.Random(seed)
-    rows = []
+    rows: list[dict[str, str]] = []
     for emotion, (texts, pleasant, unpleasant) in EMOTIONS.items():
         for number in range(per_emotion):
             text = f"{drawn.choice(STARTS)} {texts[number % 3]} {drawn.choice(PLACES)} {number}"

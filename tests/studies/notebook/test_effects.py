@@ -93,7 +93,7 @@ def test_a_patch_is_measured_from_the_own_word_to_the_sources() -> None:
 
 def test_a_promoted_emotion_is_measured_on_texts_of_the_others() -> None:
     """Its own texts say it already."""
-    changes = {}
+    changes: dict[str, torch.Tensor] = {}
     for how in ("promotion", "no removal", "random"):
         for number, label in enumerate(LABELS):
             size = {"promotion": 2.0, "no removal": 1.0, "random": 0.0}[how]
@@ -111,7 +111,7 @@ def test_a_promoted_emotion_is_measured_on_texts_of_the_others() -> None:
 def test_surgery_tells_the_appraisal_from_the_others_and_from_the_emotions() -> None:
     """Half of up less down; emotions as writers rated them, or the other way round."""
     profiles = np.tile(np.array([[1.0], [3.0], [2.0]]), (1, 20))
-    changes = {}
+    changes: dict[str, torch.Tensor] = {}
     for number, name in enumerate(APPRAISALS):
         for sign, turn in (("up", 1.0), ("down", -1.0)):
             held = change(6 + number, turn * 4)

@@ -28,7 +28,7 @@ def read(accounts: Accounts, loaded: LoadedModel, work: Path) -> dict[int, torch
         batch_tokens=2048,
         report=quiet,
     )
-    parts = {}
+    parts: dict[int, torch.Tensor] = {}
     for layers, states in groups_of_layers(found):
         parts |= dict(zip(layers, states, strict=True))
     return parts

@@ -7,7 +7,7 @@ from pathlib import Path
 from emowatch.model.loading import LoadedModel
 from emowatch.studies.folder import write_findings
 from emowatch.studies.notebook.accounts import Accounts
-from emowatch.studies.notebook.study import NotebookOptions, study_notebook
+from emowatch.studies.notebook.study import NotebookOptions, Part, study_notebook
 from emowatch.studies.rendering import render_findings
 
 TABLES = (
@@ -47,7 +47,8 @@ def test_parts_that_are_not_asked_for_are_left_out(
     accounts: Accounts, loaded: LoadedModel, tmp_path: Path
 ) -> None:
     """Probes of some layers need no model that is pushed."""
-    options = NotebookOptions(work=tmp_path / "work", parts=("probes",), layers="0,2")
+    probes: tuple[Part, ...] = ("probes",)
+    options = NotebookOptions(work=tmp_path / "work", parts=probes, layers="0,2")
     findings = study_notebook(accounts, loaded, options)
     assert tuple(table.name for table in findings.tables) == TABLES[:2]
     assert findings.tables[0].column("layer") == [0, 2]
