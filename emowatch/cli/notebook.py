@@ -78,6 +78,8 @@ def command(
     click.echo(clean_line(f"{len(accounts)} texts: {counts}"), err=True)
     for reason, n in accounts.put_aside.items():
         click.echo(f"{n} rows put aside: {reason}", err=True)
+    if "undecodable bytes" in accounts.put_aside:
+        click.echo("the published file is in ISO-8859-1: leave --encoding out for it", err=True)
     work = given.pop("work") or out / "work"
     options = NotebookOptions(
         work=work, parts=chosen, layers=layers or "all", report=progress, **given

@@ -20,11 +20,11 @@ from emowatch.workshop.scaling import check_finite
 TOLERANCE = 1e-10
 """A stack is solved when its squared, preconditioned gradient has fallen by this factor: weights
 are then within 1e-3 of the optimum, most of them within 1e-4 (`benchmarks/notebook.py`)."""
-ROUNDS = (50, 50, 100, 200, 400)
+ROUNDS = (30,) * 20
 """Iterations after which stacks that are solved are taken out from among the others."""
 LAST_ROUND = 1000
 """Further iterations with weights and logits in float64, for stacks that float32 keeps too far."""
-CHUNK = 2**21
+CHUNK = 2**22
 """Numbers in the states of the stacks that are solved together: they stay in the cache."""
 
 
