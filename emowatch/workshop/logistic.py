@@ -22,6 +22,8 @@ from emowatch.workshop.scaling import standardisation
 
 TOLERANCE = 1e-2
 """A stack is solved when its squared, preconditioned gradient has fallen by this factor."""
+FLOOR = 1e-14
+"""Or when it is as small as this, which is what rounding leaves of a gradient that is 0."""
 ITERATIONS = 200
 """At most, for each strength."""
 CHUNK = 2**22
@@ -214,7 +216,7 @@ class Problem:
             ahead = slope @ inverse  # the bias has curvature 1/2 at most: rows weigh 1 in all
             size = _dot(slope, ahead) + 2 * _dot(bias_slope, bias_slope)
             first = size if first is None else first
-            going = going & (size > self.tolerance * first)
+            going = going & (size > (self.tolerance * first).clamp(min=FLOOR))
             if not bool(going.any()):
                 break
             turn = torch.zeros_like(size)
