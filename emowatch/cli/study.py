@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,9 +93,111 @@ def geometry(**given: Any) -> None:
     _run(study_geometry, **given)
 
 
-def _run(
-    study: Callable[[Setting], Findings], *, out: Path, as_json: bool, **given: Any
+def _asking_options(function: Function) -> Function:
+    """Add how a language model is asked."""
+    for option in reversed(
+        (
+            click.option(
+                "--prompt",
+                type=click.Path(path_type=Path, dir_okay=False, exists=True),
+                metavar="FILE",
+                help="Question to a model, as a Jinja template that places {{ text }}.",
+            ),
+            click.option(
+                "--think/--no-think",
+                "thinks",
+                default=False,
+                help="Let a model that can think before it answers do so. Default: no.",
+            ),
+        )
+    ):
+        function = option(function)
+    return function
+
+
+@command.command()
+@_study_options
+@_asking_options
+@folder_option(default="studies/classification", show_default=True, help="Folder of the report.")
+@click.option("--base", metavar="ID|DIR", help="The model before instruction tuning.")
+@click.option(
+    "--answer-tokens",
+    type=click.IntRange(1),
+    default=64,
+    show_default=True,
+    help="Longest answer to the question.",
+)
+def classification(
+    base: str | None, prompt: Path | None, answer_tokens: int, thinks: bool, **given: Any
 ) -> None:
+    """Zero-shot answers beside probes of raw and templated text (Table 2)."""
+    from emowatch.model.loading import check_model
+    from emowatch.studies.asking import Question
+    from emowatch.studies.classification import study_classification
+
+    question = Question.load(prompt)
+    opener = None
+    if base is not None:
+        check_model(base, given["dtype"], given["device"])
+        trusted = given["trust_remote_code"]
+        opener = partial(open_model, base, None, given["dtype"], given["device"], trusted, None)
+    _run(
+        lambda setting: study_classification(
+            setting, question, base=opener, most=answer_tokens, thinks=thinks
+        ),
+        **given,
+    )
+
+
+@command.command()
+@_study_options
+@_asking_options
+@folder_option(default="studies/expression", show_default=True, help="Folder of the report.")
+@click.option(
+    "--judge",
+    default="classifier",
+    show_default=True,
+    metavar="classifier|bank:NAME|model:ID",
+    help="Who names the emotion of a reply.",
+)
+@click.option(
+    "--messages",
+    type=click.IntRange(1),
+    help="Answer at most so many test texts, as many of each label. Default: all.",
+)
+@click.option(
+    "--max-new-tokens", type=click.IntRange(1), default=512, show_default=True, help="Of a reply."
+)
+@click.option("--sample/--greedy", default=True, help="How tokens are chosen. Default: sampled.")
+def expression(
+    judge: str,
+    prompt: Path | None,
+    messages: int | None,
+    max_new_tokens: int,
+    sample: bool,
+    thinks: bool,
+    **given: Any,
+) -> None:
+    """Whether replies show the emotion of their messages (Table 4)."""
+    from emowatch.studies.asking import Question
+    from emowatch.studies.expression import study_expression
+    from emowatch.studies.judges import JudgeSpec
+
+    question, spec = Question.load(prompt), JudgeSpec.parse(judge)
+    _run(
+        lambda setting: study_expression(
+            setting,
+            spec.open(setting, question),
+            most=max_new_tokens,
+            messages=messages,
+            sample=sample,
+            thinks=thinks,
+        ),
+        **given,
+    )
+
+
+def _run(study: Callable[[Setting], Findings], *, out: Path, as_json: bool, **given: Any) -> None:
     """Open texts and model, run a study, write its folder and print what it found."""
     from emowatch.studies.folder import PAGE, write_findings
     from emowatch.studies.rendering import as_json as as_object
@@ -108,9 +211,7 @@ def _run(
     click.echo(f"wrote {clean(str(out / PAGE))}", err=True)
 
 
-def _open(
-    out: Path, *, data: str, test: str | None, work: Path | None, **given: Any
-) -> Setting:
+def _open(out: Path, *, data: str, test: str | None, work: Path | None, **given: Any) -> Setting:
     """Check what can be checked, then read the texts, then load the model."""
     from emowatch.studies.setting import Setting, open_texts
     from emowatch.workshop.corpora import split_of
