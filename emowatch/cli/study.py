@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from emowatch.cli.bars import progress, stoppable
+from emowatch.cli.exits import Exit
 from emowatch.cli.options import (
     PLACING,
     READING,
@@ -26,6 +28,7 @@ from emowatch.text import clean, clean_line
 
 if TYPE_CHECKING:
     from emowatch.studies.findings import Findings
+    from emowatch.studies.plan import Outcome
     from emowatch.studies.setting import Setting
 
 
@@ -77,7 +80,7 @@ def _study_options(function: Function) -> Function:
 @folder_option(default="studies/layers", show_default=True, help="Folder of the report.")
 @click.option("--control/--no-control", default=True, help="Fit a control task. Default: yes.")
 def layers(control: bool, **given: Any) -> None:
-    """Accuracy by depth, beside a control task (paper A, Table 3 and Figure 5)."""
+    """Accuracy by depth, beside a control task (Table 3, Figure 5)."""
     from emowatch.studies.layers import study_layers
 
     _run(lambda setting: study_layers(setting, control=control), **given)
@@ -87,7 +90,7 @@ def layers(control: bool, **given: Any) -> None:
 @_study_options
 @folder_option(default="studies/geometry", show_default=True, help="Folder of the report.")
 def geometry(**given: Any) -> None:
-    """How the emotions lie to each other in the scores (paper A, Figures 1 and 4)."""
+    """How the emotions lie to each other in the scores (Figures 1 and 4)."""
     from emowatch.studies.geometry import study_geometry
 
     _run(study_geometry, **given)
@@ -195,6 +198,120 @@ def expression(
         ),
         **given,
     )
+
+
+@command.command()
+@_study_options
+@folder_option(default="studies/persistence", show_default=True, help="Folder of the report.")
+@click.option(
+    "--max-new-tokens",
+    type=click.IntRange(2, 512),
+    default=512,
+    show_default=True,
+    help="Longest reply.",
+)
+@click.option(
+    "--states-per-reply",
+    type=click.IntRange(2),
+    default=8,
+    show_default=True,
+    help="Offsets of each training reply that are learned from.",
+)
+@click.option(
+    "--offsets",
+    type=click.IntRange(1),
+    help="Offset that must be reached. Default: as far as replies go.",
+)
+@click.option(
+    "--bandwidth",
+    type=click.FloatRange(0, min_open=True),
+    default=3.0,
+    show_default=True,
+    help="Of the smoothing, in tokens.",
+)
+def persistence(
+    max_new_tokens: int,
+    states_per_reply: int,
+    offsets: int | None,
+    bandwidth: float,
+    **given: Any,
+) -> None:
+    """How long the user's emotion stays in the states of a reply (Figure 7)."""
+    from emowatch.studies.persistence import PersistenceOptions, study_persistence
+
+    chosen = PersistenceOptions(
+        max_new_tokens=max_new_tokens,
+        states_per_reply=states_per_reply,
+        offsets=offsets,
+        bandwidth=bandwidth,
+    )
+    _run(lambda setting: study_persistence(setting, chosen), **given)
+
+
+@command.command(name="all")
+@_study_options
+@folder_option(default="studies", show_default=True, help="Folder of all reports.")
+@click.option(
+    "--max-new-tokens",
+    type=click.IntRange(2, 512),
+    default=256,
+    show_default=True,
+    help="Longest reply.",
+)
+@click.option("--only", multiple=True, metavar="STUDY", help="Run these alone; repeatable.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done and how long it takes.")
+def all_studies(
+    out: Path,
+    as_json: bool,
+    max_new_tokens: int,
+    only: tuple[str, ...],
+    dry_run: bool,
+    **given: Any,
+) -> None:
+    """Run all studies in order; what is done already is not done again."""
+    from emowatch.studies.estimating import measure_speed
+    from emowatch.studies.folder import PAGE
+    from emowatch.studies.plan import claim, expected, remaining, run_plan
+    from emowatch.studies.steps import PlanOptions, steps_for
+
+    options = PlanOptions(max_new_tokens=max_new_tokens, only=only)
+    steps = steps_for(options)
+    setting = _open(out, **given)
+    missing = remaining(steps, out)
+    if missing:
+        times = expected(setting, missing, measure_speed(setting))
+        for name, seconds in times.items():
+            click.echo(f"{name}: about {_minutes(seconds)}", err=True)
+        click.echo(f"in all about {_minutes(sum(times.values()))}", err=True)
+    if dry_run:
+        return
+    claim(setting, steps, out, {"max_new_tokens": max_new_tokens})
+    outcomes = []
+    with stoppable():
+        for outcome in run_plan(setting, steps, out):
+            outcomes.append(outcome)
+            if not as_json:
+                click.echo(_told(outcome))
+    if as_json:
+        click.echo(json.dumps([asdict(outcome) for outcome in outcomes]))
+    click.echo(f"wrote {clean(str(out / PAGE))}", err=True)
+    if any(outcome.error for outcome in outcomes):
+        raise click.exceptions.Exit(Exit.FAILED)
+
+
+def _told(outcome: Outcome) -> str:
+    if outcome.done_before:
+        return f"{outcome.name}: done before"
+    if outcome.error:
+        return clean_line(f"{outcome.name}: {outcome.error}")
+    return f"{outcome.name}: done in {_minutes(outcome.seconds)}"
+
+
+def _minutes(seconds: float) -> str:
+    """Write a time as it is spoken of."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _run(study: Callable[[Setting], Findings], *, out: Path, as_json: bool, **given: Any) -> None:

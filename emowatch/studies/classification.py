@@ -3,34 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from emowatch.bank.card import BankCard, Evaluation, LayerMetrics
-from emowatch.model.loading import LoadedModel
+from emowatch.bank.card import LayerMetrics
 from emowatch.studies.asking import Question, Verdict, ask
+from emowatch.studies.conditions import NotProbed, Opener, Probed, probe_conditions
 from emowatch.studies.findings import Cell, Figure, Findings, Table, estimate_of
 from emowatch.studies.judges import ANSWER_TOKENS
-from emowatch.studies.probing import measure, options_for, train
+from emowatch.studies.layers import SHUFFLES
 from emowatch.studies.published import PAPER_A, TABLE_2, published_for
 from emowatch.studies.setting import Setting
 from emowatch.studies.shares import Agreement, agreement
 from emowatch.workshop.metrics import Estimate
 
 BLUE, GREY, RED = "#0072B2", "#999999", "#D55E00"
-Opener = Callable[[], LoadedModel]
-
-
-@dataclass(frozen=True, slots=True)
-class Probed:
-    """Heads of one condition, measured; or why they were not."""
-
-    condition: str
-    evaluation: Evaluation | None = None
-    card: BankCard | None = None
-    missing: str = ""
+FLOORS = ("TF-IDF + logistic regression", "chance")
+"""The last rows of the table."""
 
 
 def study_classification(
@@ -53,49 +43,17 @@ def study_classification(
     Raises:
         EmowatchError: as reading states and writing replies do.
     """
+    test = setting.test
     verdicts = ask(
         setting.loaded,
-        [example.text for example in setting.test.examples],
-        setting.test.labels,
+        [example.text for example in test.examples],
+        test.labels,
         question,
         setting.work / "answers",
         most=most,
         thinks=thinks,
-        progress=lambda done, total: setting.report("asking the model", done, total),
+        progress=partial(setting.report, "asking the model"),
     )
-    probed = [_templated(setting), _probe(setting, "raw"), _pre_trained(setting, base)]
-    return _findings(setting, verdicts, probed, most, thinks)
-
-
-def _templated(setting: Setting) -> Probed:
-    if not setting.template:
-        return Probed("template", missing="left out by --no-template")
-    if not setting.loaded.tokenizer.chat_template:
-        return Probed("template", missing="the tokenizer has no chat template")
-    return _probe(setting, "template")
-
-
-def _pre_trained(setting: Setting, base: Opener | None) -> Probed:
-    if base is None:
-        return Probed("pre-trained", missing="name the base model with --base")
-    return _probe(replace(setting, loaded=base()), "pre-trained")
-
-
-def _probe(setting: Setting, condition: str) -> Probed:
-    """Train and measure heads, which the study of layers shares."""
-    options = options_for(setting, template=condition == "template")
-    bank = train(setting, "probes", options)
-    return Probed(condition, measure(setting, bank, options), bank.card)
-
-
-def _findings(
-    setting: Setting,
-    verdicts: Sequence[Verdict],
-    probed: Sequence[Probed],
-    most: int,
-    thinks: bool,
-) -> Findings:
-    test = setting.test
     numbers = {group: n for n, group in enumerate({e.group: None for e in test.examples})}
     agreed = agreement(
         [example.label for example in test.examples],
@@ -104,10 +62,10 @@ def _findings(
         len(test.labels),
         seed=setting.seed,
     )
-    measured = next(p.evaluation for p in probed if p.evaluation is not None)
-    floor = estimate_of(measured.tfidf_balanced_accuracy, measured.tfidf_balanced_accuracy_interval)
+    conditions = probe_conditions(setting, base)
+    probed = [one for one in conditions if isinstance(one, Probed)]
     theirs = published_for(setting.loaded.name, TABLE_2)
-    conditions = _conditions(agreed, probed, measured.chance, floor, theirs or {})
+    table = _conditions(agreed, conditions, theirs or {})
     return Findings(
         study="classification",
         title="Answers and probes",
@@ -115,19 +73,15 @@ def _findings(
         model=setting.loaded.name,
         sizes={"training texts": len(setting.train), "test texts": len(test)},
         settings=setting.described | {"longest answer": most, "thinking": thinks},
-        tables=(conditions, _answers(verdicts), _by_label(test.labels, agreed)),
-        figures=(_figure(conditions, setting.loaded.name, agreed.n),),
+        tables=(table, _answers(verdicts), _by_label(test.labels, agreed)),
+        figures=(_figure(table, setting.loaded.name, agreed.n),),
         notes=tuple(_notes(setting, probed, agreed, known=theirs is not None)),
-        numbers=_numbers(agreed, probed, measured.chance, floor),
+        numbers=_numbers(agreed, probed),
     )
 
 
 def _conditions(
-    agreed: Agreement,
-    probed: Sequence[Probed],
-    chance: float,
-    floor: Cell,
-    theirs: Mapping[str, float],
+    agreed: Agreement, conditions: Sequence[Probed | NotProbed], theirs: Mapping[str, float]
 ) -> Table:
     rows: list[tuple[Cell, ...]] = [
         (
@@ -141,15 +95,17 @@ def _conditions(
         ),
         ("zero-shot, all", None, agreed.n, agreed.accuracy, agreed.null, None, None),
     ]
-    for one in probed:
+    for one in conditions:
         rows += _rows(one, theirs.get(one.condition))
+    chance, floor = _floors([one for one in conditions if isinstance(one, Probed)])
     rows += [
-        ("TF-IDF + logistic regression", None, agreed.n, floor, None, None, None),
-        ("chance", None, None, chance, None, None, None),
+        (FLOORS[0], None, agreed.n, floor, None, None, None),
+        (FLOORS[1], None, None, chance, None, None, None),
     ]
     note = (
         "Null: of zero-shot its answers permuted over the texts, of probes heads fitted to "
-        "shuffled labels. The primary layer was chosen on validation data."
+        f"shuffled labels, {SHUFFLES} orders; the mean, and where 95 % lie. The primary layer was "
+        "chosen on validation data."
     )
     if "coverage" in theirs:
         note += f" Published coverage: {theirs['coverage']:.3f}."
@@ -162,32 +118,30 @@ def _conditions(
     )
 
 
-def _rows(one: Probed, published: float | None) -> list[tuple[Cell, ...]]:
+def _rows(one: Probed | NotProbed, published: float | None) -> list[tuple[Cell, ...]]:
     """Give the last layer, beside which the published figure stands, and the primary one."""
-    if one.evaluation is None or one.card is None:
-        name = f"{one.condition} (not measured: {one.missing})"
+    if isinstance(one, NotProbed):
+        name = f"{one.condition} (not measured: {one.why})"
         return [(name, None, None, None, None, None, published)]
-    last, primary = one.evaluation.layers[-1], _primary(one)
-    if primary.layer == last.layer:
-        return [_row(f"{one.condition}, last and primary layer", last, one.evaluation, published)]
-    return [
-        _row(f"{one.condition}, last layer", last, one.evaluation, published),
-        _row(f"{one.condition}, primary layer", primary, one.evaluation, None),
-    ]
+
+    def row(which: str, found: LayerMetrics, beside: float | None) -> tuple[Cell, ...]:
+        name, null = f"{one.condition}, {which}", one.nulls.get(found.layer)
+        return name, found.layer, one.evaluation.n, _accuracy(found), null, None, beside
+
+    if one.primary.layer == one.last.layer:
+        return [row("last and primary layer", one.last, published)]
+    return [row("last layer", one.last, published), row("primary layer", one.primary, None)]
 
 
-def _primary(one: Probed) -> LayerMetrics:
-    assert one.evaluation is not None and one.card is not None
-    primary = one.card.primary
-    return next(row for row in one.evaluation.layers if row.layer == primary)
+def _accuracy(found: LayerMetrics) -> Estimate:
+    return Estimate(found.balanced_accuracy, *found.balanced_accuracy_interval)
 
 
-def _row(
-    name: str, found: LayerMetrics, evaluation: Evaluation, published: float | None
-) -> tuple[Cell, ...]:
-    accuracy = Estimate(found.balanced_accuracy, *found.balanced_accuracy_interval)
-    null = estimate_of(found.shuffled_balanced_accuracy, found.shuffled_balanced_accuracy_interval)
-    return name, found.layer, evaluation.n, accuracy, null, None, published
+def _floors(probed: Sequence[Probed]) -> tuple[float, Cell]:
+    """Give chance and the text baseline, which are the same for all conditions."""
+    found = probed[0].evaluation  # that of raw text is always there
+    floor = estimate_of(found.tfidf_balanced_accuracy, found.tfidf_balanced_accuracy_interval)
+    return found.chance, floor
 
 
 def _answers(verdicts: Sequence[Verdict]) -> Table:
@@ -202,20 +156,12 @@ def _answers(verdicts: Sequence[Verdict]) -> Table:
 
 
 def _by_label(labels: Sequence[str], agreed: Agreement) -> Table:
+    columns = agreed.named, agreed.recalls, agreed.recall_nulls, agreed.precisions
     return Table(
         name="labels",
         title="Zero-shot by label, of all texts",
         columns=("label", "named", "recall", "recall, null", "precision"),
-        rows=tuple(
-            zip(
-                labels,
-                agreed.named,
-                agreed.recalls,
-                agreed.recall_nulls,
-                agreed.precisions,
-                strict=True,
-            )
-        ),
+        rows=tuple(zip(labels, *columns, strict=True)),
         note="Named: how many answers name the label. A text without an answer is a miss.",
     )
 
@@ -237,12 +183,12 @@ def _notes(
             "texts: its zero-shot accuracy says next to nothing of what it knows.",
         )
     for one in probed:
-        if one.card is not None and one.card.layers[-1] < one.card.n_layers:
+        if one.last.layer < one.card.n_layers:
             notes.append(
-                f"The last layer that was read of {one.condition} is {one.card.layers[-1]} of "
+                f"The last layer that was read of {one.condition} is {one.last.layer} of "
                 f"{one.card.n_layers}."
             )
-        if one.evaluation is not None and one.evaluation.note:
+        if one.evaluation.note:
             notes.append(f"{one.condition}: {one.evaluation.note}")
     if not setting.loaded.tokenizer.chat_template:
         notes.append("Without a chat template the model was asked in plain text.")
@@ -251,9 +197,8 @@ def _notes(
     return notes
 
 
-def _numbers(
-    agreed: Agreement, probed: Sequence[Probed], chance: float, floor: Cell
-) -> dict[str, Cell]:
+def _numbers(agreed: Agreement, probed: Sequence[Probed]) -> dict[str, Cell]:
+    chance, floor = _floors(probed)
     found: dict[str, Cell] = {
         "chance": chance,
         "TF-IDF": floor,
@@ -262,11 +207,8 @@ def _numbers(
         "zero-shot, all": agreed.accuracy,
     }
     for one in probed:
-        if one.evaluation is not None:
-            for which, row in (("last", one.evaluation.layers[-1]), ("primary", _primary(one))):
-                found[f"{one.condition}, {which}"] = Estimate(
-                    row.balanced_accuracy, *row.balanced_accuracy_interval
-                )
+        found[f"{one.condition}, last"] = _accuracy(one.last)
+        found[f"{one.condition}, primary"] = _accuracy(one.primary)
     return found
 
 
@@ -283,8 +225,12 @@ def _figure(table: Table, model: str, n: int) -> Figure:
 def _draw(canvas: Any, *, table: Table) -> None:
     axes = canvas.subplots()
     rows: list[dict[str, Any]] = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
-    floors = {row["condition"]: row["accuracy"] for row in rows[-2:]}
-    shown = [row for row in rows[:-2] if isinstance(row["accuracy"], Estimate)]
+    floors = {row["condition"]: row["accuracy"] for row in rows if row["condition"] in FLOORS}
+    shown = [
+        row
+        for row in rows
+        if row["condition"] not in FLOORS and isinstance(row["accuracy"], Estimate)
+    ]
     for place, row in enumerate(shown):
         value = row["accuracy"]
         ends = [[value.value - value.low], [value.high - value.value]]

@@ -23,6 +23,8 @@ class Table:
     rows: tuple[tuple[Cell, ...], ...]
     note: str = ""
     """What a reader must know, below the table."""
+    digits: Mapping[str, int] = field(default_factory=dict)
+    """Digits behind the point where a column needs other than three."""
 
     def __post_init__(self) -> None:
         """Hold every row to the columns."""

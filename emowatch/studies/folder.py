@@ -6,16 +6,16 @@ import base64
 import csv
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, UndefinedError
 
 from emowatch import __version__
 from emowatch.errors import StudyError
 from emowatch.studies.findings import Cell, Figure, Findings, Table
-from emowatch.studies.rendering import as_json, plain, written
+from emowatch.studies.rendering import as_json, plain, written, written_rows
 from emowatch.text import clean_line
 from emowatch.workshop.figures import require_matplotlib
 from emowatch.workshop.metrics import Estimate
@@ -101,7 +101,48 @@ def _values(cell: Cell, parts: bool) -> Iterator[Any]:
             yield from (None, None)
 
 
+def write_overview(out: Path, names: Sequence[str], model: str) -> Path:
+    """Write a page that leads to the studies in the folders `names`, with their main figures.
+
+    Raises:
+        StudyError: if a study's findings cannot be read, or the page cannot be written.
+    """
+    try:
+        found = {
+            name: json.loads((out / name / FINDINGS).read_text(encoding="utf-8"))
+            for name in names
+            if (out / name / FINDINGS).exists()
+        }
+        missing = [name for name in names if name not in found]
+        page = (
+            _environment()
+            .get_template("overview.html.jinja")
+            .render(found=found, missing=missing, model=model, page=PAGE, version=__version__)
+        )
+        return _write(out / PAGE, page.encode())
+    except (OSError, ValueError, UndefinedError) as error:
+        raise StudyError(
+            f"Could not write the overview to {clean_line(str(out))!r}: "
+            f"{clean_line(str(error), 120)}. The studies themselves are written."
+        ) from error
+
+
 def _page(findings: Findings, images: dict[str, bytes]) -> str:
+    return (
+        _environment()
+        .get_template("page.html.jinja")
+        .render(
+            findings=findings,
+            images={
+                name: "data:image/svg+xml;base64," + base64.b64encode(image).decode()
+                for name, image in images.items()
+            },
+            version=__version__,
+        )
+    )
+
+
+def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         undefined=StrictUndefined,
@@ -110,13 +151,14 @@ def _page(findings: Findings, images: dict[str, bytes]) -> str:
         lstrip_blocks=True,
     )
     environment.filters["clean"] = lambda value: clean_line(str(value))
-    environment.filters["written"] = written
-    environment.filters["numeric"] = lambda cell: not isinstance(cell, str | None)
-    return environment.get_template("page.html.jinja").render(
-        findings=findings,
-        images={
-            name: "data:image/svg+xml;base64," + base64.b64encode(image).decode()
-            for name, image in images.items()
-        },
-        version=__version__,
-    )
+    environment.filters["rows"] = written_rows
+    environment.filters["written"] = lambda cell: written(_cell(cell))
+    return environment
+
+
+def _cell(plain_value: Any) -> Cell:
+    """Take a figure back from its JSON form."""
+    if not isinstance(plain_value, dict):
+        return plain_value  # type: ignore[no-any-return]  # a word, a number or nothing
+    parts = [plain_value[name] for name in ("value", "low", "high")]
+    return Estimate(*(float("nan") if part is None else part for part in parts))

@@ -124,9 +124,7 @@ def _findings(
         name="confusion",
         title=f"Confusion at layer {main.layer}: rows are true labels, columns predicted ones",
         columns=("true", *names),
-        rows=tuple(
-            (name, *map(int, row)) for name, row in zip(names, main.confusion, strict=True)
-        ),
+        rows=tuple((name, *map(int, row)) for name, row in zip(names, main.confusion, strict=True)),
     )
     return Findings(
         study="geometry",

@@ -4,37 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from emowatch.bank.card import Evaluation
 from emowatch.bank.files import FILE_NAME
+from emowatch.bank.heads import Heads
 from emowatch.bank.probe_bank import ProbeBank
 from emowatch.model.blocks import find_blocks, resolve_layers
 from emowatch.studies.setting import Setting
 from emowatch.workshop.activations import Activations
-from emowatch.workshop.corpora import Corpus
+from emowatch.workshop.corpora import Corpus, split_by_group
 from emowatch.workshop.extraction import extract, model_key
 from emowatch.workshop.options import TrainOptions
-from emowatch.workshop.outputs import STATES_FOLDER
+from emowatch.workshop.outputs import layers_at_once
+from emowatch.workshop.parts import fit_in_parts
 from emowatch.workshop.pipeline import evaluate_bank, train_bank
-from emowatch.workshop.preparation import Prepared, prepare
+from emowatch.workshop.preparation import Prepared, prepare, quiet
 
-OF_STATES = (
-    "layers",
-    "readout",
-    "target",
-    "template",
-    "positions",
-    "max_new_tokens",
-    "openings",
-    "states_per_reply",
-    "sample",
-    "batch_tokens",
-    "seed",
-)
+OF_REPLIES = ("readout", "target", "template", "max_new_tokens", "openings", "sample", "seed")
+"""The options on which the model's replies depend."""
+OF_STATES = (*OF_REPLIES, "layers", "positions", "states_per_reply", "batch_tokens")
 """The options on which the states of a text depend."""
 
 
@@ -49,8 +43,15 @@ def options_for(setting: Setting, **changes: Any) -> TrainOptions:
         template=setting.template,
         seed=setting.seed,
         batch_tokens=setting.batch_tokens,
+        shuffled=False,  # see `fit_shuffled`
     )
     return replace(options, **changes)
+
+
+def answered(setting: Setting, corpus: Corpus, options: TrainOptions) -> Prepared:
+    """Turn a corpus into passages; where the read-out wants replies, the model writes them once."""
+    folder = _work_folder(setting, corpus, options)
+    return prepare(corpus, setting.loaded, options, folder, setting.report)
 
 
 def read(
@@ -62,20 +63,26 @@ def read(
         The passages, their states and the layers these are of.
     """
     loaded = setting.loaded
-    blocks = find_blocks(loaded.model, loaded.blocks)
-    layers = resolve_layers(options.layers, blocks.n_layers)
+    layers = resolve_layers(options.layers, find_blocks(loaded.model, loaded.blocks).n_layers)
+    prepared = answered(setting, corpus, options)
     folder = _states_folder(setting, corpus, options)
-    prepared = prepare(corpus, loaded, options, folder, setting.report)
-    activations = extract(
+    return prepared, read_passages(setting, prepared, layers, folder), layers
+
+
+def read_passages(
+    setting: Setting, prepared: Prepared, layers: Sequence[int], folder: Path
+) -> Activations:
+    """Read the states of passages into a folder, or open them there."""
+    loaded = setting.loaded
+    return extract(
         loaded.model,
-        blocks,
+        find_blocks(loaded.model, loaded.blocks),
         prepared.passages,
         layers,
-        folder / STATES_FOLDER,
-        batch_tokens=options.batch_tokens,
+        folder,
+        batch_tokens=setting.batch_tokens,
         progress=lambda done, total: setting.report("reading states", done, total),
     )
-    return prepared, activations, layers
 
 
 def train(
@@ -83,9 +90,7 @@ def train(
 ) -> ProbeBank:
     """Train a bank on the setting's texts, or on others, or open the one that was trained."""
     texts = setting.train if corpus is None else corpus
-    labels = [example.label for example in texts.examples]
-    key = _key(setting, texts, asdict(options), labels)
-    folder = setting.work / "banks" / f"{name}-{key}"
+    folder = _bank_folder(setting, name, options, texts)
     if (folder / FILE_NAME).exists():
         return ProbeBank.from_file(folder)
     return train_bank(
@@ -94,7 +99,8 @@ def train(
         folder,
         options,
         name=name,
-        work=_states_folder(setting, texts, options),
+        work=_work_folder(setting, texts, options),
+        states=_states_folder(setting, texts, options),
         reading=setting.reading if corpus is None else {},
         report=setting.report,
     )
@@ -110,18 +116,59 @@ def measure(
     """Measure a bank that `train` gave on the setting's test texts, or on others."""
     texts = setting.test if test is None else test
     learned = setting.train if training is None else training
-    labels = [example.label for example in learned.examples]
-    key = _key(setting, learned, asdict(options), labels)
     return evaluate_bank(
         bank,
         texts,
         setting.loaded,
-        folder=setting.work / "banks" / f"{bank.card.name}-{key}",
+        folder=_bank_folder(setting, bank.card.name, options, learned),
         training=learned,
-        work=_states_folder(setting, texts, options),
+        work=_work_folder(setting, texts, options),
+        states=_states_folder(setting, texts, options),
         options=options,
         report=setting.report,
     )
+
+
+def fit_alone(
+    setting: Setting,
+    corpus: Corpus,
+    prepared: Prepared,
+    activations: Activations,
+    options: TrainOptions,
+) -> Heads:
+    """Fit heads as `train` does, without a bank around them."""
+    splits = split_by_group(
+        [example.group for example in corpus.examples],
+        fractions={"train": 1 - options.validation, "validation": options.validation},
+        seed=options.seed,
+    )
+    d_model, layers = activations.d_model, activations.layers
+    at_once = layers_at_once(options, len(corpus), len(layers), d_model)
+    plain = replace(options, shuffled=False)
+    fitted, _ = fit_in_parts(corpus, prepared, activations, splits, plain, at_once, setting.report)
+    own = {n: t for n, t in fitted.tensors.items() if n not in ("temperature", "direction")}
+    last = int(activations.offset.max())
+    return Heads(options.head, own, fitted.tensors["temperature"], fitted.bins, last)
+
+
+def fit_shuffled(
+    setting: Setting, options: TrainOptions, count: int, layers: Sequence[int] | None = None
+) -> Iterator[Heads]:
+    """Fit heads to the training labels in another order, `count` times anew.
+
+    One order says little: with few texts of a label, heads that learned nothing can be far from
+    chance on the texts at hand, on either side.
+    """
+    if layers is not None:
+        options = replace(options, layers=",".join(map(str, layers)))
+    prepared, activations, _ = read(setting, setting.train, options)
+    labels = np.array([example.label for example in setting.train.examples])
+    setting.report("fitting shuffled labels", 0, count)
+    for number in range(count):
+        order = np.random.default_rng([setting.seed, number]).permutation(len(labels))
+        shuffled = relabelled(setting.train, labels[order].tolist(), "labels shuffled")
+        yield fit_alone(replace(setting, report=quiet), shuffled, prepared, activations, options)
+        setting.report("fitting shuffled labels", number + 1, count)
 
 
 def relabelled(corpus: Corpus, labels: Sequence[int | None], source: str) -> Corpus:
@@ -134,11 +181,23 @@ def relabelled(corpus: Corpus, labels: Sequence[int | None], source: str) -> Cor
     return replace(corpus, examples=examples, source=f"{corpus.source}: {source}")
 
 
+def _bank_folder(setting: Setting, name: str, options: TrainOptions, learned: Corpus) -> Path:
+    labels = [example.label for example in learned.examples]
+    return setting.work / "banks" / f"{name}-{_key(setting, learned, asdict(options), labels)}"
+
+
+def _work_folder(setting: Setting, corpus: Corpus, options: TrainOptions) -> Path:
+    """Name a folder after all that the replies depend on: other work never meets them."""
+    return setting.work / "replies" / _of(setting, corpus, options, OF_REPLIES)
+
+
 def _states_folder(setting: Setting, corpus: Corpus, options: TrainOptions) -> Path:
-    """Name a folder after all that states depend on, so that other work never meets them."""
+    return setting.work / "states" / _of(setting, corpus, options, OF_STATES)
+
+
+def _of(setting: Setting, corpus: Corpus, options: TrainOptions, names: Sequence[str]) -> str:
     given = asdict(options)
-    key = _key(setting, corpus, {name: given[name] for name in OF_STATES})
-    return setting.work / "states" / f"{options.readout}-{key}"
+    return _key(setting, corpus, {name: given[name] for name in names})
 
 
 def _key(setting: Setting, corpus: Corpus, *more: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,9 @@ from emowatch.text import clean_line
 from emowatch.workshop.metrics import Estimate
 
 ABSENT = "–"
+BEYOND = "beyond"
+"""An infinite number: what did not happen within what was measured."""
+DIGITS = 3
 
 
 def render_findings(findings: Findings) -> str:
@@ -28,7 +32,7 @@ def render_findings(findings: Findings) -> str:
 
 def render_table(table: Table) -> list[str]:
     """Lay one table out in columns; text stands left, numbers right."""
-    cells = [[written(cell) for cell in row] for row in table.rows]
+    cells = written_rows(table)
     names = [clean_line(name) for name in table.columns]
     widths = [max(map(len, column)) for column in zip(names, *cells, strict=True)]
     text = [all(isinstance(cell, str | None) for cell in table.column(n)) for n in table.columns]
@@ -44,19 +48,34 @@ def render_table(table: Table) -> list[str]:
     return lines + ([f"  {table.note}"] if table.note else [])
 
 
-def written(cell: Cell) -> str:
-    """Write a cell: a share in three digits, with its interval where there is one."""
+def written_rows(table: Table) -> list[list[str]]:
+    """Write all cells of a table."""
+    digits = [table.digits.get(name, DIGITS) for name in table.columns]
+    return [
+        [written(cell, some) for cell, some in zip(row, digits, strict=True)] for row in table.rows
+    ]
+
+
+def written(cell: Cell, digits: int = DIGITS) -> str:
+    """Write a cell, with its interval where there is one."""
     if cell is None:
         return ABSENT
     if isinstance(cell, Estimate):
-        if cell.low != cell.low:  # NaN: one value and no resamples
-            return f"{cell.value:.3f}"
-        return f"{cell.value:.3f} [{cell.low:.3f}, {cell.high:.3f}]"
+        if math.isnan(cell.low):
+            return _fixed(cell.value, digits)
+        low, high = _fixed(cell.low, digits), _fixed(cell.high, digits)
+        return f"{_fixed(cell.value, digits)} [{low}, {high}]"
     if isinstance(cell, float):
-        return f"{cell:.3f}" if cell == cell else ABSENT
+        return _fixed(cell, digits)
     if isinstance(cell, int):
         return f"{cell:,}"
     return clean_line(cell)
+
+
+def _fixed(value: float, digits: int) -> str:
+    if math.isnan(value):
+        return ABSENT
+    return BEYOND if math.isinf(value) else f"{value:.{digits}f}"
 
 
 def as_json(findings: Findings) -> dict[str, Any]:
@@ -84,7 +103,7 @@ def plain(cell: Cell) -> Any:
 
 
 def _number(value: float) -> float | None:
-    return round(value, 6) if value == value and abs(value) != float("inf") else None
+    return round(value, 6) if math.isfinite(value) else None
 
 
 def _table(table: Table) -> Mapping[str, Any]:

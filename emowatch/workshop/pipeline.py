@@ -50,6 +50,7 @@ def train_bank(
     *,
     name: str | None = None,
     work: Path | None = None,
+    states: Path | None = None,
     reading: Mapping[str, Any] | None = None,
     report: Report = quiet,
 ) -> ProbeBank:
@@ -57,7 +58,7 @@ def train_bank(
 
     `reading` is how the corpus was read, noted for later evaluations.
     States and replies are kept in ``out/work`` until the bank is written, so that a run that
-    was killed goes on from there.
+    was killed goes on from there; those in a folder that was named are kept for good.
 
     Raises:
         RetryableError: if another run is writing to `out` or to the work folder.
@@ -80,7 +81,7 @@ def train_bank(
             blocks,
             prepared.passages,
             layers,
-            folder / STATES_FOLDER,
+            states or folder / STATES_FOLDER,
             batch_tokens=options.batch_tokens,
             progress=lambda done, total: report("reading states", done, total),
         )
@@ -146,6 +147,7 @@ def evaluate_bank(
     folder: Path | None = None,
     training: Corpus | None = None,
     work: Path,
+    states: Path | None = None,
     options: TrainOptions | None = None,
     report: Report = quiet,
     note: str = "",
@@ -159,6 +161,7 @@ def evaluate_bank(
         folder: the bank's folder; where shuffled heads and the record of its training lie.
         training: texts the bank learned from, for the text baseline; looked for by the record.
         work: folder for states and replies.
+        states: folder for states, where they are kept apart.
         options: how texts become states; as in training where `None`.
         report: told of progress.
         note: kept with the figures.
@@ -187,7 +190,7 @@ def evaluate_bank(
         blocks,
         prepared.passages,
         card.layers,
-        work / STATES_FOLDER,
+        states or work / STATES_FOLDER,
         batch_tokens=settings.batch_tokens,
         progress=lambda done, total: report("reading states", done, total),
     )

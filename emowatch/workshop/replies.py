@@ -10,7 +10,8 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from emowatch.text import clean_line
 from emowatch.workshop.extraction import Progress, model_key
 
 BATCH_ROWS = 64
+ROUND = 64
+"""Tokens after which replies that have not ended are put into batches of their own."""
 
 
 def generate_replies(
@@ -38,7 +41,7 @@ def generate_replies(
     """Answer every prompt and return the replies' token ids, the end token left out.
 
     What `path` already holds is kept; each batch has its own seed, so a run that was killed
-    ends with the same replies.
+    ends with the same replies. Short replies do not wait for long ones: see `ROUND`.
 
     Raises:
         TrainingError: if `path` holds the replies to other prompts or of another model, or
@@ -51,43 +54,96 @@ def generate_replies(
         ).encode()
     ).hexdigest()
     replies = _read(path, key)
-    device = next(model.parameters()).device
-    ends, pad = _end_tokens(model, tokenizer), tokenizer.pad_token_id
+    answer = _Answerer(model, tokenizer, sample)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8", buffering=1) as out:
             if not replies and out.tell() == 0:
                 out.write(_first_line(key).decode())
-            for start in range(0, len(order), BATCH_ROWS):
-                batch = order[start : start + BATCH_ROWS]
-                if all(i in replies for i in batch):
-                    continue
-                longest = max(len(prompts[i]) for i in batch)
-                ids = torch.full((len(batch), longest), pad)
-                mask = torch.zeros_like(ids)
-                for row, i in enumerate(batch):
-                    ids[row, longest - len(prompts[i]) :] = torch.tensor(prompts[i])
-                    mask[row, longest - len(prompts[i]) :] = 1
-                torch.manual_seed(seed * 1_000_003 + start)
-                output = model.generate(  # type: ignore[operator]
-                    input_ids=ids.to(device),
-                    attention_mask=mask.to(device),
-                    max_new_tokens=max_new_tokens,
-                    do_sample=sample,
-                    pad_token_id=pad,
-                )
-                for i, row in zip(batch, output[:, longest:].tolist(), strict=True):
-                    replies[i] = list(itertools.takewhile(lambda token: token not in ends, row))
-                lines = [json.dumps({"prompt": i, "reply": replies[i]}) for i in batch]
-                out.write("\n".join(lines) + "\n")
-                if progress is not None:
-                    progress(min(start + BATCH_ROWS, len(order)), len(order))
+            said = 0
+            for number, most in enumerate(_rounds(max_new_tokens)):
+                # Whoever has said as much as a round allows goes on in the next.
+                members = [i for i in order if not said or len(replies[i].tokens) >= said]
+                for start in range(0, len(members), BATCH_ROWS):
+                    batch = members[start : start + BATCH_ROWS]
+                    if all(i in replies and replies[i].is_past(said) for i in batch):
+                        continue
+                    before = [replies[i].tokens[:said] if said else [] for i in batch]
+                    texts = [[*prompts[i], *b] for i, b in zip(batch, before, strict=True)]
+                    torch.manual_seed((seed * 1_000_003 + start) + number * 7_368_787)
+                    answers = answer(texts, most - said)
+                    lines = []
+                    for i, b, (tokens, ended) in zip(batch, before, answers, strict=True):
+                        going = not ended and most < max_new_tokens
+                        replies[i] = _Reply([*b, *tokens], going)
+                        lines.append(replies[i].line(i))
+                    out.write("".join(lines))
+                    if progress is not None:
+                        progress(sum(not one.going for one in replies.values()), len(order))
+                said = most
     except OSError as error:
         raise TrainingError(
             f"Could not write replies to {clean_line(str(path))!r}: {error.strerror}. Those that "
             "are written are kept; run the same command again to go on from there."
         ) from error
-    return [replies[i] for i in range(len(prompts))]
+    return [replies[i].tokens for i in range(len(prompts))]
+
+
+@dataclass(frozen=True, slots=True)
+class _Reply:
+    tokens: list[int]
+    going: bool
+    """Whether it has not ended, and may go on."""
+
+    def is_past(self, said: int) -> bool:
+        """Tell whether the round that begins after `said` tokens is over for it."""
+        return not self.going or len(self.tokens) > said
+
+    def line(self, prompt: int) -> str:
+        going = {"going": True} if self.going else {}
+        return json.dumps({"prompt": prompt, "reply": self.tokens} | going) + "\n"
+
+
+def _rounds(max_new_tokens: int) -> Iterator[int]:
+    """Say how long replies may be after each round.
+
+    A batch takes as long as its longest reply, and few are long: those go on among themselves.
+    """
+    most = ROUND
+    while most < max_new_tokens:
+        yield most
+        most *= 4
+    yield max_new_tokens
+
+
+class _Answerer:
+    """Lets a model go on with texts of any length, batch by batch."""
+
+    def __init__(self, model: nn.Module, tokenizer: Any, sample: bool) -> None:
+        self._model, self._sample = model, sample
+        self._ends, self._pad = _end_tokens(model, tokenizer), tokenizer.pad_token_id
+        self._device = next(model.parameters()).device
+
+    def __call__(
+        self, texts: Sequence[Sequence[int]], most: int
+    ) -> Iterator[tuple[list[int], bool]]:
+        """Give for each text what follows, and whether it ended there."""
+        longest = max(map(len, texts))
+        ids = torch.full((len(texts), longest), self._pad)
+        mask = torch.zeros_like(ids)
+        for row, text in enumerate(texts):
+            ids[row, longest - len(text) :] = torch.tensor(text)
+            mask[row, longest - len(text) :] = 1
+        output = self._model.generate(  # type: ignore[operator]
+            input_ids=ids.to(self._device),
+            attention_mask=mask.to(self._device),
+            max_new_tokens=most,
+            do_sample=self._sample,
+            pad_token_id=self._pad,
+        )
+        for row in output[:, longest:].tolist():
+            tokens = list(itertools.takewhile(lambda token: token not in self._ends, row))
+            yield tokens, len(tokens) < len(row)
 
 
 def _end_tokens(model: Any, tokenizer: Any) -> set[int]:
@@ -97,7 +153,7 @@ def _end_tokens(model: Any, tokenizer: Any) -> set[int]:
     return {token for token in (*several, tokenizer.eos_token_id) if token is not None}
 
 
-def _read(path: Path, key: str) -> dict[int, list[int]]:
+def _read(path: Path, key: str) -> dict[int, _Reply]:
     if not path.exists():
         return {}
     shown = clean_line(str(path))
@@ -117,7 +173,8 @@ def _read(path: Path, key: str) -> dict[int, list[int]]:
         os.truncate(path, sum(map(len, lines)))
     try:
         rows = [json.loads(line) for line in lines[1:]]
-        return {row["prompt"]: row["reply"] for row in rows}
+        # A reply that went on has several lines, and the last one holds.
+        return {row["prompt"]: _Reply(row["reply"], row.get("going", False)) for row in rows}
     except (ValueError, KeyError, TypeError) as error:
         raise TrainingError(
             f"Could not use the replies in {shown!r}: the file is damaged. Remove it."

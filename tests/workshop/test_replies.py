@@ -66,10 +66,16 @@ def test_a_second_call_generates_nothing(
     assert calls == [4, 4, 3]
 
 
+@pytest.mark.parametrize("tokens", [1, 2, 64])
 def test_greedy_replies_are_those_of_generate_alone(
-    tiny_model: LlamaForCausalLM, tiny_tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+    tokens: int,
+    tiny_model: LlamaForCausalLM,
+    tiny_tokenizer: PreTrainedTokenizerFast,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Batches are padded and sorted by length; neither may reach a reply."""
+    """Batches are padded, sorted by length and cut after some tokens; none may reach a reply."""
+    monkeypatch.setattr(module, "ROUND", tokens)
     found = answered(tiny_model, tiny_tokenizer, tmp_path / "r.jsonl", sample=False)
     speaker: Any = tiny_model  # transformers types `generate` for another class
     for prompt, reply in zip(PROMPTS, found, strict=True):
@@ -81,18 +87,39 @@ def test_greedy_replies_are_those_of_generate_alone(
         assert reply == (alone[: alone.index(END)] if END in alone else alone)
 
 
+def test_short_replies_do_not_wait_for_long_ones(
+    tiny_model: LlamaForCausalLM,
+    tiny_tokenizer: PreTrainedTokenizerFast,
+    tmp_path: Path,
+    calls: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Replies that go on after some tokens do so in batches of their own, without the others."""
+    monkeypatch.setattr(module, "ROUND", 2)
+    speaker: Any = tiny_model
+    speaker.generation_config.eos_token_id = list(range(END, 100))  # a third of all tokens
+    found = answered(tiny_model, tiny_tokenizer, tmp_path / "r.jsonl")
+    going = sum(len(reply) >= 2 for reply in found)
+    assert 0 < going < len(PROMPTS)
+    assert calls == [4, 4, 3, *[4] * (going // 4), *[going % 4] * (going % 4 > 0)]
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 64])
 @pytest.mark.parametrize(
     ("lines", "torn"),
-    [(0, b""), (0, b'{"ke'), (1, b""), (3, b'{"prompt": 3, "rep'), (5, b""), (12, b"{")],
+    [(0, b""), (0, b'{"ke'), (1, b""), (3, b'{"prompt": 3, "rep'), (5, b""), (12, b"{"), (14, b"")],
 )
 def test_a_killed_run_ends_with_the_same_replies(
     lines: int,
     torn: bytes,
+    tokens: int,
     tiny_model: LlamaForCausalLM,
     tiny_tokenizer: PreTrainedTokenizerFast,
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Sampling goes on as it would have gone, from any line and half a line."""
+    monkeypatch.setattr(module, "ROUND", tokens)
     alone = answered(tiny_model, tiny_tokenizer, tmp_path / "alone.jsonl")
     assert len({tuple(reply) for reply in alone}) > 5
     written = (tmp_path / "alone.jsonl").read_bytes().splitlines(keepends=True)

@@ -1,0 +1,142 @@
+"""Replies and their states: with the message that they answer, and without it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from emowatch.bank.heads import Heads
+from emowatch.studies.persistence.curves import Predictions
+from emowatch.studies.probing import answered, fit_alone, read, read_passages
+from emowatch.studies.setting import Setting
+from emowatch.workshop.activations import Activations
+from emowatch.workshop.corpora import Corpus
+from emowatch.workshop.extraction import model_key
+from emowatch.workshop.options import TrainOptions
+from emowatch.workshop.preparation import Prepared, Rows, rows_of
+from emowatch.workshop.readouts import Passage, prompt_ids
+
+Ints = NDArray[np.int64]
+Number = TypeVar("Number", bound=np.number[Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Replies:
+    """The replies to the messages of a corpus and their states at one layer."""
+
+    prepared: Prepared
+    rows: Rows
+    """In the order of the replies, offset by offset."""
+    labels: Ints
+    """``[replies]``, the emotion of the message."""
+    groups: Ints
+    """``[replies]``, numbered from 0."""
+    lengths: Ints
+    """``[replies]``, states that were read of each."""
+
+    @property
+    def prompts(self) -> Ints:
+        """``[replies]``: tokens of the prompt that each answers."""
+        return np.array([passage.places[0] + 1 for passage in self.prepared.passages])
+
+    def spread(self, of_rows: NDArray[Number], absent: float) -> NDArray[Number]:
+        """Lay what is known of each state ``[rows, …]`` out as ``[replies, offsets, …]``."""
+        shape = (len(self.lengths), int(self.lengths.max()), *of_rows.shape[1:])
+        found = np.full(shape, absent, dtype=of_rows.dtype)
+        reply = np.repeat(np.arange(len(self.lengths)), self.lengths)
+        found[reply, self.rows.offsets.numpy()] = of_rows
+        return found
+
+
+def reply_lengths(setting: Setting, corpus: Corpus, options: TrainOptions) -> Ints:
+    """Let the model answer each message, and say how many states each reply has."""
+    prepared = answered(setting, corpus, _dense(options))
+    return np.array([len(passage.places) for passage in prepared.passages])
+
+
+def read_replies(setting: Setting, corpus: Corpus, options: TrainOptions, layer: int) -> Replies:
+    """Let the model answer each message, and read every state of the replies at one layer."""
+    dense = replace(_dense(options), layers=str(layer))
+    prepared, activations, _ = read(setting, corpus, dense)
+    return _replies(corpus, prepared, rows_of(corpus, prepared, activations))
+
+
+def reread(setting: Setting, corpus: Corpus, replies: Replies, layer: int) -> Replies:
+    """Read the same replies again behind a message without words."""
+    prepared = without_message(replies.prepared, empty_prompt(setting))
+    activations = _extract(setting, prepared, layer)
+    return _replies(corpus, prepared, rows_of(corpus, prepared, activations))
+
+
+def empty_prompt(setting: Setting) -> list[int]:
+    """Render a message without words: its frame is there, what it said is not."""
+    return prompt_ids(setting.loaded.tokenizer, "", template=setting.template)
+
+
+def without_message(prepared: Prepared, empty: Sequence[int]) -> Prepared:
+    """Put every reply behind another prompt; the offsets that are read stay the same."""
+    passages = []
+    for passage in prepared.passages:
+        start = passage.places[0] + 1  # offset 0 is the last token of the prompt
+        places = tuple(place - start + len(empty) for place in passage.places)
+        passages.append(Passage((*empty, *passage.ids[start:]), places, passage.offsets))
+    return replace(prepared, passages=passages)
+
+
+def fit_without_message(setting: Setting, options: TrainOptions, layer: int) -> Heads:
+    """Fit a head to the states of the training replies behind a message without words.
+
+    It reads what the reply's own words give away, as well as a head of its kind can.
+    """
+    corpus = setting.train
+    prepared = without_message(answered(setting, corpus, options), empty_prompt(setting))
+    activations = _extract(setting, prepared, layer)
+    return fit_alone(setting, corpus, prepared, activations, replace(options, layers=str(layer)))
+
+
+def predict(heads: Heads, replies: Replies, n_labels: int) -> Predictions:
+    """Say what heads of one layer take each state for."""
+    found = scores_of(heads, replies).argmax(-1)
+    predicted = replies.spread(found.numpy().astype(np.int64), -1)
+    return Predictions(predicted, replies.labels, replies.groups, n_labels)
+
+
+def scores_of(heads: Heads, replies: Replies) -> Tensor:
+    """Score every state ``[rows, labels]``."""
+    parts = [
+        heads.scores(replies.rows.states[:, rows], replies.rows.offsets[rows])[0]
+        for rows in torch.arange(len(replies.rows.offsets)).split(4096)
+    ]
+    return torch.cat(parts)
+
+
+def _dense(options: TrainOptions) -> TrainOptions:
+    """Read every offset."""
+    return replace(options, states_per_reply=options.max_new_tokens)
+
+
+def _extract(setting: Setting, prepared: Prepared, layer: int) -> Activations:
+    digest = hashlib.sha256(f"{layer} {model_key(setting.loaded.model)}".encode())
+    for passage in prepared.passages:
+        digest.update(repr((passage.ids, passage.places)).encode())
+    folder = setting.work / "states" / f"alone-{digest.hexdigest()[:16]}"
+    return read_passages(setting, prepared, (layer,), folder)
+
+
+def _replies(corpus: Corpus, prepared: Prepared, rows: Rows) -> Replies:
+    examples = [corpus.examples[number] for number in prepared.examples]
+    numbers = {group: n for n, group in enumerate({e.group: None for e in examples})}
+    return Replies(
+        prepared=prepared,
+        rows=rows,
+        labels=np.array([example.label for example in examples]),
+        groups=np.array([numbers[example.group] for example in examples]),
+        lengths=np.array([len(passage.places) for passage in prepared.passages]),
+    )

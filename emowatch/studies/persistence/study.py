@@ -1,0 +1,142 @@
+"""Follow the emotion of a message through the reply, and hold it against what else it could be.
+(Paper A, section on persistence and Figure 7.)
+
+Four things look like persistence and are not: replies that end early drop out, and leave others
+behind; the reply's own words tell the emotion again; a head that knows nothing takes all for one
+label; neighbouring states are alike in any direction. Each has a control here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emowatch.bank.heads import Heads
+from emowatch.bank.probe_bank import ProbeBank
+from emowatch.errors import StudyError
+from emowatch.studies.findings import Findings
+from emowatch.studies.persistence.autocorrelation import autocorrelation
+from emowatch.studies.persistence.curves import BANDWIDTH, FEWEST, curves, draw
+from emowatch.studies.persistence.measured import Measured
+from emowatch.studies.persistence.reading import (
+    Replies,
+    fit_without_message,
+    predict,
+    read_replies,
+    reply_lengths,
+    reread,
+    scores_of,
+)
+from emowatch.studies.persistence.report import report_findings
+from emowatch.studies.persistence.survival import survival_weights
+from emowatch.studies.probing import fit_shuffled, options_for, train
+from emowatch.studies.setting import Setting
+from emowatch.workshop.options import TrainOptions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PersistenceOptions:
+    """How replies are made and followed."""
+
+    max_new_tokens: int = 512
+    """Longest reply, and so the last offset that can be learned (paper A: 512)."""
+    states_per_reply: int = 8
+    """Offsets of each training reply that are learned from: 0 and random others."""
+    offsets: int | None = None
+    """Offset that the curves must reach; `None`: as far as enough replies of every label do."""
+    shuffles: int = 5
+    """How often a head is fitted to shuffled labels."""
+    bandwidth: float = BANDWIDTH
+    """Of the smoothing along offsets, in tokens; offset 0 is never mixed with others."""
+
+
+def study_persistence(setting: Setting, chosen: PersistenceOptions | None = None) -> Findings:
+    """Train an offset-aware bank on the training replies and follow it through the test replies.
+
+    Args:
+        setting: model and texts.
+        chosen: how replies are made and followed.
+
+    Raises:
+        UsageError: if the model has no chat template.
+        StudyError: if the replies are too short for the offset that was asked for.
+    """
+    setting.require_template()
+    asked = chosen or PersistenceOptions()
+    options = options_for(
+        setting,
+        readout="reply",
+        head="offset-mlp",
+        max_new_tokens=asked.max_new_tokens,
+        states_per_reply=asked.states_per_reply,
+    )
+    _check_reach(reply_lengths(setting, setting.test, options), asked)
+    bank = train(setting, "persistence", options)
+    return report_findings(setting, options, _measure(setting, options, asked, bank))
+
+
+def _check_reach(lengths: NDArray[np.int64], asked: PersistenceOptions) -> None:
+    """Refuse an offset that no reply has, before anything is trained."""
+    wanted, longest = asked.offsets or 0, int(lengths.max()) - 1
+    if wanted > longest:
+        enough = np.sort(lengths)[-min(FEWEST, len(lengths))] - 1
+        raise StudyError(
+            f"Could not follow the states to offset {wanted}: of {len(lengths):,} replies the "
+            f"longest ends at offset {longest}, and {FEWEST} reach offset {enough}. Ask for fewer "
+            "with --offsets; where replies were cut off, raise --max-new-tokens."
+        )
+
+
+def _measure(
+    setting: Setting, options: TrainOptions, asked: PersistenceOptions, bank: ProbeBank
+) -> Measured:
+    layer, n_labels = bank.card.primary, len(bank.card.labels)
+    heads = bank.heads_at((layer,))
+    replies = read_replies(setting, setting.test, options, layer)
+    found = predict(heads, replies, n_labels)
+    weights = survival_weights(
+        replies.lengths, _known(heads, replies, n_labels), most=options.max_new_tokens
+    )
+    alone = reread(setting, setting.test, replies, layer)
+    leak = predict(fit_without_message(setting, options, layer), alone, n_labels)
+    draws = draw(replies.groups, seed=setting.seed)
+    observed = curves(found, draws, bandwidth=asked.bandwidth)
+    weighted, of_leak = (
+        curves(one, draws, weights, bandwidth=asked.bandwidth) for one in (found, leak)
+    )
+    nulls = [
+        curves(predict(heads, replies, n_labels), draws, weights, bandwidth=asked.bandwidth)
+        for heads in fit_shuffled(setting, options, asked.shuffles, (layer,))
+    ]
+    directions = bank.tensors["direction"][bank.card.layers.index(layer)]
+    return Measured(
+        card=bank.card,
+        found=found,
+        reach=found.reach,
+        weights=weights,
+        observed=observed,
+        weighted=weighted,
+        leak=of_leak,
+        null=np.stack([one.accuracy for one in nulls]).mean(0),
+        persistence=autocorrelation(replies, directions, draws, seed=setting.seed),
+        left_out=dict(replies.prepared.left_out),
+        wanted=asked.offsets,
+    )
+
+
+def _known(heads: Heads, replies: Replies, n_labels: int) -> NDArray[np.float64]:
+    """Tell what is known of each reply at offset 0 ``[replies, features]``: the message's label
+    and length, whether the head reads it rightly there, and how surely."""
+    first = replies.rows.offsets.numpy() == 0
+    scores = scores_of(heads, replies).numpy()[first]
+    true = scores[np.arange(len(scores)), replies.labels]
+    return np.column_stack(
+        [
+            np.eye(n_labels)[replies.labels],
+            np.log(replies.prompts),
+            scores.argmax(1) == replies.labels,
+            true,
+        ]
+    ).astype(np.float64)

@@ -1,0 +1,110 @@
+"""Run several studies in order; one that is done is not done again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from emowatch.errors import EmowatchError, StudyError
+from emowatch.studies.estimating import Speed, Work
+from emowatch.studies.findings import Findings
+from emowatch.studies.folder import FINDINGS, write_findings, write_overview
+from emowatch.studies.setting import Setting
+from emowatch.text import clean_line
+from emowatch.workshop.extraction import model_key
+
+PLAN = "plan.json"
+"""Says whose studies a folder holds; written first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One study of a plan."""
+
+    name: str
+    run: Callable[[Setting], Findings]
+    work: Callable[[Setting], Work]
+    """What it has to do, where nothing was done before."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of a study."""
+
+    name: str
+    done_before: bool = False
+    error: str = ""
+    """Why it was refused or failed; the others go on."""
+    seconds: float = 0.0
+
+
+def claim(setting: Setting, steps: Sequence[Step], out: Path, options: Any) -> None:
+    """Mark `out` as holding these studies, or make sure that it already does.
+
+    Raises:
+        StudyError: if it holds those of other texts, another model or other options, or cannot be
+            written to.
+    """
+    parts = [
+        setting.described,
+        setting.train.sha256,
+        len(setting.train),
+        setting.test.sha256,
+        len(setting.test),
+        model_key(setting.loaded.model),
+        options,
+    ]
+    key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    path, shown = out / PLAN, clean_line(str(out))
+    try:
+        if path.exists():
+            if json.loads(path.read_text(encoding="utf-8")).get("key") != key:
+                raise StudyError(
+                    f"Could not go on in {shown!r}: it holds the studies of other texts, another "
+                    "model or other options. Name another folder with --out, or remove it."
+                )
+            return
+        out.mkdir(parents=True, exist_ok=True)
+        plan = {"key": key, "settings": setting.described, "studies": [s.name for s in steps]}
+        path.write_text(json.dumps(plan, indent=1) + "\n", encoding="utf-8")
+    except (OSError, ValueError, AttributeError) as error:
+        raise StudyError(
+            f"Could not use the folder {shown!r}: {clean_line(str(error), 120)}. Name another "
+            "with --out."
+        ) from error
+
+
+def remaining(steps: Sequence[Step], out: Path) -> list[Step]:
+    """List the studies that are not done."""
+    return [step for step in steps if not (out / step.name / FINDINGS).exists()]
+
+
+def expected(setting: Setting, steps: Sequence[Step], speed: Speed) -> dict[str, float]:
+    """Say about how many seconds each study takes."""
+    return {step.name: speed.seconds(step.work(setting)) for step in steps}
+
+
+def run_plan(setting: Setting, steps: Sequence[Step], out: Path) -> Iterator[Outcome]:
+    """Run the studies that are not done, and say of each what became of it.
+
+    A study that is refused does not keep the others from running. When all are through, a page is
+    written that leads to them.
+    """
+    missing = {step.name for step in remaining(steps, out)}
+    for step in steps:
+        if step.name not in missing:
+            yield Outcome(name=step.name, done_before=True)
+            continue
+        start = time.monotonic()
+        try:
+            write_findings(step.run(setting), out / step.name)
+            error = ""
+        except EmowatchError as refused:
+            error = str(refused)
+        yield Outcome(name=step.name, error=error, seconds=time.monotonic() - start)
+    write_overview(out, [step.name for step in steps], setting.loaded.name)
