@@ -52,7 +52,7 @@ def generate_replies(
     ).hexdigest()
     replies = _read(path, key)
     device = next(model.parameters()).device
-    ends, pad = _end_tokens(model, tokenizer), tokenizer.pad_token_id
+    ends, pad = end_tokens(model, tokenizer), tokenizer.pad_token_id
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8", buffering=1) as out:
@@ -90,7 +90,7 @@ def generate_replies(
     return [replies[i] for i in range(len(prompts))]
 
 
-def _end_tokens(model: Any, tokenizer: Any) -> set[int]:
+def end_tokens(model: Any, tokenizer: Any) -> set[int]:
     """Any of them ends a reply; what follows in a batch is padding."""
     named = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     several = named if isinstance(named, list) else [named]
