@@ -112,6 +112,13 @@ def _asking_options(function: Function) -> Function:
                 default=False,
                 help="Let a model that can think before it answers do so. Default: no.",
             ),
+            click.option(
+                "--answer-tokens",
+                type=click.IntRange(1),
+                default=64,
+                show_default=True,
+                help="Longest answer to the question.",
+            ),
         )
     ):
         function = option(function)
@@ -123,22 +130,15 @@ def _asking_options(function: Function) -> Function:
 @_asking_options
 @folder_option(default="studies/classification", show_default=True, help="Folder of the report.")
 @click.option("--base", metavar="ID|DIR", help="The model before instruction tuning.")
-@click.option(
-    "--answer-tokens",
-    type=click.IntRange(1),
-    default=64,
-    show_default=True,
-    help="Longest answer to the question.",
-)
 def classification(
     base: str | None, prompt: Path | None, answer_tokens: int, thinks: bool, **given: Any
 ) -> None:
     """Zero-shot answers beside probes of raw and templated text (Table 2)."""
     from emowatch.model.loading import check_model
-    from emowatch.studies.asking import Question
     from emowatch.studies.classification import study_classification
+    from emowatch.workshop.building.prompting import PromptTemplate
 
-    question = Question.load(prompt)
+    question = PromptTemplate.load("emotion", prompt)
     opener = None
     if base is not None:
         check_model(base, given["dtype"], given["device"])
@@ -160,8 +160,23 @@ def classification(
     "--judge",
     default="classifier",
     show_default=True,
-    metavar="classifier|bank:NAME|model:ID",
-    help="Who names the emotion of a reply.",
+    metavar="WHO",
+    help="Who names the emotion of a reply: classifier, bank:NAME, model:ID or endpoint:MODEL.",
+)
+@click.option("--base-url", metavar="URL", help="Of an endpoint, as http://127.0.0.1:8000/v1.")
+@click.option(
+    "--api-key-env",
+    metavar="NAME",
+    default="OPENAI_API_KEY",
+    show_default=True,
+    help="Variable that holds the endpoint's key; '' sends none.",
+)
+@click.option(
+    "--concurrency",
+    type=click.IntRange(1, 256),
+    default=8,
+    show_default=True,
+    help="Requests to the endpoint at a time.",
 )
 @click.option(
     "--messages",
@@ -174,7 +189,11 @@ def classification(
 @click.option("--sample/--greedy", default=True, help="How tokens are chosen. Default: sampled.")
 def expression(
     judge: str,
+    base_url: str | None,
+    api_key_env: str,
+    concurrency: int,
     prompt: Path | None,
+    answer_tokens: int,
     messages: int | None,
     max_new_tokens: int,
     sample: bool,
@@ -182,11 +201,18 @@ def expression(
     **given: Any,
 ) -> None:
     """Whether replies show the emotion of their messages (Table 4)."""
-    from emowatch.studies.asking import Question
     from emowatch.studies.expression import study_expression
     from emowatch.studies.judges import JudgeSpec
+    from emowatch.workshop.building.prompting import PromptTemplate
 
-    question, spec = Question.load(prompt), JudgeSpec.parse(judge)
+    question = PromptTemplate.load("emotion", prompt)
+    spec = JudgeSpec.parse(
+        judge,
+        most=answer_tokens,
+        base_url=base_url,
+        api_key_env=api_key_env,
+        concurrency=concurrency,
+    )
     _run(
         lambda setting: study_expression(
             setting,

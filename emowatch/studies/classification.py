@@ -8,14 +8,14 @@ from functools import partial
 from typing import Any
 
 from emowatch.bank.card import LayerMetrics
-from emowatch.studies.asking import Question, Verdict, ask
+from emowatch.studies.asking import ANSWER_TOKENS, Verdict, ask
 from emowatch.studies.conditions import NotProbed, Opener, Probed, probe_conditions
 from emowatch.studies.findings import Cell, Figure, Findings, Table, estimate_of
-from emowatch.studies.judges import ANSWER_TOKENS
 from emowatch.studies.layers import SHUFFLES
 from emowatch.studies.published import PAPER_A, TABLE_2, published_for
 from emowatch.studies.setting import Setting
 from emowatch.studies.shares import Agreement, agreement
+from emowatch.workshop.building.prompting import PromptTemplate
 from emowatch.workshop.metrics import Estimate
 
 BLUE, GREY, RED = "#0072B2", "#999999", "#D55E00"
@@ -25,7 +25,7 @@ FLOORS = ("TF-IDF + logistic regression", "chance")
 
 def study_classification(
     setting: Setting,
-    question: Question,
+    question: PromptTemplate,
     *,
     base: Opener | None = None,
     most: int = ANSWER_TOKENS,

@@ -8,33 +8,27 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from typing import Literal, Protocol, get_args
 
-import torch
-
-from emowatch import demo
 from emowatch.bank import load_bank
-from emowatch.bank.probe_bank import ProbeBank
 from emowatch.errors import StudyError, UsageError
-from emowatch.model.blocks import find_blocks
 from emowatch.model.loading import LoadedModel, check_model, load_model
-from emowatch.studies.asking import Question, Verdict, ask
+from emowatch.studies.asking import ANSWER_TOKENS, Verdict, ask
+from emowatch.studies.reading_judge import BankJudge
 from emowatch.studies.setting import Setting
 from emowatch.text import clean_line
-from emowatch.workshop.corpora import Corpus, Example
-from emowatch.workshop.extraction import extract, model_key
-from emowatch.workshop.options import options_of
-from emowatch.workshop.outputs import STATES_FOLDER
-from emowatch.workshop.preparation import prepare
+from emowatch.workshop.building.answering import Answer
+from emowatch.workshop.building.asking import Item, Lost, Purse, Stage
+from emowatch.workshop.building.endpoint import Endpoint, EndpointOptions
+from emowatch.workshop.building.jobs import open_job
+from emowatch.workshop.building.parsing import read_emotion
+from emowatch.workshop.building.prompting import PromptTemplate
 from emowatch.workshop.text_baseline import TextBaseline, fit_text_baseline
 
-Kind = Literal["classifier", "bank", "model"]
+Kind = Literal["classifier", "bank", "model", "endpoint"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-STATES_PER_REPLY = 33
-"""Offset 0, which has seen no reply yet, and at most 32 others, whose scores are averaged."""
-ANSWER_TOKENS = 64
-"""Of a model that is asked for a label."""
 
 
 class Judge(Protocol):
@@ -59,34 +53,74 @@ class Judge(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JudgeSpec:
-    """A judge as it is named on the command line: its kind, and the bank or model."""
+    """A judge as it is named on the command line."""
 
     kind: Kind
     name: str = ""
+    """Of the bank or model."""
+    most: int = ANSWER_TOKENS
+    """Longest answer of a model in tokens."""
+    endpoint: EndpointOptions | None = None
 
     @classmethod
-    def parse(cls, text: str) -> JudgeSpec:
-        """Read ``classifier``, ``bank:NAME`` or ``model:ID``, and check what is named.
+    def parse(
+        cls,
+        text: str,
+        *,
+        most: int = ANSWER_TOKENS,
+        base_url: str | None = None,
+        api_key_env: str = "OPENAI_API_KEY",
+        concurrency: int = 8,
+    ) -> JudgeSpec:
+        """Read ``classifier``, ``bank:NAME``, ``model:ID`` or ``endpoint:MODEL``, and check what
+        is named.
+
+        Args:
+            text: the judge.
+            most: longest answer of a model in tokens.
+            base_url: of an endpoint.
+            api_key_env: variable that holds the endpoint's key.
+            concurrency: requests under way at a time.
 
         Raises:
-            UsageError: for anything else, or a bank that is not there.
+            UsageError: for anything else, a bank that is not there, or an endpoint that cannot be
+                used.
             ModelError: for a model that is not there.
         """
         kind, colon, name = text.partition(":")
-        if kind not in KINDS or (kind == "classifier") == bool(colon) or bool(colon) != bool(name):
+        shown = clean_line(text, 80)
+        is_whole = bool(name) if kind != "classifier" else not colon
+        if kind not in KINDS or not is_whole:
             raise UsageError(
-                f"Could not use {clean_line(text, 80)!r} as --judge: name classifier, bank:NAME or "
-                "model:ID."
+                f"Could not use {shown!r} as --judge: name classifier, bank:NAME, model:ID or "
+                "endpoint:MODEL."
             )
+        if base_url is None and kind == "endpoint":
+            raise UsageError(f"Could not ask {shown!r}: give its address with --base-url.")
+        if base_url is not None and kind != "endpoint":
+            raise UsageError(
+                f"Could not use --base-url with --judge {shown}: it is the address of "
+                "endpoint:MODEL."
+            )
+        options = None
         if kind == "bank":
             load_bank(name)
         elif kind == "model":
             check_model(name)
-        return cls(kind, name)
+        elif base_url is not None:
+            options = EndpointOptions(
+                base_url=base_url,
+                model=name,
+                api_key_env=api_key_env,
+                max_tokens=most,
+                concurrency=concurrency,
+            )
+            Endpoint(options).close()
+        return cls(kind=kind, name=name, most=most, endpoint=options)
 
-    def open(self, setting: Setting, question: Question) -> Judge:
+    def open(self, setting: Setting, question: PromptTemplate) -> Judge:
         """Make the judge.
 
         Raises:
@@ -96,8 +130,10 @@ class JudgeSpec:
             return ClassifierJudge.fitted(setting)
         if self.kind == "bank":
             return BankJudge.opened(setting, self.name)
+        if self.endpoint is not None:
+            return EndpointJudge(setting, self.endpoint, question)
         asked = load_model(self.name, device=str(setting.loaded.model.device))
-        return ModelJudge(setting, asked, question)
+        return ModelJudge(setting, asked, question, self.most)
 
 
 class ClassifierJudge:
@@ -138,105 +174,15 @@ class ClassifierJudge:
         return [Verdict(int(place)) for place in self._baseline.scores(texts).argmax(1)]
 
 
-class BankJudge:
-    """A bank that reads each text as a reply to one fixed opening, or as a message."""
-
-    def __init__(self, setting: Setting, bank: ProbeBank, reader: LoadedModel) -> None:
-        """Take a bank and the model it was trained for; `opened` finds both."""
-        self._setting, self._bank, self._reader = setting, bank, reader
-        self._is_speaker = reader is setting.loaded
-
-    @classmethod
-    def opened(cls, setting: Setting, name: str) -> BankJudge:
-        """Open a bank and what it reads: the model of the study, or the embedded one.
-
-        Raises:
-            UsageError: for a bank that cannot judge these labels, or does not read a text alone.
-            ProbeMismatchError: for a bank of a third model.
-        """
-        bank = load_bank(name)
-        card, shown = bank.card, clean_line(bank.card.name)
-        if card.readout == "reply" and card.target == "user":
-            raise UsageError(
-                f"Could not judge by the bank {shown!r}: it reads the message's emotion in the "
-                "model's own reply to it, and a judge is given a text. Name a bank of the target "
-                "'reply', such as demo-tone7."
-            )
-        if missing := [label for label in setting.test.labels if label not in card.labels]:
-            raise UsageError(
-                f"Could not judge by the bank {shown!r}: it has no label "
-                f"{clean_line(', '.join(missing))}. Its labels are "
-                f"{clean_line(', '.join(card.labels))}."
-            )
-        is_of_demo = card.model == demo.NAME and setting.loaded.name != demo.NAME
-        reader = load_model(device="cpu") if is_of_demo else setting.loaded
-        blocks = find_blocks(reader.model, reader.blocks)
-        bank.check_fits(reader.model, blocks, reader.tokenizer, model_name=reader.name)
-        return cls(setting, bank, reader)
-
-    @property
-    def name(self) -> str:
-        """The bank's name."""
-        return f"bank {self._bank.card.name}"
-
-    @property
-    def caution(self) -> str:
-        """Whose states it reads, and that it is no better than its card says."""
-        whose = "the model that also speaks" if self._is_speaker else self._reader.name
-        return (
-            f"The judge is the bank {self._bank.card.name}, which reads each text in the states of "
-            f"{whose}; it is no better than its card says."
-        )
-
-    def judge(self, texts: Sequence[str]) -> list[Verdict]:
-        """Give each text the label whose score is highest, on average over its tokens."""
-        if not texts:
-            return []
-        card, reader, setting = self._bank.card, self._reader, self._setting
-        options = replace(options_of(card), states_per_reply=STATES_PER_REPLY)
-        corpus = _corpus_of(texts, card.labels)
-        folder = (
-            setting.work
-            / "judged"
-            / _key("bank", self._bank.sha256, model_key(reader.model), *texts)
-        )
-        prepared = prepare(corpus, reader, options, folder, setting.report)
-        blocks = find_blocks(reader.model, reader.blocks)
-        activations = extract(
-            reader.model,
-            blocks,
-            prepared.passages,
-            (card.primary,),
-            folder / STATES_FOLDER,
-            batch_tokens=setting.batch_tokens,
-            progress=lambda done, total: setting.report("judging replies", done, total),
-        )
-        offsets = activations.offset
-        heads = self._bank.heads_at((card.primary,))
-        scores = heads.scores(activations.states(), offsets)[0]  # [rows, labels]
-        counted = (
-            offsets > 0 if card.readout == "reply" else torch.ones_like(offsets, dtype=torch.bool)
-        )
-        text_of = torch.tensor(prepared.examples)[activations.passage][counted]
-        sums = torch.zeros(len(texts), scores.shape[1]).index_add_(0, text_of, scores[counted])
-        known = torch.bincount(text_of, minlength=len(texts)) > 0
-        return [
-            self._verdict(int(place)) if is_known else Verdict(None, "could not be read")
-            for place, is_known in zip(sums.argmax(1), known, strict=True)
-        ]
-
-    def _verdict(self, place: int) -> Verdict:
-        label = self._bank.card.labels[place]
-        labels = self._setting.test.labels
-        return Verdict(labels.index(label)) if label in labels else Verdict(None, "unknown label")
-
-
 class ModelJudge:
     """A language model on this machine that is asked for a label."""
 
-    def __init__(self, setting: Setting, asked: LoadedModel, question: Question) -> None:
+    def __init__(
+        self, setting: Setting, asked: LoadedModel, question: PromptTemplate, most: int
+    ) -> None:
         """Take the model and how it is asked."""
-        self._setting, self._asked, self._question = setting, asked, question
+        self._setting, self._asked = setting, asked
+        self._question, self._most = question, most
 
     @property
     def name(self) -> str:
@@ -259,9 +205,65 @@ class ModelJudge:
             self._setting.test.labels,
             self._question,
             self._setting.work / "answers",
-            most=ANSWER_TOKENS,
-            progress=lambda done, total: self._setting.report("judging replies", done, total),
+            most=self._most,
+            progress=partial(self._setting.report, "judging replies"),
         )
+
+
+class EndpointJudge:
+    """A language model on the network that is asked for a label; no answer is paid for twice."""
+
+    def __init__(
+        self, setting: Setting, options: EndpointOptions, question: PromptTemplate
+    ) -> None:
+        """Take where the model is and how it is asked."""
+        self._setting, self._options, self._question = setting, options, question
+        self._tokens = (0, 0)
+        parts = [options.model, options.max_tokens, question.sha256]
+        key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+        self._folder = setting.work / "judged" / f"endpoint-{key}"
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return f"endpoint {self._options.model}"
+
+    @property
+    def caution(self) -> str:
+        """That a model judged, and what it read and wrote for that."""
+        read, written = self._tokens
+        return (
+            f"The judge is the language model {self._options.model}, asked over the network: it "
+            f"read {read:,} tokens and wrote {written:,}."
+        )
+
+    def judge(self, texts: Sequence[str]) -> list[Verdict]:
+        """Ask about each text; answers are kept, and their number is told while they come.
+
+        Raises:
+            RetryableError: if the endpoint is down; answers so far are kept.
+            UsageError: if it will not answer, as for a wrong key.
+        """
+        setting = self._setting
+        labels, done = list(setting.test.labels), 0
+
+        def answered(count: int) -> None:
+            nonlocal done
+            done += count
+            setting.report("judging replies", done, len(texts))
+
+        def read(answer: Answer) -> int:
+            return read_emotion(answer.text, labels, is_cut=answer.is_cut)
+
+        items = [Item("", {"text": text, "labels": labels}) for text in texts]
+        purse = Purse()
+        with Endpoint(self._options) as endpoint, open_job(self._folder, purse) as job:
+            stage: Stage[int] = job.stage(self._question, read, endpoint)
+            found = stage.ask(items, answered)
+        self._tokens = purse.prompt_tokens, purse.completion_tokens
+        return [
+            Verdict(None, one.reason) if isinstance(one, Lost) else Verdict(one) for one in found
+        ]
 
 
 def judged_once(judge: Judge, texts: Sequence[str]) -> list[Verdict]:
@@ -269,23 +271,3 @@ def judged_once(judge: Judge, texts: Sequence[str]) -> list[Verdict]:
     different = list(dict.fromkeys(text for text in texts if text.strip()))
     verdicts = dict(zip(different, judge.judge(different), strict=True))
     return [verdicts.get(text, Verdict(None, "empty reply")) for text in texts]
-
-
-def _corpus_of(texts: Sequence[str], labels: Sequence[str]) -> Corpus:
-    """Make a corpus of texts without labels: all are of class 0, which nobody reads."""
-    return Corpus(
-        examples=tuple(
-            Example(text=text, label=0, group=str(row), row=row) for row, text in enumerate(texts)
-        ),
-        labels=tuple(labels),
-        quarantined=(),
-        source="replies",
-        sha256="",
-        text_column="text",
-        label_column="label",
-        licence=None,
-    )
-
-
-def _key(*parts: str) -> str:
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]

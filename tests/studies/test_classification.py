@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from emowatch.model.loading import LoadedModel
-from emowatch.studies.asking import Question
 from emowatch.studies.classification import study_classification
 from emowatch.studies.findings import Cell, Findings
 from emowatch.studies.published import TABLE_2
 from emowatch.studies.setting import Setting
+from emowatch.workshop.building.prompting import PromptTemplate
 from emowatch.workshop.metrics import Estimate
 from tests.cli.commands import Cli, refused
 from tests.cli.conftest import cli, data, model, one_thread
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["cli", "data", "model", "one_thread"]
 
-QUESTION = Question.parse("{{ text }}")
+QUESTION = PromptTemplate.parse("emotion", "{{ text }}")
 
 
 @pytest.fixture

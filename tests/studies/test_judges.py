@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,18 +11,27 @@ from typing import TYPE_CHECKING
 import pytest
 
 from emowatch.bank import ProbeBank, load_bank
-from emowatch.errors import ModelError, ProbeMismatchError, StudyError, UsageError
+from emowatch.errors import (
+    ModelError,
+    ProbeMismatchError,
+    RetryableError,
+    StudyError,
+    UsageError,
+)
 from emowatch.labels import EKMAN7
 from emowatch.model.loading import LoadedModel, load_model
-from emowatch.studies.asking import Question, Verdict
-from emowatch.studies.judges import JudgeSpec, judged_once
+from emowatch.studies.asking import Verdict
+from emowatch.studies.judges import Judge, JudgeSpec, judged_once
 from emowatch.studies.setting import Setting
+from emowatch.workshop.building.prompting import PromptTemplate
 from tests.studies.taught import LABELS, corpus_of, teach, texts_of
+from tests.workshop.building.protocol_server import KEY, ProtocolServer
+from tests.workshop.synthetic import WORDS
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-QUESTION = Question.parse("{{ text }}")
+QUESTION = PromptTemplate.parse("emotion", "{{ text }}")
 SPOKEN = {
     "anger": "How dare they! I am furious, that is an outrage and I will not stand for it.",
     "sadness": "I am so sorry. I could cry, it is such a sad and heavy loss.",
@@ -43,11 +53,12 @@ def setting(
 
 
 @pytest.mark.parametrize(
-    "text", ["", "oracle", "bank", "bank:", "model:", "classifier:x", "classifier:", "x:y"]
+    "text",
+    ["", "oracle", "bank", "bank:", "model:", "classifier:x", "classifier:", "x:y", "endpoint:"],
 )
 def test_a_judge_that_there_is_not_is_refused(text: str) -> None:
-    """With the three that there are."""
-    with pytest.raises(UsageError, match="name classifier, bank:NAME or model:ID"):
+    """With the four that there are."""
+    with pytest.raises(UsageError, match="name classifier, bank:NAME, model:ID or endpoint:MODEL"):
         JudgeSpec.parse(text)
 
 
@@ -165,3 +176,75 @@ def test_the_shipped_bank_reads_replies() -> None:
     """What the messages above recommend must be there."""
     card = load_bank("demo-tone7").card
     assert (card.target, card.readout) == ("reply", "reply")
+
+
+def read_words(prompt: str) -> str:
+    """Judge as the endpoint's model does here: by the words of each class."""
+    found = [label for label in LABELS if any(word in prompt for word in WORDS[label])]
+    return json.dumps({"emotion": found[0]}) if found else "I cannot say."
+
+
+@pytest.fixture
+def server() -> Iterator[ProtocolServer]:
+    """Run a real server on this machine that lets one key in."""
+    made = ProtocolServer(read_words, key=KEY)
+    yield made
+    made.close()
+
+
+def judge_at(server: ProtocolServer, setting: Setting) -> Judge:
+    """Name the endpoint as the command line does."""
+    spec = JudgeSpec.parse("endpoint:tiny", base_url=server.url, api_key_env="JUDGE_KEY")
+    return spec.open(setting, QUESTION)
+
+
+def test_an_endpoint_judges_and_is_paid_once(
+    server: ProtocolServer, setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Answers that cannot be read have no verdict; a second run asks for nothing."""
+    monkeypatch.setenv("JUDGE_KEY", KEY)
+    texts, labels = texts_of(4)
+    for _ in range(2):
+        judge = judge_at(server, setting)
+        verdicts = judge.judge([*texts, "no word of theirs"])
+        assert verdicts == [*map(Verdict, labels), Verdict(None, "not JSON")]
+        assert len(server.bodies) == len(texts) + 1
+    assert server.bodies[0]["max_tokens"] == 64
+    assert judge.name == "endpoint tiny"
+    assert f"wrote {sum(max(1, len(read_words(t)) // 4) for t in (*texts, '!'))}." in judge.caution
+
+
+def test_an_endpoint_that_breaks_off_loses_no_answer(
+    server: ProtocolServer, setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told as what may pass, and the same command goes on from there."""
+    monkeypatch.setenv("JUDGE_KEY", KEY)
+    texts, labels = texts_of(4)
+    answered = judge_at(server, setting).judge(texts[:6])
+    server.close()
+    spec = JudgeSpec.parse("endpoint:tiny", base_url=server.url, api_key_env="JUDGE_KEY")
+    assert spec.endpoint is not None
+    hasty = replace(spec, endpoint=replace(spec.endpoint, attempts=1))
+    with pytest.raises(RetryableError, match="6 answers so far are kept"):
+        hasty.open(setting, QUESTION).judge(texts)
+    assert [verdict.label for verdict in answered] == labels[:6]
+
+
+def test_a_wrong_key_is_told_at_once_and_never_shown(
+    server: ProtocolServer, setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No verdict would come of trying on."""
+    monkeypatch.setenv("JUDGE_KEY", "sk-wrong-key")
+    with pytest.raises(UsageError, match="the key in JUDGE_KEY is refused") as refused:
+        judge_at(server, setting).judge(texts_of(2)[0])
+    assert "sk-wrong-key" not in str(refused.value)
+
+
+def test_an_endpoint_and_its_address_belong_together() -> None:
+    """One without the other is a slip."""
+    with pytest.raises(UsageError, match="give its address with --base-url"):
+        JudgeSpec.parse("endpoint:tiny")
+    with pytest.raises(UsageError, match="address of endpoint:MODEL"):
+        JudgeSpec.parse("classifier", base_url="http://127.0.0.1:9/v1")
+    with pytest.raises(UsageError, match="--base-url"):
+        JudgeSpec.parse("endpoint:tiny", base_url="ftp://127.0.0.1/v1")
