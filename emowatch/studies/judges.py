@@ -16,7 +16,7 @@ from emowatch.bank import load_bank
 from emowatch.errors import StudyError, UsageError
 from emowatch.model.loading import LoadedModel, check_model, load_model
 from emowatch.studies.asking import ANSWER_TOKENS, Verdict, ask
-from emowatch.studies.reading_judge import BankJudge
+from emowatch.studies.reading_judge import BankJudge, check_reads_texts
 from emowatch.studies.setting import Setting
 from emowatch.text import clean_line
 from emowatch.workshop.building.answering import Answer
@@ -106,7 +106,7 @@ class JudgeSpec:
             )
         options = None
         if kind == "bank":
-            load_bank(name)
+            check_reads_texts(load_bank(name))
         elif kind == "model":
             check_model(name)
         elif base_url is not None:

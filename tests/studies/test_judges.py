@@ -136,10 +136,10 @@ def test_a_bank_that_lacks_a_label_is_refused(setting: Setting) -> None:
         JudgeSpec.parse("bank:demo-tone7").open(replace(setting, test=test), QUESTION)
 
 
-def test_a_bank_that_needs_the_models_own_reply_is_refused(setting: Setting) -> None:
+def test_a_bank_that_needs_the_models_own_reply_is_refused() -> None:
     """It would let the model reply to the reply."""
     with pytest.raises(UsageError, match="a judge is given a text"):
-        JudgeSpec.parse("bank:demo-ekman7").open(setting, QUESTION)
+        JudgeSpec.parse("bank:demo-ekman7")
 
 
 def test_a_bank_of_a_third_model_is_refused(
