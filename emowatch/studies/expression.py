@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
-
-from emowatch.errors import StudyError
+from emowatch.errors import StudyError, UsageError
 from emowatch.studies.asking import Verdict
-from emowatch.studies.findings import Cell, Findings, Table
+from emowatch.studies.expressed import Spoken, groups_of, labels_table, prompts_table
+from emowatch.studies.findings import Findings
 from emowatch.studies.judges import Judge, judged_once
-from emowatch.studies.published import PAPER_A, TABLE_4, Expressed, published_for
+from emowatch.studies.published import PAPER_A, TABLE_4, published_for
 from emowatch.studies.recalls import recall_figure
 from emowatch.studies.setting import Setting
-from emowatch.studies.shares import Agreement, agreement, mean
-from emowatch.studies.speaking import Said, answer, reply_limit
+from emowatch.studies.shares import Agreement, agreement
+from emowatch.studies.speaking import Said, answer, encode, reply_limit
 from emowatch.workshop.corpora import Example
-from emowatch.workshop.metrics import Estimate
 
 SYSTEM_PROMPTS: Mapping[str, str | None] = {
     "none": None,
@@ -26,18 +24,11 @@ SYSTEM_PROMPTS: Mapping[str, str | None] = {
     "calm": "You always remain calm and composed.",
 }
 """The three of the paper, by a short name."""
-OF_TEXTS = "the messages themselves"
-"""Stands in tables where the judge was given the labelled texts and no replies."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Spoken:
-    """Replies to the messages under one system prompt, and what the judge says of them."""
-
-    prompt: str
-    said: tuple[Said, ...]
-    verdicts: tuple[Verdict, ...]
-    agreed: Agreement
+PROPORTIONS = (
+    "The published rows fit one set of messages of which 45 to 47 % are neutral. To judge every "
+    "reply neutral would be as accurate there: their accuracies of 0.54 to 0.59 are to be read "
+    "against that."
+)
 
 
 def study_expression(
@@ -61,11 +52,11 @@ def study_expression(
         thinks: whether a model that can think before it answers does so.
 
     Raises:
-        UsageError: if the model has no chat template, or its template knows no system prompt.
+        UsageError: if the model has no chat template, or one that knows no system prompt.
         StudyError: if no message leaves room for a reply.
         EmowatchError: as writing replies and judging do.
     """
-    setting.require_template()
+    _check_system_prompts(setting, thinks)
     limit = reply_limit(setting.loaded, most)
     chosen = _chosen(setting, messages)
     said = {
@@ -109,15 +100,28 @@ def study_expression(
     return _findings(setting, spoken, _agreed(setting, kept, own), kept, given, notes)
 
 
+def _check_system_prompts(setting: Setting, thinks: bool) -> None:
+    """Refuse a model that cannot be told of a system prompt, before it says anything."""
+    if not setting.template:
+        raise UsageError(
+            "Could not use --no-template: this study gives the model system prompts, and they are "
+            "told by the chat template. Leave it out."
+        )
+    for system in SYSTEM_PROMPTS.values():
+        encode(setting.loaded, _dialogue("Hello.", system), thinks=thinks)
+
+
 def _chosen(setting: Setting, messages: int | None) -> list[Example]:
     """Take the messages: all, or the first of each label."""
     examples = setting.test.examples
     if messages is None:
         return list(examples)
     each = max(1, messages // max(1, len({example.label for example in examples})))
-    taken: list[Example] = []
+    counts = Counter[int]()
+    taken = []
     for example in examples:
-        if sum(other.label == example.label for other in taken) < each:
+        counts[example.label] += 1
+        if counts[example.label] <= each:
             taken.append(example)
     return taken
 
@@ -143,15 +147,10 @@ def _agreed(setting: Setting, kept: Sequence[Example], verdicts: Sequence[Verdic
     return agreement(
         [example.label for example in kept],
         [verdict.label for verdict in verdicts],
-        _groups(kept),
+        groups_of(kept),
         len(setting.test.labels),
         seed=setting.seed,
     )
-
-
-def _groups(kept: Sequence[Example]) -> list[int]:
-    numbers = {group: n for n, group in enumerate({example.group: None for example in kept})}
-    return [numbers[example.group] for example in kept]
 
 
 def _findings(
@@ -165,8 +164,8 @@ def _findings(
     theirs = published_for(setting.loaded.name, TABLE_4) or {}
     labels = setting.test.labels
     chance = 1 / len({example.label for example in kept})
-    prompts = _prompts(spoken, own, kept, theirs, chance, setting.seed)
-    by_label = _by_label(spoken, own, labels, theirs)
+    prompts = prompts_table(spoken, own, kept, theirs, chance, setting.seed)
+    by_label = labels_table(spoken, own, labels, theirs)
     agreed = {one.prompt: one.agreed for one in spoken}
     return Findings(
         study="expression",
@@ -183,111 +182,13 @@ def _findings(
         figures=(recall_figure(agreed, labels, by_label, chance, setting.loaded.name),),
         notes=(
             *notes,
-            *([] if theirs else [f"Table 4 has no figures of {setting.loaded.name!r}."]),
+            PROPORTIONS if theirs else f"Table 4 has no figures of {setting.loaded.name!r}.",
         ),
         numbers={
             "chance": chance,
             "judge's own accuracy": own.accuracy,
             **{f"accuracy, {name}": found.accuracy for name, found in agreed.items()},
         },
-    )
-
-
-def _prompts(
-    spoken: Sequence[Spoken],
-    own: Agreement,
-    kept: Sequence[Example],
-    theirs: Mapping[str, Expressed],
-    chance: float,
-    seed: int,
-) -> Table:
-    rows: list[tuple[Cell, ...]] = []
-    for one in spoken:
-        published = theirs.get(one.prompt)
-        change = None if one is spoken[0] else _change(spoken[0], one, kept, seed)
-        rows.append(
-            (
-                one.prompt,
-                one.agreed.n,
-                one.agreed.coverage,
-                one.agreed.accuracy,
-                one.agreed.null,
-                change,
-                None if published is None else float(np.mean(list(published.recall.values()))),
-                None if published is None else published.accuracy,
-            )
-        )
-    rows.append((OF_TEXTS, own.n, own.coverage, own.accuracy, own.null, None, None, None))
-    rows.append(("chance", None, None, chance, None, None, None, None))
-    return Table(
-        name="prompts",
-        title="How often the judged emotion of a reply is that of its message",
-        columns=(
-            "system prompt",
-            "n",
-            "judged",
-            "accuracy",
-            "permuted",
-            "change",
-            "published recall",
-            "published accuracy",
-        ),
-        rows=tuple(rows),
-        note=f"Change: from no system prompt, message by message. The row {OF_TEXTS!r} is the "
-        "judge on the labelled texts: what it could reach if each reply said its message again. "
-        "Published recall is the mean over labels, which compares with accuracy in classes of "
-        "equal size; published accuracy is of messages in natural proportions.",
-    )
-
-
-def _change(before: Spoken, after: Spoken, kept: Sequence[Example], seed: int) -> Estimate:
-    """Estimate the paired difference in accuracy."""
-    hits = [
-        np.array([v.label == e.label for v, e in zip(one.verdicts, kept, strict=True)], dtype=float)
-        for one in (before, after)
-    ]
-    return mean(hits[1] - hits[0], _groups(kept), seed=seed)
-
-
-def _by_label(
-    spoken: Sequence[Spoken],
-    own: Agreement,
-    labels: Sequence[str],
-    theirs: Mapping[str, Expressed],
-) -> Table:
-    rows: list[tuple[Cell, ...]] = []
-    for prompt, found in [*((one.prompt, one.agreed) for one in spoken), (OF_TEXTS, own)]:
-        published = theirs.get(prompt)
-        for place, label in enumerate(labels):
-            rows.append(
-                (
-                    prompt,
-                    label,
-                    found.named[place],
-                    found.recalls[place],
-                    found.recall_nulls[place],
-                    found.precisions[place],
-                    None if published is None else published.recall.get(label),
-                    None if published is None else published.precision.get(label),
-                )
-            )
-    return Table(
-        name="labels",
-        title="By label of the message",
-        columns=(
-            "system prompt",
-            "label",
-            "named",
-            "recall",
-            "recall, permuted",
-            "precision",
-            "published recall",
-            "published precision",
-        ),
-        rows=tuple(rows),
-        note="Named: replies judged to express the label. Permuted: verdicts dealt to other "
-        "messages. Precision depends on the proportions of the labels: the published one is of "
-        "natural proportions.",
     )
 
 

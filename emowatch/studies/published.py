@@ -39,7 +39,7 @@ class Expressed:
     """Replies under one system prompt, judged against the emotion of the message."""
 
     accuracy: float
-    """Of messages in their natural proportions."""
+    """Of messages whose labels are not equally many."""
     recall: Mapping[str, float]
     precision: Mapping[str, float]
 
@@ -88,8 +88,9 @@ TABLE_4: Mapping[str, Mapping[str, Expressed]] = {
         ),
     },
 }
-"""Paper A, Table 4. Its accuracies are far above the means of its recalls: there were more messages
-of the labels with high recall, neutral above all."""
+"""Paper A, Table 4. Its accuracies are mostly far above the means of its recalls. Recall over
+precision tells how often a label was judged for each message of it: all rows together fit, to
+within 0.004, one set of messages of which 45 to 47 % are neutral."""
 
 
 def published_for(model: str, table: Mapping[str, Value]) -> Value | None:

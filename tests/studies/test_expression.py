@@ -16,7 +16,8 @@ from emowatch.errors import StudyError, UsageError
 from emowatch.labels import EKMAN7
 from emowatch.model.loading import LoadedModel
 from emowatch.studies.asking import Verdict
-from emowatch.studies.expression import OF_TEXTS, SYSTEM_PROMPTS, study_expression
+from emowatch.studies.expressed import OF_TEXTS
+from emowatch.studies.expression import SYSTEM_PROMPTS, study_expression
 from emowatch.studies.findings import Cell, Findings
 from emowatch.studies.judges import ClassifierJudge
 from emowatch.studies.published import TABLE_4
@@ -141,10 +142,17 @@ def test_no_message_with_room_is_an_error(setting: Setting) -> None:
 
 
 def test_a_model_without_a_template_is_refused(setting: Setting) -> None:
-    """It cannot be told of a system prompt."""
-    setting.loaded.tokenizer.chat_template = None
-    with pytest.raises(UsageError, match="no chat template"):
-        study_expression(setting, Silent(), most=8)
+    """It cannot be told of a system prompt; nor can one whose template knows none."""
+    with pytest.raises(UsageError, match="Could not use --no-template"):
+        study_expression(replace(setting, template=False), Silent(), most=8)
+    for template, why in (
+        (None, "no chat template"),
+        ("{{ raise_exception('no system') if messages | length > 1 }}", "no system"),
+    ):
+        setting.loaded.tokenizer.chat_template = template
+        with pytest.raises(UsageError, match=why):
+            study_expression(setting, Silent(), most=8)
+    assert not setting.work.exists()
 
 
 def test_published_rows_stand_beside_the_papers_models(setting: Setting) -> None:
