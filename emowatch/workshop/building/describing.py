@@ -105,7 +105,7 @@ def render(card: CorpusCard, name: str) -> str:
             f"  {names[label]:<{wide}}  {of.median:>6.0f}  {middle:>11}  {most:>9}  {_bars(of)}"
         )
     ends = " ".join(f"{low}+" for low in BINS)
-    lines += [f"  bars: {ends} words; a full one is the label's largest", ""]
+    lines += [f"  bars: {ends} words, full at the label's most", ""]
     for title, found in (
         ("source", card.sources),
         ("model", card.models),
