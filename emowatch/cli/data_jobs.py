@@ -108,22 +108,22 @@ class OpenJob(NamedTuple):
     having: Callable[..., Answerer]
 
 
-def check_out(given: Mapping[str, Any]) -> None:
+def check_out(given: Mapping[str, Any], step: str) -> None:
     """Refuse an output that cannot be written, before anything is read."""
     from emowatch.workshop.building.jobs import check_job
 
-    check_job(given["out"], _work(given), overwrite=given["overwrite"])
+    check_job(given["out"], _work(given), step, overwrite=given["overwrite"])
 
 
 @contextmanager
-def opened_job(given: Mapping[str, Any], usual: float) -> Iterator[OpenJob]:
-    """Open who answers, and hold the folder of answers."""
+def opened_job(given: Mapping[str, Any], source: str, usual: float) -> Iterator[OpenJob]:
+    """Open who answers, and hold the folder of answers about the texts of `source`."""
     from emowatch.workshop.building.asking import Purse  # scipy: a second
     from emowatch.workshop.building.jobs import open_job
 
     purse = Purse(**{key: given[key] for key in PRICES})
     with open_answerer(usual=usual, **given) as having:
-        with stoppable(), open_job(_work(given), purse) as job:
+        with stoppable(), open_job(_work(given), Path(source).name, purse) as job:
             yield OpenJob(job, having)
 
 
@@ -142,7 +142,8 @@ def make_gate(
 
     judge = opened.having(model=given["judge_model"] or writer.model, temperature=0.0)
     labels = given["labels"]
-    return Gate(opened.job.labeller(template, labels, judge), labels, given["gate"])
+    stage = opened.job.labeller("check", template, labels, judge)
+    return Gate(stage, labels, given["gate"], judge.model)
 
 
 def finish(built: Built, opened: OpenJob, given: Mapping[str, Any], then: str) -> None:

@@ -42,15 +42,15 @@ def label(data: str, template: Path | None, **given: Any) -> None:
     from emowatch.workshop.building.labelling import label_texts
     from emowatch.workshop.building.texts import read_texts
 
-    check_out(given)
+    check_out(given, "label")
     prompt = load_template("label", template)
     reading = {key: given[key] for key in ("text_column", "encoding", "split", "limit")}
     texts = read_texts(data, **reading)
     for reason, n in texts.aside.items():
         click.echo(f"{n} rows put aside: {reason}", err=True)
-    with opened_job(given, 0.0) as opened:
+    with opened_job(given, data, 0.0) as opened:
         answerer = opened.having()
-        stage = opened.job.labeller(prompt, given["labels"], answerer)
+        stage = opened.job.labeller("label", prompt, given["labels"], answerer)
         built = label_texts(texts, stage, given["labels"], answerer.model, progress)
         finish(built, opened, given, f"rewrite {given['out']}")
 
@@ -70,18 +70,18 @@ def rewrite(data: str, template: Path | None, origin: str, **given: Any) -> None
     from emowatch.workshop.building.rewriting import plan, read_rewrite
     from emowatch.workshop.building.rewriting import rewrite as write_texts
 
-    check_out(given)
+    check_out(given, "rewrite")
     prompt = load_template("rewrite", template)
     check = load_template("label", given["label_template"])
     targets = given["to"] or tuple(name for name in given["labels"] if name != origin)
     check_targets(targets, given["labels"])
     rows = read_labelled(data, given)
     lots = plan(rows, targets, origin=origin, seed=given["seed"], limit=given["limit"])
-    with opened_job(given, 0.7) as opened:
+    with opened_job(given, data, 0.7) as opened:
         writer = opened.having()
         built = write_texts(
             lots,
-            opened.job.stage(prompt, read_rewrite, writer),
+            opened.job.stage("rewrite", prompt, read_rewrite, writer),
             make_gate(opened, check, writer, given),
             model=writer.model,
             report=progress,
@@ -108,18 +108,18 @@ def synthesize(data: str, template: Path | None, per_label: int, shots: int, **g
     from emowatch.workshop.building.synthesis import plan, read_generation
     from emowatch.workshop.building.synthesis import synthesize as write_texts
 
-    check_out(given)
+    check_out(given, "synthesize")
     prompt = load_template("synthesize", template)
     check = load_template("label", given["label_template"])
     targets = given["to"] or tuple(name for name in given["labels"] if name != NEUTRAL)
     check_targets(targets, given["labels"])
     rows = read_labelled(data, given)
     wishes = plan(rows, targets, per_label=per_label, shots=shots, seed=given["seed"])
-    with opened_job(given, 1.0) as opened:
+    with opened_job(given, data, 1.0) as opened:
         writer = opened.having()
         built = write_texts(
             wishes,
-            opened.job.stage(prompt, read_generation, writer),
+            opened.job.stage("synthesize", prompt, read_generation, writer),
             make_gate(opened, check, writer, given),
             model=writer.model,
             report=progress,

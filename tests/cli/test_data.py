@@ -117,6 +117,10 @@ def test_a_second_run_asks_nothing(
     assert first["spent"]["cost"] == again["spent"]["cost"] > 0
     assert again["spent"]["cost_of_this_run"] == 0
     refused(cli(*command[:-1], "other"), "another model", "--work")
+    more = tmp_path / "more.txt"
+    more.write_text("I was happy again\n", encoding="utf-8")
+    refused(cli("data", "label", more, *command[3:]), "another source")
+    refused(cli("data", "rewrite", out, *command[3:]), "it is there already")
     assert out.read_bytes() == before
 
 

@@ -51,6 +51,8 @@ class CorpusRow:
     """That labelled or wrote it."""
     template: str | None = None
     """Of the prompt that labelled or wrote it, with the beginning of its hash."""
+    judge: str | None = None
+    """The model that found a written text to express its label."""
     group: str | None = None
     """Rows of one group must stay on one side of a split; set by `split_rows`."""
 
@@ -159,7 +161,7 @@ def _row(row: Row) -> CorpusRow:
     except ValueError as error:
         raise Unusable("unknown label", str(error)) from error
     intensity, examples = given.get("intensity"), given.get("examples")
-    known = {name: given.get(name) for name in ("source", "model", "template", "group")}
+    known = {name: given.get(name) for name in ("source", "model", "template", "judge", "group")}
     return CorpusRow(
         text=usable_text(given.get("text")),
         provenance=provenance,

@@ -40,8 +40,8 @@ def labeller(
     folder: Path, answerer: Answerer, purse: Purse | None = None
 ) -> Iterator[Stage[Verdict]]:
     """Open a labeller with its ledger in a folder."""
-    with open_job(folder, purse or Purse()) as job:
-        yield job.labeller(PromptTemplate.built_in("label"), EKMAN7, answerer)
+    with open_job(folder, "a.csv", purse or Purse()) as job:
+        yield job.labeller("label", PromptTemplate.built_in("label"), EKMAN7, answerer)
 
 
 def test_what_is_answered_is_not_asked_again(

@@ -13,7 +13,7 @@ from tests.workshop.building.rows import natural, some_rows
 ROWS = [
     natural("a b c", "joy", source="a.csv", model="m1", template="label:1"),
     natural("a b c d e", "joy", id="2", provenance="rewritten", source="a.csv", model="m2"),
-    natural("word " * 200, "fear", id="3", provenance="synthetic", model="\x1b[2Jm3"),
+    natural("word " * 200, "fear", id="3", provenance="synthetic", model="\x1b[2Jm3", judge="j"),
     natural("one", "joy"),
 ]
 
@@ -27,6 +27,7 @@ def test_the_table_counts_every_row_once() -> None:
     }
     assert (card.rows, card.parents) == (4, 4)
     assert card.sources == {"a.csv": 2, "not known": 2}
+    assert card.judges == {"not known": 1, "j": 1}
     assert card.templates == {"not known": 3, "label:1": 1}
 
 

@@ -23,8 +23,8 @@ TEXTS = Texts({"a": "so happy", "b": "das nicht", "c": "the bus", "d": "huh"}, "
 
 def label(folder: Path, connect: Connect, labels: tuple[str, ...] = EKMAN7) -> Built:
     """Label the texts."""
-    with open_job(folder, Purse()) as job:
-        stage = job.labeller(PromptTemplate.built_in("label"), labels, connect())
+    with open_job(folder, "a.csv", Purse()) as job:
+        stage = job.labeller("label", PromptTemplate.built_in("label"), labels, connect())
         return label_texts(TEXTS, stage, labels, "tiny", silent)
 
 

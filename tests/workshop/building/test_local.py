@@ -73,12 +73,12 @@ def test_its_answers_are_kept_and_are_its_own(loaded: LoadedModel, tmp_path: Pat
     template = PromptTemplate.parse("label", "{{ text }}?")
     items = [Item("", {"text": f"t{n}", "labels": ["joy"]}) for n in range(4)]
     model = LocalModel(loaded, max_tokens=8)
-    with open_job(tmp_path, Purse()) as job:
-        stage = job.stage(template, lambda answer: answer.text, model)
+    with open_job(tmp_path, "a.csv", Purse()) as job:
+        stage = job.stage("label", template, lambda answer: answer.text, model)
         first = stage.ask(items)
     down = Down(LocalModel(loaded, max_tokens=8).identity)
-    with open_job(tmp_path, Purse()) as job:
-        assert job.stage(template, lambda answer: answer.text, down).ask(items) == first
+    with open_job(tmp_path, "a.csv", Purse()) as job:
+        assert job.stage("label", template, lambda answer: answer.text, down).ask(items) == first
     before = dict(model.identity)
     next(iter(loaded.model.parameters())).data[:3] += 1
     assert LocalModel(loaded, max_tokens=8).identity != before

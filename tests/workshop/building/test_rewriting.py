@@ -32,10 +32,10 @@ def write(
 ) -> Built:
     """Rewrite the neutral ones of some rows."""
     lots = plan(rows, TARGETS, origin="neutral", seed=0, limit=limit)
-    with open_job(folder, Purse()) as job:
-        stage = job.stage(PromptTemplate.built_in("rewrite"), read_rewrite, connect())
-        judge = job.labeller(PromptTemplate.built_in("label"), EKMAN7, connect())
-        return rewrite(lots, stage, Gate(judge, EKMAN7, mode), model="tiny", report=silent)
+    with open_job(folder, "a.csv", Purse()) as job:
+        stage = job.stage("rewrite", PromptTemplate.built_in("rewrite"), read_rewrite, connect())
+        judge = job.labeller("label", PromptTemplate.built_in("label"), EKMAN7, connect())
+        return rewrite(lots, stage, Gate(judge, EKMAN7, mode, "judge"), model="tiny", report=silent)
 
 
 def test_neutral_texts_are_rewritten_and_keep_their_parent(
@@ -50,7 +50,9 @@ def test_neutral_texts_are_rewritten_and_keep_their_parent(
     by_id = {row.id: row.text for row in neutral}
     for row in built.rows:
         assert by_id[row.parent] in row.text and WORDS[row.label] in row.text
-        assert row.provenance == "rewritten" and 1 <= (row.intensity or 0) <= LEVELS
+        assert (row.provenance, row.judge) == ("rewritten", "judge") and 1 <= (
+            row.intensity or 0
+        ) <= LEVELS
     assert len(Counter(row.label for row in built.rows)) == 6
     assert built.gate is not None and (built.gate.hits, built.gate.total) == (40, 40)
     assert 0.1 < built.gate.chance < 0.3

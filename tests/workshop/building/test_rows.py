@@ -29,6 +29,7 @@ WRITTEN = natural(
     source="a.csv",
     model="tiny",
     template="synthesize:ab",
+    judge="other",
     group="g",
 )
 

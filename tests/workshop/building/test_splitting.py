@@ -127,16 +127,18 @@ def test_the_files_hold_the_sides_with_their_groups(tmp_path: Path) -> None:
     rows: list[CorpusRow] = some_rows(20)
     split = split_rows(rows, fractions_of(test=0.3, validation=0.3), seed=0)
     out = tmp_path / "parts"
-    check_folder(out, split.sides, overwrite=False)
+    check_folder(out, overwrite=False)
     write_split(out, split)
     found = {side: read_rows(out / f"{side}.jsonl").rows for side in split.sides}
     assert found == split.sides
     assert all(row.group for of in found.values() for row in of)
     with pytest.raises(UsageError, match=r"train\.jsonl is there already"):
-        check_folder(out, split.sides, overwrite=False)
-    check_folder(out, split.sides, overwrite=True)
+        check_folder(out, overwrite=False)
+    check_folder(out, overwrite=True)
+    write_split(out, split_rows(rows, HALVES, seed=1))
+    assert sorted(path.name for path in out.iterdir()) == ["test.jsonl", "train.jsonl"]
     with pytest.raises(UsageError, match="it is a file"):
-        check_folder(out / "train.jsonl", split.sides, overwrite=False)
+        check_folder(out / "train.jsonl", overwrite=False)
     table = render_split("parts", split)
     assert "140 groups, the largest of 1 rows; none straddles" in table
     assert table.splitlines()[-1].split() == ["sum", *(str(len(of)) for of in found.values())]

@@ -23,10 +23,14 @@ LABELS = ("joy", "fear")
 
 def write(wishes: list[Wish], folder: Path, connect: Connect) -> Built:
     """Write what is wished for."""
-    with open_job(folder, Purse()) as job:
-        stage = job.stage(PromptTemplate.built_in("synthesize"), read_generation, connect())
-        judge = job.labeller(PromptTemplate.built_in("label"), EKMAN7, connect())
-        return synthesize(wishes, stage, Gate(judge, EKMAN7, "match"), model="tiny", report=silent)
+    with open_job(folder, "a.csv", Purse()) as job:
+        stage = job.stage(
+            "synthesize", PromptTemplate.built_in("synthesize"), read_generation, connect()
+        )
+        judge = job.labeller("label", PromptTemplate.built_in("label"), EKMAN7, connect())
+        return synthesize(
+            wishes, stage, Gate(judge, EKMAN7, "match", "judge"), model="tiny", report=silent
+        )
 
 
 def test_sets_of_examples_share_no_text() -> None:
