@@ -31,6 +31,13 @@ ASKING = (
 """The arguments of `open_answerer`, beside those of `open_model`."""
 PRICES = ("price_in", "price_out", "max_cost")
 _OF_LOCAL = {"revision": None, "blocks": None, "trust_remote_code": False}
+_OF_ENDPOINT = {
+    "temperature": "--temperature",
+    "body": "--param",
+    "requests_per_minute": "--requests-per-minute",
+    "tokens_per_minute": "--tokens-per-minute",
+    "judge_model": "--judge-model",
+}
 _MORE_THAN_0 = click.FloatRange(0, min_open=True)
 
 
@@ -121,7 +128,7 @@ def open_answerer(*, usual: float, **given: Any) -> Iterator[Callable[..., Answe
     placing = {key: given[key] for key in PLACING}
     asked = {key: given[key] for key in ASKING}
     if asked["base_url"] is None:
-        yield _open_local(placing, asked)
+        yield _open_local(placing, given)
         return
     if placing["model"] is None:
         raise UsageError("Could not ask the endpoint: name its model with --model.")
@@ -144,34 +151,20 @@ def open_answerer(*, usual: float, **given: Any) -> Iterator[Callable[..., Answe
         yield endpoint.having
 
 
-def _open_local(placing: dict[str, Any], asked: dict[str, Any]) -> Callable[..., Answerer]:
-    for key, name in (
-        ("temperature", "--temperature"),
-        ("body", "--param"),
-        ("requests_per_minute", "--requests-per-minute"),
-        ("tokens_per_minute", "--tokens-per-minute"),
-    ):
-        if asked[key]:
+def _open_local(placing: dict[str, Any], given: dict[str, Any]) -> Callable[..., Answerer]:
+    for key, name in _OF_ENDPOINT.items():
+        if given.get(key):
             raise UsageError(
-                f"Could not use {name} without --base-url: it is for an endpoint, and a model on "
-                "this machine answers greedily, as fast as it can."
+                f"Could not use {name} without --base-url: it is for an endpoint. One model is "
+                "open on this machine, and answers greedily, as fast as it can."
             )
     check_placing(**placing)
     from emowatch.workshop.building.local import LocalModel  # torch: seconds
 
     answerer = LocalModel(
-        open_model(**placing), max_tokens=asked["max_new_tokens"], batch_rows=asked["concurrency"]
+        open_model(**placing), max_tokens=given["max_new_tokens"], batch_rows=given["concurrency"]
     )
-
-    def having(model: str | None = None, temperature: float | None = None) -> LocalModel:
-        if model not in (None, answerer.model):
-            raise UsageError(
-                "Could not use --judge-model without --base-url: one model at a time is open on "
-                "this machine."
-            )
-        return answerer
-
-    return having
+    return lambda **changes: answerer  # whose model and settings there is one of
 
 
 def _body(given: tuple[str, ...]) -> dict[str, Any]:

@@ -115,7 +115,7 @@ def split(
     )
 
     fractions = fractions_of(test=test, validation=validation)
-    check_folder(out, fractions, overwrite=overwrite)
+    check_folder(out, overwrite=overwrite)
     found = split_rows(_rows(data, reading), fractions, seed)
     write_split(out, found)
     if as_json:

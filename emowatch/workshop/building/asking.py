@@ -6,7 +6,7 @@ An answer is written down before it counts. What cannot be read is counted, not 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
@@ -20,7 +20,9 @@ from emowatch.workshop.building.prompting import PromptTemplate
 
 Read = TypeVar("Read")
 MOST_IN_A_ROW = 5
-"""Prompts that fail one after the other until asking ends: it is the server, not the prompts."""
+"""Prompts without an answer one after the other until asking ends: it is the server then."""
+MOST_REFUSED = 20
+"""Prompts that are refused, and none answered, until asking ends: it is not the prompts then."""
 Missing = Literal["no answer", "refused", "not asked"]
 """Why a prompt has no answer: the server failed, refused it, or the cost limit was reached."""
 
@@ -158,7 +160,7 @@ class Stage(Generic[Read]):
         self.coverage = Coverage()
         self._read, self._answerer = read, answerer
         self._ledger, self._purse = ledger, purse
-        self._in_a_row = 0
+        self._in_a_row = self._refused = 0
         purse.watch(ledger)
 
     def ask(
@@ -189,32 +191,40 @@ class Stage(Generic[Read]):
     ) -> dict[str, EmowatchError]:
         """Fill the ledger; give what failed."""
         failures: dict[str, EmowatchError] = {}
+        hopeless: RefusedPromptError | RetryableError | None = None
+
+        def prompts() -> Iterator[tuple[str, Messages]]:
+            for prompt in todo.items():
+                if hopeless is not None or self._purse.is_empty:
+                    return  # what is under way is still waited for: it may be paid for
+                yield prompt
+
         try:
-            for key, outcome in self._answerer.complete_many(self._affordable(todo.items())):
+            for key, outcome in self._answerer.complete_many(prompts()):
                 if isinstance(outcome, Answer):
                     self._ledger.add(key, outcome)
                     self._in_a_row = 0
                 else:
                     failures[key] = outcome
-                    self._in_a_row += 1
-                    if self._in_a_row >= MOST_IN_A_ROW:
-                        raise outcome
+                    hopeless = hopeless or (outcome if self._is_hopeless(outcome) else None)
                 answered(key)
+            if hopeless is not None:
+                raise hopeless
         except RefusedPromptError as error:
             raise UsageError(
-                f"{error} So were {MOST_IN_A_ROW - 1} before it. {self._kept()}"
+                f"{error} So were {MOST_REFUSED - 1} before it, and no prompt was answered."
             ) from error
         except (RetryableError, UsageError) as error:
             raise type(error)(f"{error} {self._kept()}") from error
         return failures
 
-    def _affordable(
-        self, prompts: Iterable[tuple[str, Messages]]
-    ) -> Iterator[tuple[str, Messages]]:
-        for prompt in prompts:
-            if self._purse.is_empty:
-                return
-            yield prompt
+    def _is_hopeless(self, error: RefusedPromptError | RetryableError) -> bool:
+        """Count a failure; tell whether the next prompts would fail, too."""
+        if isinstance(error, RefusedPromptError):
+            self._refused += 1
+            return self._refused >= MOST_REFUSED and not len(self._ledger)
+        self._in_a_row += 1
+        return self._in_a_row >= MOST_IN_A_ROW
 
     def _kept(self) -> str:
         kept = f"The {len(self._ledger):,} answers so far are kept"

@@ -48,6 +48,8 @@ class CorpusCard:
     """Texts by the file that their natural text came from."""
     models: Mapping[str, int]
     """Texts by the model that labelled or wrote them."""
+    judges: Mapping[str, int]
+    """Written texts by the model that checked them."""
     templates: Mapping[str, int]
     """Texts by the template of the prompt that did."""
 
@@ -70,6 +72,7 @@ def describe(rows: Sequence[CorpusRow]) -> CorpusCard:
         },
         sources=_counted(row.source for row in rows),
         models=_counted(row.model for row in rows),
+        judges=_counted(row.judge for row in rows if row.provenance != "natural"),
         templates=_counted(row.template for row in rows),
     )
 
@@ -105,14 +108,16 @@ def render(card: CorpusCard, name: str) -> str:
             f"  {names[label]:<{wide}}  {of.median:>6.0f}  {middle:>11}  {most:>9}  {_bars(of)}"
         )
     ends = " ".join(f"{low}+" for low in BINS)
-    lines += [f"  bars: {ends} words; a full one is the label's largest", ""]
+    lines += [f"  bars: {ends} words, full at the label's most", ""]
     for title, found in (
         ("source", card.sources),
         ("model", card.models),
+        ("judge", card.judges),
         ("template", card.templates),
     ):
-        told = ", ".join(f"{clean_line(one, 60)} ({n:,})" for one, n in found.items())
-        lines.append(f"  {title:<10}{told}")
+        if found:
+            told = ", ".join(f"{clean_line(one, 60)} ({n:,})" for one, n in found.items())
+            lines.append(f"  {title:<10}{told}")
     return "\n".join(lines)
 
 

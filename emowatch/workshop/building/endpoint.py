@@ -26,6 +26,8 @@ from emowatch.workshop.building.workers import in_parallel
 
 MOST_BYTES = 16 * 2**20
 """Of one answer; what is longer is no chat completion."""
+LONGEST_WAIT_S = 30.0
+"""Between two attempts, where the server does not say how long."""
 LONGEST_PAUSE_S = 300.0
 """A server that asks for a longer one is not waited for."""
 CHARACTERS_PER_TOKEN = 4
@@ -187,6 +189,15 @@ class Endpoint:
         """Send one request, when its turn has come, and read the answer."""
         if not wait_for(self._stopped, self._requests.reserve(), self._tokens.reserve(guess)):
             raise Passing("the client was closed")
+        answer = None
+        try:
+            answer = self._send(content, number)
+        finally:
+            used = answer.prompt_tokens + answer.completion_tokens if answer else 0
+            self._tokens.correct(used - guess)
+        return answer
+
+    def _send(self, content: bytes, number: str) -> Answer:
         # Attempts share a number, by which some servers know a request that they have answered.
         headers = {"content-type": "application/json", "idempotency-key": number}
         if self._key:
@@ -202,11 +213,9 @@ class Endpoint:
             raise Passing("the client was closed") from error
         try:
             check_status(status, found, wait, self.options, has_key=bool(self._key))
-            answer = answer_of(found, prompt_characters=len(content))
+            return answer_of(found, prompt_characters=len(content))
         except EmowatchError as error:
             raise type(error)(self._safe(str(error))) from error
-        self._tokens.correct(answer.prompt_tokens + answer.completion_tokens - guess)
-        return answer
 
     def _read(self, response: Any) -> bytes:
         parts, size = [], 0
@@ -222,10 +231,9 @@ class Endpoint:
         error = state.outcome.exception()
         asked = getattr(error, "retry_after_s", None)
         if asked is None:
-            backoff = self._tenacity.wait_exponential_jitter(
-                multiplier=self.options.first_wait_s, max=30, jitter=self.options.first_wait_s
-            )
-            return float(backoff(state))
+            t, first = self._tenacity, self.options.first_wait_s
+            backoff = t.wait_exponential(multiplier=first, max=LONGEST_WAIT_S)
+            return float(backoff(state)) + float(t.wait_random(0, first)(state))
         if asked > LONGEST_PAUSE_S:
             raise RetryableError(
                 f"Could not get an answer from {clean_line(self.options.base_url)!r}: it asks to "

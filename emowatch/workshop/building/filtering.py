@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from emowatch.workshop.building.built import Report
@@ -78,7 +78,11 @@ def filter_rows(rows: Sequence[CorpusRow], options: FilterOptions, report: Repor
         for later, earlier in found.items():
             kept, row = rows[left[earlier]], rows[left[later]]
             reasons[left[later]] = "near duplicate", _of(kept, row)
-    kept_rows = tuple(row for number, row in enumerate(rows) if number not in reasons)
+    kept_rows = tuple(
+        replace(row, group=None)  # of a split that was made before
+        for number, row in enumerate(rows)
+        if number not in reasons
+    )
     dropped = tuple(
         Dropped(
             id=rows[number].id,

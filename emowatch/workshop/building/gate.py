@@ -17,11 +17,17 @@ FAILED = "another emotion"
 class Gate:
     """Asks a labeller, blind to what was asked for, what each text expresses."""
 
-    def __init__(self, stage: Stage[Verdict], labels: Sequence[str], mode: GateMode) -> None:
-        """Take the labeller, the labels, and what becomes of texts that express another one."""
+    def __init__(
+        self, stage: Stage[Verdict], labels: Sequence[str], mode: GateMode, judge: str
+    ) -> None:
+        """Take the labeller, the labels, and what becomes of texts that express another one.
+
+        `judge` names the labeller's model in the rows.
+        """
         self.figures = GateFigures()
         self.coverage = stage.coverage
         self._stage, self._labels, self._mode = stage, list(labels), mode
+        self._judge = judge
 
     def take(
         self, drafts: Sequence[CorpusRow], built: Built, answered: Callable[[int], None]
@@ -38,9 +44,9 @@ class Gate:
                 continue
             self.figures.found[row.label, label] += 1
             if label == row.label:
-                built.rows.append(row)
+                built.rows.append(replace(row, judge=self._judge))
             elif self._mode == "relabel" and found.label is not None:
-                built.rows.append(replace(row, label=label))
+                built.rows.append(replace(row, label=label, judge=self._judge))
             else:
                 built.dropped.append(_dropped(row, FAILED, f"found {label}"))
 

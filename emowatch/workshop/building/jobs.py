@@ -24,29 +24,33 @@ ANSWERS = ".answers.jsonl"
 class Job:
     """What a step works with; `open_job` makes one."""
 
-    def __init__(self, folder: Path, purse: Purse, stack: ExitStack) -> None:
-        """Take the folder, which is held, and what closes the ledgers."""
-        self.folder, self.purse = folder, purse
+    def __init__(self, folder: Path, source: str, purse: Purse, stack: ExitStack) -> None:
+        """Take the folder, which is held, whose texts it is about, and what closes the ledgers."""
+        self.folder, self.source, self.purse = folder, source, purse
         self._stack = stack
 
     def stage(
-        self, template: PromptTemplate, read: Callable[[Answer], Read], answerer: Answerer
+        self,
+        step: str,
+        template: PromptTemplate,
+        read: Callable[[Answer], Read],
+        answerer: Answerer,
     ) -> Stage[Read]:
-        """Open the ledger of one kind of prompt.
+        """Open the ledger of one step.
 
         Raises:
-            UsageError: if it holds the answers of another template or model.
+            UsageError: if it holds the answers of another source, template or model.
         """
-        job = {"template": template.sha256, **answerer.identity}
-        path = self.folder / f"{template.kind}{ANSWERS}"
+        job = {"source": self.source, "template": template.sha256, **answerer.identity}
+        path = self.folder / f"{step}{ANSWERS}"
         ledger = self._stack.enter_context(open_ledger(path, job))
         return Stage(template, read, answerer, ledger, self.purse)
 
     def labeller(
-        self, template: PromptTemplate, labels: Sequence[str], answerer: Answerer
+        self, step: str, template: PromptTemplate, labels: Sequence[str], answerer: Answerer
     ) -> Stage[Verdict]:
-        """Open the ledger of a labeller."""
-        return self.stage(template, verdict_reader(labels), answerer)
+        """Open the ledger of a step that labels."""
+        return self.stage(step, template, verdict_reader(labels), answerer)
 
 
 def work_beside(out: Path) -> Path:
@@ -54,27 +58,27 @@ def work_beside(out: Path) -> Path:
     return out.with_name(f"{out.name}.work")
 
 
-def check_job(out: Path, work: Path, *, overwrite: bool) -> None:
-    """Refuse an output that cannot be written, or is not this job's, before any work is done.
+def check_job(out: Path, work: Path, step: str, *, overwrite: bool) -> None:
+    """Refuse an output that cannot be written, before any work is done.
 
-    A file whose answers are kept is made of them anew.
+    A file that the step made before, and whose answers are kept, is made of them anew.
 
     Raises:
         UsageError: saying why.
     """
-    check_out(out, overwrite=overwrite or any(work.glob(f"*{ANSWERS}")))
+    check_out(out, overwrite=overwrite or (work / f"{step}{ANSWERS}").exists())
 
 
 @contextmanager
-def open_job(folder: Path, purse: Purse) -> Iterator[Job]:
-    """Hold a folder for one run, and open the ledgers that it asks for.
+def open_job(folder: Path, source: str, purse: Purse) -> Iterator[Job]:
+    """Hold a folder for one run about the texts of `source`, and open the ledgers it asks for.
 
     Raises:
         RetryableError: if another run holds it.
         TrainingError: if it cannot be written to.
     """
     with alone(folder), ExitStack() as stack:
-        yield Job(folder, purse, stack)
+        yield Job(folder, source, purse, stack)
 
 
 def write_built(out: Path, built: Built) -> Path:

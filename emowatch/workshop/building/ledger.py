@@ -121,6 +121,9 @@ def _read(path: Path, first: bytes) -> dict[str, Answer]:
         raise TrainingError(
             f"Could not read the answers in {shown!r}: {error.strerror}."
         ) from error
+    if len(lines) == 1 and lines[0] != first:  # a job that was never answered, as with no key
+        path.unlink()
+        return {}
     if lines and lines[0] != first:
         raise UsageError(
             f"Could not use the answers in {shown!r}: they are those of "

@@ -78,24 +78,22 @@ class LocalModel:
         source = iter(prompts)
         while window := list(islice(source, self._batch_rows * WINDOW)):
             encoded = [(key, self._encoded(messages)) for key, messages in window]
-            for key, ids in encoded:
-                if self._context is not None and len(ids) + self._max_tokens > self._context:
-                    yield (
-                        key,
-                        RefusedPromptError(
-                            f"The prompt has {len(ids)} tokens, and with an answer of up to "
-                            f"{self._max_tokens} it is longer than the model's context of "
-                            f"{self._context}."
-                        ),
-                    )
-            fitting = [
-                (key, ids)
-                for key, ids in encoded
-                if self._context is None or len(ids) + self._max_tokens <= self._context
-            ]
-            fitting.sort(key=lambda prompt: len(prompt[1]))
+            encoded.sort(key=lambda prompt: len(prompt[1]))
+            fitting = [prompt for prompt in encoded if self._fits(prompt[1])]
             for first in range(0, len(fitting), self._batch_rows):
                 yield from self._answered(fitting[first : first + self._batch_rows])
+            for key, ids in encoded[len(fitting) :]:
+                yield key, self._too_long(len(ids))
+
+    def _fits(self, ids: list[int]) -> bool:
+        return self._context is None or len(ids) + self._max_tokens <= self._context
+
+    def _too_long(self, length: int) -> RefusedPromptError:
+        return RefusedPromptError(
+            f"The prompt has {length} tokens, and with an answer of up to {self._max_tokens} it is "
+            f"longer than the model's context of {self._context}. Lower --max-new-tokens, or "
+            "name another model."
+        )
 
     def _encoded(self, messages: Messages) -> list[int]:
         text = self._tokenizer.apply_chat_template(

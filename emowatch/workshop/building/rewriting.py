@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from emowatch.errors import CorpusError
 from emowatch.workshop.building.answering import Answer
@@ -19,6 +20,15 @@ CHUNK = 256
 LEVELS = 5
 TAG = "REWRITE"
 UNCHANGED = "unchanged"
+
+
+@dataclass(frozen=True, slots=True)
+class Lot:
+    """One text that is to be rewritten, and how."""
+
+    row: CorpusRow
+    emotion: str
+    level: int
 
 
 def read_rewrite(answer: Answer) -> str:
@@ -45,26 +55,18 @@ def folded(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
-def rewrite_rows(
+def plan(
     rows: Sequence[CorpusRow],
     targets: Sequence[str],
-    origin: str,
-    stage: Stage[str],
-    gate: Gate,
     *,
-    model: str,
+    origin: str,
     seed: int,
     limit: int | None,
-    report: Report,
-) -> Built:
-    """Rewrite natural texts labelled `origin`, each to one of `targets` at one of five levels.
-
-    Texts given back unchanged are dropped, as are those that the gate does not let through.
+) -> list[Lot]:
+    """Say which natural texts labelled `origin` become what: one of `targets`, at one of 5 levels.
 
     Raises:
         CorpusError: if there is no text to rewrite.
-        RetryableError: if the endpoint is down; answers so far are kept.
-        UsageError: if it will not answer.
     """
     natural = {row.id: row for row in rows if row.provenance == "natural" and row.label == origin}
     if not natural:
@@ -73,56 +75,66 @@ def rewrite_rows(
             "some, or name another label with --from."
         )
     chosen = sorted(natural.values(), key=lambda row: draw(seed, "order", row.id))[:limit]
-    built = Built(len(chosen), coverages={"rewrite": stage.coverage, "check": gate.coverage})
+    lots = []
+    for row in chosen:
+        drawn = draw(seed, "lot", row.id)
+        level = drawn // len(targets) % LEVELS + 1
+        lots.append(Lot(row, targets[drawn % len(targets)], level))
+    return lots
+
+
+def rewrite(
+    lots: Sequence[Lot], stage: Stage[str], gate: Gate, *, model: str, report: Report
+) -> Built:
+    """Rewrite texts; those given back unchanged, or that the gate does not let through, drop.
+
+    Raises:
+        RetryableError: if the endpoint is down; answers so far are kept.
+        UsageError: if it will not answer.
+    """
+    built = Built(len(lots), coverages={"rewrite": stage.coverage, "check": gate.coverage})
     built.gate = gate.figures
     done = 0
 
     def answered(count: int) -> None:
         nonlocal done
         done += count
-        report("rewriting", done, 2 * len(chosen))
+        report("rewriting", done, 2 * len(lots))
 
-    for chunk in in_chunks(chosen, CHUNK):
-        asked = [(row, *_lot(seed, row.id, targets)) for row in chunk]
-        items = [
-            Item("", {"text": row.text, "emotion": emotion, "level": level})
-            for row, emotion, level in asked
-        ]
+    for chunk in in_chunks(lots, CHUNK):
         drafts = []
-        for (row, emotion, level), found in zip(asked, stage.ask(items, answered), strict=True):
+        for lot, found in zip(chunk, stage.ask(_items(chunk), answered), strict=True):
             if isinstance(found, Lost):
-                about = Dropped(
-                    id=row.id,
-                    text=row.text,
-                    label=emotion,
-                    reason=found.reason,
-                    detail=found.detail,
-                )
-                built.lose(found, about)
-            elif same_words(found, row.text):
-                built.dropped.append(
-                    Dropped(id=row.id, text=row.text, label=emotion, reason=UNCHANGED)
-                )
+                built.lose(found, _dropped(lot, found.reason, found.detail))
+            elif same_words(found, lot.row.text):
+                built.dropped.append(_dropped(lot, UNCHANGED))
             else:
-                drafts.append(
-                    CorpusRow(
-                        id=text_id(found, "rewritten", row.id),
-                        text=found,
-                        label=emotion,
-                        provenance="rewritten",
-                        parent=row.parent,
-                        intensity=level,
-                        source=row.source,
-                        model=model,
-                        template=stage.template.name,
-                    )
-                )
+                drafts.append(_draft(lot, found, stage, model))
         gate.take(drafts, built, answered)
         answered(len(chunk) - len(drafts))  # there is nothing to check of the others
     return built
 
 
-def _lot(seed: int, name: str, targets: Sequence[str]) -> tuple[str, int]:
-    """Draw an emotion and a level for a text."""
-    drawn = draw(seed, "lot", name)
-    return targets[drawn % len(targets)], drawn // len(targets) % LEVELS + 1
+def _items(lots: Sequence[Lot]) -> list[Item]:
+    return [
+        Item("", {"text": lot.row.text, "emotion": lot.emotion, "level": lot.level}) for lot in lots
+    ]
+
+
+def _dropped(lot: Lot, reason: str, detail: str = "") -> Dropped:
+    row = lot.row
+    return Dropped(id=row.id, text=row.text, label=lot.emotion, reason=reason, detail=detail)
+
+
+def _draft(lot: Lot, text: str, stage: Stage[str], model: str) -> CorpusRow:
+    return CorpusRow(
+        id=text_id(text, "rewritten", lot.row.id),
+        text=text,
+        label=lot.emotion,
+        provenance="rewritten",
+        parent=lot.row.parent,
+        intensity=lot.level,
+        source=lot.row.source,
+        model=model,
+        template=stage.template.name,
+    )

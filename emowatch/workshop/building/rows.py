@@ -27,6 +27,7 @@ Provenance = Literal["natural", "rewritten", "synthetic"]
 PROVENANCES: tuple[Provenance, ...] = get_args(Provenance)
 BUILT_COLUMNS = frozenset(("id", "text", "label", "provenance", "parent"))
 """A file with all of these was written here."""
+_KINDS = ("text", "label", "group")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +51,8 @@ class CorpusRow:
     """That labelled or wrote it."""
     template: str | None = None
     """Of the prompt that labelled or wrote it, with the beginning of its hash."""
+    judge: str | None = None
+    """The model that found a written text to express its label."""
     group: str | None = None
     """Rows of one group must stay on one side of a split; set by `split_rows`."""
 
@@ -95,15 +98,15 @@ def read_rows(source: str | Path, **reading: Any) -> RowFile:
 
     Args:
         source: a file as `read_corpus` takes it, or one that was written here.
-        **reading: arguments of `read_corpus`; of a file that was written here only `encoding`
-            and `limit` are used.
+        **reading: arguments of `read_corpus`. A file that was written here keeps what is known
+            of its rows, unless columns are named.
 
     Raises:
         CorpusError: if it cannot be read, or no row of it can be used.
     """
     encoding = reading.get("encoding", "utf-8")
     path = Path(source)
-    if path.is_file():
+    if path.is_file() and not any(reading.get(f"{kind}_column") for kind in _KINDS):
         with open_table(path, encoding=encoding) as (table, _):
             if set(table.columns) >= BUILT_COLUMNS:
                 return _built(str(source), table.rows(table.columns), reading.get("limit"))
@@ -158,7 +161,7 @@ def _row(row: Row) -> CorpusRow:
     except ValueError as error:
         raise Unusable("unknown label", str(error)) from error
     intensity, examples = given.get("intensity"), given.get("examples")
-    known = {name: given.get(name) for name in ("source", "model", "template", "group")}
+    known = {name: given.get(name) for name in ("source", "model", "template", "judge", "group")}
     return CorpusRow(
         text=usable_text(given.get("text")),
         provenance=provenance,
@@ -183,7 +186,7 @@ def check_out(out: Path, *, overwrite: bool) -> None:
     """
     shown = clean_line(str(out))
     if out.suffix != ".jsonl":
-        raise UsageError(f"Could not write {shown!r}: rows are JSON lines. Call it …{'.jsonl'}.")
+        raise UsageError(f"Could not write {shown!r}: rows are JSON lines. Name a .jsonl file.")
     if out.is_dir() or not out.absolute().parent.is_dir():
         what = "it is a folder" if out.is_dir() else "there is no such folder"
         raise UsageError(f"Could not write {shown!r}: {what}. Name a file in one that exists.")

@@ -7,7 +7,7 @@ it keeps on the other.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,6 +20,8 @@ from emowatch.text import clean_line
 from emowatch.workshop.building.rewriting import folded
 from emowatch.workshop.building.rows import CorpusRow, write_rows
 from emowatch.workshop.corpora import split_by_group
+
+SIDES = ("train", "validation", "test")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +99,11 @@ def fractions_of(*, test: float, validation: float) -> dict[str, float]:
             f"Could not split: --test {test:g} and --validation {validation:g} leave nothing to "
             "train on."
         )
-    sides = {"train": 1 - test - validation, "validation": validation, "test": test}
-    return {side: part for side, part in sides.items() if part}
+    parts = (1 - test - validation, validation, test)
+    return {side: part for side, part in zip(SIDES, parts, strict=True) if part}
 
 
-def check_folder(out: Path, sides: Iterable[str], *, overwrite: bool) -> None:
+def check_folder(out: Path, *, overwrite: bool) -> None:
     """Refuse a folder that cannot be written to, or holds a split, before any work is done.
 
     Raises:
@@ -110,7 +112,7 @@ def check_folder(out: Path, sides: Iterable[str], *, overwrite: bool) -> None:
     shown = clean_line(str(out))
     if out.exists() and not out.is_dir():
         raise UsageError(f"Could not write to {shown!r}: it is a file, and --out names a folder.")
-    there = [side for side in sides if (out / f"{side}.jsonl").exists()]
+    there = [side for side in SIDES if (out / f"{side}.jsonl").exists()]
     if there and not overwrite:
         raise UsageError(
             f"Could not write to {shown!r}: {there[0]}.jsonl is there already. Name another "
@@ -119,7 +121,7 @@ def check_folder(out: Path, sides: Iterable[str], *, overwrite: bool) -> None:
 
 
 def write_split(out: Path, split: Split) -> None:
-    """Write a file of JSON lines for each side, each whole or not at all.
+    """Write a file of JSON lines for each side, and remove those of an earlier split.
 
     Raises:
         EmowatchError: if the folder cannot be written to.
@@ -131,6 +133,8 @@ def write_split(out: Path, split: Split) -> None:
             f"Could not make the folder {clean_line(str(out))!r}: {error.strerror}. Choose another "
             "with --out."
         ) from error
+    for side in SIDES:  # else a side of another split could be taken for one of this
+        (out / f"{side}.jsonl").unlink(missing_ok=True)
     for side, rows in split.sides.items():
         write_rows(out / f"{side}.jsonl", rows)
 

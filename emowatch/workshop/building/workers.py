@@ -16,9 +16,9 @@ def in_parallel(
 ) -> Iterator[tuple[str, Result]]:
     """Yield each item's key with what `function` returned, as results come.
 
-    At most `workers` items have been taken from `items` and not been yielded. An exception of
-    `function` is raised here. The threads are daemons: a call that hangs holds up nobody who
-    leaves.
+    At most `workers` items have been taken from `items` and not been yielded. After an exception
+    of `function` no more are taken; it is raised when the results of the others are out. The
+    threads are daemons: a call that hangs holds up nobody who leaves.
     """
     todo: SimpleQueue[tuple[str, Item] | None] = SimpleQueue()
     done: SimpleQueue[tuple[str, Result | None, BaseException | None]] = SimpleQueue()
@@ -33,22 +33,26 @@ def in_parallel(
 
     threads: list[Thread] = []
     under_way = 0
-    source = iter(items)
+    source, failure = iter(items), None
     try:
         while True:
-            while under_way < workers and (job := next(source, None)) is not None:
+            while (
+                failure is None and under_way < workers and (job := next(source, None)) is not None
+            ):
                 todo.put(job)
                 under_way += 1
                 if len(threads) < min(workers, under_way):
                     threads.append(Thread(target=work, daemon=True))
                     threads[-1].start()
             if not under_way:
-                return
+                break
             key, result, error = done.get()
             under_way -= 1
-            if error is not None:
-                raise error
-            yield key, result  # type: ignore[misc]  # there is one wherever there is no error
+            if error is None:
+                yield key, result  # type: ignore[misc]  # there is one where there is no error
+            failure = failure or error
+        if failure is not None:
+            raise failure
     finally:
         for _ in threads:
             todo.put(None)

@@ -6,6 +6,7 @@ import json
 import re
 import socket
 import threading
+import zlib
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -40,7 +41,7 @@ def respond(prompt: str) -> str:
         assert emotion is not None
         return f"<REWRITE>I am {WORDS[emotion[1]]}: {inside[1]}</REWRITE>"
     if "<generation>" in prompt:
-        emotion, number = re.search(r"express (\w+)", prompt), abs(hash(prompt)) % 1000
+        emotion, number = re.search(r"express (\w+)", prompt), zlib.crc32(prompt.encode())
         assert emotion is not None
         return f"<generation>So {WORDS[emotion[1]]} about number {number}!</generation>"
     assert inside is not None, prompt
@@ -94,7 +95,7 @@ class ProtocolServer:
 
         self._server = Server(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 
     def close(self) -> None:
         """Stop listening; who asks now is refused the connection."""
@@ -127,7 +128,7 @@ class ProtocolServer:
         if self.key and request.headers["authorization"] != f"Bearer {self.key}":
             self._send(request, 401, json.dumps(self.error).encode())
             return
-        if isinstance(fault, int):
+        if isinstance(fault, int) and fault != 200:
             self._send(request, fault, json.dumps(self.error).encode())
             return
         prompt = body["messages"][-1]["content"]
