@@ -45,7 +45,7 @@ lint: $(VENV)/ready-dev  ## Check style, types and the rooms
 	$(BIN)/lint-imports --no-logo
 
 bench: $(VENV)/ready-dev  ## Run every benchmark; the machine should be otherwise idle
-	@set -e; for name in startup extraction fitting watching plugins doctor alarms; do \
+	@set -e; for name in startup extraction replay fitting watching plugins doctor alarms; do \
 	    echo "== $$name"; $(VENV)/bin/python -m benchmarks.$$name; \
 	done
 

@@ -303,6 +303,8 @@ def all_studies(
     options = PlanOptions(max_new_tokens=max_new_tokens, only=only)
     steps = steps_for(options)
     setting = _open(out, **given)
+    if not dry_run:
+        claim(setting, steps, out, {"max_new_tokens": max_new_tokens})
     missing = remaining(steps, out)
     if missing:
         times = expected(setting, missing, measure_speed(setting))
@@ -311,7 +313,6 @@ def all_studies(
         click.echo(f"in all about {_minutes(sum(times.values()))}", err=True)
     if dry_run:
         return
-    claim(setting, steps, out, {"max_new_tokens": max_new_tokens})
     outcomes = []
     with stoppable():
         for outcome in run_plan(setting, steps, out):

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.stats import gaussian_kde
 
 from emowatch.colours import LIGHT, colours_of
+from emowatch.labels import signs
 
 if TYPE_CHECKING:
     from emowatch.studies.geometry import Layout
@@ -25,7 +26,11 @@ GRID = 120
 def draw_planes(
     canvas: Any, *, layouts: Sequence[Layout], labels: Ints, names: Sequence[str]
 ) -> None:
-    """Draw a panel for each layout, three in a row."""
+    """Draw a panel for each layout, three in a row; a label's sign stands where it is densest."""
+    from matplotlib.lines import Line2D
+    from matplotlib.patheffects import withStroke
+
+    short, halo = signs(names), [withStroke(linewidth=2, foreground="white")]
     columns = min(3, len(layouts))
     rows = -(-len(layouts) // columns)
     panels = np.atleast_1d(canvas.subplots(rows, columns)).ravel()
@@ -44,28 +49,40 @@ def draw_planes(
                 levels = [share * density.max() for share in CONTOURS]
                 lines = [0.7, 1.6]
                 axes.contour(*grid, density, levels, colors=[colours[name]], linewidths=lines)
-            middle = mine.mean(0)
-            axes.text(*middle, name, color=colours[name], fontsize=8, ha="center", weight="bold")
+            peak = mine.mean(0)
+            if density is not None:
+                peak = np.array([axis.ravel()[density.argmax()] for axis in grid])
+            sign = {"color": colours[name], "weight": "bold", "path_effects": halo}
+            axes.text(*peak, short[name], fontsize=9, ha="center", va="center", **sign)
         shown = ", ".join(f"{share:.0%}" for share in layout.explained)
         axes.set_title(f"layer {layout.layer} (axes {shown})", fontsize=9)
         axes.set_xticks([])
         axes.set_yticks([])
+    canvas.legend(
+        [Line2D([], [], color=colours[name]) for name in names],
+        [f"{short[name]}  {name}" for name in names],
+        loc="outside lower center",
+        ncols=len(names),
+        frameon=False,
+        fontsize=8,
+    )
 
 
 def density_of(points: Doubles, grid: tuple[Doubles, Doubles]) -> Doubles | None:
     """Estimate the density of ``[points, 2]`` on a grid by Gaussian kernels (Scott's rule).
 
     Returns:
-        ``[GRID, GRID]``; `None` where the points lie on a line, and have no density.
+        ``[GRID, GRID]``; `None` where the points lie on a line, and have no density, or so close
+        together that it falls between the points of the grid.
     """
     if len(points) < 3:
         return None
-    try:
-        kernels = gaussian_kde(points.T)
-    except np.linalg.LinAlgError:
+    narrow, wide = np.linalg.eigvalsh(np.cov(points.T))
+    if narrow <= 1e-9 * wide:
         return None
+    kernels = gaussian_kde(points.T)
     found: Doubles = kernels(np.stack([axis.ravel() for axis in grid]))
-    return found.reshape(grid[0].shape)
+    return found.reshape(grid[0].shape) if found.max() > 0 else None
 
 
 def _grid(points: Doubles) -> tuple[Doubles, Doubles]:

@@ -55,10 +55,11 @@ class Replies:
         return found
 
 
-def reply_lengths(setting: Setting, corpus: Corpus, options: TrainOptions) -> Ints:
-    """Let the model answer each message, and say how many states each reply has."""
+def reply_lengths(setting: Setting, corpus: Corpus, options: TrainOptions) -> tuple[Ints, Ints]:
+    """Let the model answer each message; give how many states each reply has, and its label."""
     prepared = answered(setting, corpus, _dense(options))
-    return np.array([len(passage.places) for passage in prepared.passages])
+    lengths = np.array([len(passage.places) for passage in prepared.passages])
+    return lengths, np.array([corpus.examples[number].label for number in prepared.examples])
 
 
 def read_replies(setting: Setting, corpus: Corpus, options: TrainOptions, layer: int) -> Replies:

@@ -8,6 +8,7 @@ label; neighbouring states are alike in any direction. Each has a control here.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,7 +62,7 @@ def study_persistence(setting: Setting, chosen: PersistenceOptions | None = None
 
     Raises:
         UsageError: if the model has no chat template.
-        StudyError: if the replies are too short for the offset that was asked for.
+        StudyError: if the replies are too few, or too short for the offset that was asked for.
     """
     setting.require_template()
     asked = chosen or PersistenceOptions()
@@ -72,13 +73,25 @@ def study_persistence(setting: Setting, chosen: PersistenceOptions | None = None
         max_new_tokens=asked.max_new_tokens,
         states_per_reply=asked.states_per_reply,
     )
-    _check_reach(reply_lengths(setting, setting.test, options), asked)
+    _check_reach(*reply_lengths(setting, setting.test, options), setting.test.labels, asked)
     bank = train(setting, "persistence", options)
     return report_findings(setting, options, _measure(setting, options, asked, bank))
 
 
-def _check_reach(lengths: NDArray[np.int64], asked: PersistenceOptions) -> None:
-    """Refuse an offset that no reply has, before anything is trained."""
+def _check_reach(
+    lengths: NDArray[np.int64],
+    labels: NDArray[np.int64],
+    names: Sequence[str],
+    asked: PersistenceOptions,
+) -> None:
+    """Refuse too few replies, and an offset that none has, before anything is trained."""
+    counts = np.bincount(labels, minlength=len(names))
+    if counts.min() < FEWEST:
+        scarce = names[int(counts.argmin())]
+        raise StudyError(
+            f"Could not follow the emotions: only {counts.min()} test messages of {scarce!r} were "
+            f"answered, and {FEWEST} of each label are needed. Name more test texts with --test."
+        )
     wanted, longest = asked.offsets or 0, int(lengths.max()) - 1
     if wanted > longest:
         enough = np.sort(lengths)[-min(FEWEST, len(lengths))] - 1

@@ -1,0 +1,48 @@
+"""Texts to learn from and to be measured on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from emowatch.errors import UsageError
+from emowatch.studies.setting import Setting, open_texts
+from tests.workshop.synthetic import WORDS, write_texts
+
+
+def test_without_a_test_set_a_tenth_of_the_groups_is_held_out(tmp_path: Path) -> None:
+    """No group is on both sides, and neither side passes for the file."""
+    path = write_texts(tmp_path / "all.tsv", per_class=200)
+    learned, held = open_texts(str(path), None, seed=0)
+    assert not {e.group for e in learned.examples} & {e.group for e in held.examples}
+    assert 0.85 < len(learned) / 600 < 0.95
+    assert len({learned.sha256, held.sha256, open_texts(str(path), None, seed=1)[0].sha256}) == 3
+
+
+def test_texts_that_are_measured_on_are_classes_of_equal_size(tmp_path: Path) -> None:
+    """As in paper A; and the labels are those of the training."""
+    path = write_texts(tmp_path / "train.tsv")
+    uneven = write_texts(tmp_path / "one.tsv", per_class=9, seed=1).read_text().splitlines()
+    (tmp_path / "test.tsv").write_text("\n".join(uneven[:-2]), encoding="utf-8")
+    learned, held = open_texts(str(path), str(tmp_path / "test.tsv"), seed=0)
+    assert held.labels == learned.labels == tuple(WORDS)
+    assert set(Counter(e.label for e in held.examples).values()) == {8}
+
+
+def test_a_limit_is_of_the_training_alone(tmp_path: Path) -> None:
+    """What is measured on is small enough."""
+    path = write_texts(tmp_path / "train.tsv", per_class=30)
+    test = write_texts(tmp_path / "test.tsv", per_class=20, seed=1)
+    learned, held = open_texts(str(path), str(test), seed=0, limit=45)
+    assert (len(learned), len(held)) == (45, 60)
+
+
+def test_a_model_without_a_template_is_refused_in_words(setting: Setting) -> None:
+    """Base models have none; their texts can be read as they are."""
+    setting.loaded.tokenizer.chat_template = None
+    with pytest.raises(UsageError, match=r"'tiny' has no chat template.*--no-template"):
+        setting.require_template()
+    replace(setting, template=False).require_template()
