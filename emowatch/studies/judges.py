@@ -257,8 +257,8 @@ class EndpointJudge:
 
         items = [Item("", {"text": text, "labels": labels}) for text in texts]
         purse = Purse()
-        with Endpoint(self._options) as endpoint, open_job(self._folder, purse) as job:
-            stage: Stage[int] = job.stage(self._question, read, endpoint)
+        with Endpoint(self._options) as endpoint, open_job(self._folder, "replies", purse) as job:
+            stage: Stage[int] = job.stage("judge", self._question, read, endpoint)
             found = stage.ask(items, answered)
         self._tokens = purse.prompt_tokens, purse.completion_tokens
         return [
