@@ -15,6 +15,7 @@ from emowatch.studies.layers import SHUFFLES
 from emowatch.studies.published import PAPER_A, TABLE_2, published_for
 from emowatch.studies.setting import Setting
 from emowatch.studies.shares import Agreement, agreement
+from emowatch.studies.speaking import reply_limit
 from emowatch.workshop.building.prompting import PromptTemplate
 from emowatch.workshop.metrics import Estimate
 
@@ -72,7 +73,8 @@ def study_classification(
         source=f"{PAPER_A}, Table 2",
         model=setting.loaded.name,
         sizes={"training texts": len(setting.train), "test texts": len(test)},
-        settings=setting.described | {"longest answer": most, "thinking": thinks},
+        settings=setting.described
+        | {"longest answer": reply_limit(setting.loaded, most), "thinking": thinks},
         tables=(table, _answers(verdicts), _by_label(test.labels, agreed)),
         figures=(_figure(table, setting.loaded.name, agreed.n),),
         notes=tuple(_notes(setting, probed, agreed, known=theirs is not None)),

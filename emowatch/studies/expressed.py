@@ -18,6 +18,16 @@ from emowatch.workshop.metrics import Estimate
 OF_TEXTS = "the messages themselves"
 """Stands in tables where the judge was given the labelled texts and no replies."""
 
+PROMPT_COLUMNS = (
+    *("system prompt", "n", "judged", "accuracy", "permuted", "change"),
+    *("published recall", "published accuracy"),
+)
+LABEL_COLUMNS = (
+    *("system prompt", "label", "named", "recall", "recall, permuted", "precision"),
+    *("published recall", "published precision"),
+)
+"""The last two of either are there for the paper's models alone."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spoken:
@@ -62,24 +72,21 @@ def prompts_table(
         )
     rows.append((OF_TEXTS, own.n, own.coverage, own.accuracy, own.null, None, None, None))
     rows.append(("chance", None, None, chance, None, None, None, None))
+    note = (
+        f"Change: from no system prompt, message by message. The row {OF_TEXTS!r} is the judge on "
+        "the labelled texts, without the model: whether it knows these labels at all."
+    )
+    if theirs:
+        note += (
+            " Published recall is the mean over labels, which compares with accuracy in classes "
+            "of equal size, as published accuracy does not."
+        )
     return Table(
         name="prompts",
         title="How often the judged emotion of a reply is that of its message",
-        columns=(
-            "system prompt",
-            "n",
-            "judged",
-            "accuracy",
-            "permuted",
-            "change",
-            "published recall",
-            "published accuracy",
-        ),
-        rows=tuple(rows),
-        note=f"Change: from no system prompt, message by message. The row {OF_TEXTS!r} is the "
-        "judge on the labelled texts: what it could reach if each reply said its message again. "
-        "Published recall is the mean over labels, which compares with accuracy in classes of "
-        "equal size, as published accuracy does not.",
+        columns=PROMPT_COLUMNS if theirs else PROMPT_COLUMNS[:-2],
+        rows=tuple(row if theirs else row[:-2] for row in rows),
+        note=note,
     )
 
 
@@ -118,18 +125,9 @@ def labels_table(
     return Table(
         name="labels",
         title="By label of the message",
-        columns=(
-            "system prompt",
-            "label",
-            "named",
-            "recall",
-            "recall, permuted",
-            "precision",
-            "published recall",
-            "published precision",
-        ),
-        rows=tuple(rows),
+        columns=LABEL_COLUMNS if theirs else LABEL_COLUMNS[:-2],
+        rows=tuple(row if theirs else row[:-2] for row in rows),
         note="Named: replies judged to express the label. Permuted: verdicts dealt to other "
-        "messages. Precision depends on the proportions of the labels, which are others in the "
-        "paper.",
+        "messages."
+        + (" Precision depends on how many messages of each label there are." if theirs else ""),
     )
