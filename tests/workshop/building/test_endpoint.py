@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from email.utils import formatdate
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -205,6 +206,19 @@ def test_closing_ends_all_waiting(server: ProtocolServer, connect: Connect) -> N
     ((_, outcome),) = source
     assert isinstance(outcome, RetryableError)
     assert time.monotonic() - began < 5
+
+
+def test_the_example_of_the_documentation_runs(server: ProtocolServer) -> None:
+    """A judge of a study is made like this."""
+    page = (Path(__file__).parents[3] / "docs" / "corpora.md").read_text(encoding="utf-8")
+    example = page.split("```python\n")[1].split("```")[0]
+    server.respond = lambda prompt: "yes"
+    scope: dict[str, Any] = {}
+    exec(
+        compile(example.replace("http://127.0.0.1:8000/v1", server.url), "corpora.md", "exec"),
+        scope,
+    )
+    assert scope["answer"].text == "yes"
 
 
 # Addresses
