@@ -112,6 +112,36 @@ def test_a_wrong_key_is_told_at_once_and_never_shown(
     assert "it wants a key and got none" in failing(UsageError, connect(api_key_env="NOT_SET"))
 
 
+@pytest.mark.parametrize("before", range(120, 215, 5))
+def test_a_key_that_is_said_back_is_not_shown_in_part(
+    server: ProtocolServer, connect: Connect, monkeypatch: pytest.MonkeyPatch, before: int
+) -> None:
+    """Long messages are cut, and a cut key would no longer be known as one."""
+    server.key, server.error = "another", {"error": {"message": "x" * before + KEY + "y" * 99}}
+    monkeypatch.setenv("MY_KEY", KEY)
+    assert KEY[:6] not in failing(UsageError, connect(api_key_env="MY_KEY"))
+
+
+@pytest.mark.parametrize("key", [f"{KEY}\nx", f"{KEY} x", f"{KEY}é"])
+def test_a_broken_key_is_refused_and_not_shown(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    """The libraries below would quote it in their complaint."""
+    monkeypatch.setenv("MY_KEY", key)
+    with pytest.raises(UsageError) as caught:
+        connect(api_key_env="MY_KEY")
+    assert "the key in MY_KEY" in str(caught.value) and KEY not in str(caught.value)
+
+
+def test_a_proxy_is_not_asked_for_this_machine(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The key would go to it in the clear."""
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("MY_KEY", f"{KEY}\n")  # the end of a line is no part of a key
+    assert connect(api_key_env="MY_KEY").complete(HELLO).text
+
+
 def test_the_key_is_sent_as_asked(
     server: ProtocolServer, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
