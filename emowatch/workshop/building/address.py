@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
@@ -34,12 +35,32 @@ def checked_address(base_url: str) -> str:
     return base_url.rstrip("/")
 
 
-def is_private(url: str) -> bool:
-    """Tell whether what is sent there can be read by nobody on the way."""
-    parts = urlsplit(url)
-    if parts.scheme == "https" or parts.hostname == "localhost":
-        return True
+def is_here(url: str) -> bool:
+    """Tell whether an address is one of this machine."""
+    host = urlsplit(url).hostname or ""
     try:
-        return ip_address(parts.hostname or "").is_loopback
+        return host == "localhost" or ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def key_for(url: str, variable: str) -> str:
+    """Give the key that a variable holds; empty where there is none, or none is named.
+
+    Raises:
+        UsageError: for a key that would go over the network in the clear, or is none. The
+            message never holds it.
+    """
+    key = os.environ.get(variable, "").strip() if variable else ""
+    shown = clean_line(variable)
+    if not (key.isascii() and key.isprintable() and " " not in key):
+        raise UsageError(
+            f"Could not use the key in {shown}: it holds characters that no key has, such as a "
+            "space or the end of a line. Set it again."
+        )
+    if key and not (url.startswith("https:") or is_here(url)):
+        raise UsageError(
+            f"Could not use {clean_line(url)!r}: the key in {shown} would go over the network in "
+            "the clear. Use https, or send none with --api-key-env ''."
+        )
+    return key

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, NamedTuple, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, TypeVar, get_args
 
 from scipy.stats import binomtest
 
@@ -25,6 +25,7 @@ MOST_REFUSED = 20
 """Prompts that are refused, and none answered, until asking ends: it is not the prompts then."""
 Missing = Literal["no answer", "refused", "not asked"]
 """Why a prompt has no answer: the server failed, refused it, or the cost limit was reached."""
+_MISSING = get_args(Missing)
 
 
 class Item(NamedTuple):
@@ -131,9 +132,6 @@ class Coverage:
             "coverage_interval": list(self.interval) if self.answered else None,
             "lost": dict(self.lost.most_common()),
         }
-
-
-_MISSING = ("no answer", "refused", "not asked")
 
 
 def share_interval(hits: int, total: int) -> tuple[float, float]:

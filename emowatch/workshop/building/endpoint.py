@@ -7,7 +7,6 @@ What will not pass is told at once: a wrong key, an unknown model, an empty acco
 from __future__ import annotations
 
 import json
-import os
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -15,9 +14,9 @@ from threading import Event
 from types import TracebackType
 from typing import Any, Self
 
-from emowatch.errors import EmowatchError, RetryableError, UsageError
+from emowatch.errors import RetryableError
 from emowatch.text import clean_line
-from emowatch.workshop.building.address import checked_address, is_private
+from emowatch.workshop.building.address import checked_address, is_here, key_for
 from emowatch.workshop.building.answering import Answer, Messages, Outcome, RefusedPromptError
 from emowatch.workshop.building.extras import import_corpus_extra
 from emowatch.workshop.building.pacing import Pace, wait_for
@@ -75,13 +74,7 @@ class Endpoint:
         """
         self.options = options
         self._url = checked_address(options.base_url) + "/chat/completions"
-        self._key = os.environ.get(options.api_key_env, "") if options.api_key_env else ""
-        if self._key and not is_private(self._url):
-            raise UsageError(
-                f"Could not use {clean_line(options.base_url)!r}: the key in "
-                f"{clean_line(options.api_key_env)} would go over the network in the clear. Use "
-                "https, or send none with --api-key-env ''."
-            )
+        self._key = key_for(self._url, options.api_key_env)
         self._httpx = import_corpus_extra("httpx", "Asking an endpoint")
         self._tenacity = import_corpus_extra("tenacity", "Asking an endpoint")
         if of is None:
@@ -91,6 +84,7 @@ class Endpoint:
             self._client = self._httpx.Client(
                 timeout=options.timeout_s,
                 follow_redirects=False,  # the key would go along
+                trust_env=not is_here(self._url),  # nor would a proxy be asked for this machine
                 limits=self._httpx.Limits(max_connections=options.concurrency),
             )
         else:
@@ -160,7 +154,7 @@ class Endpoint:
             raise RetryableError(
                 f"Could not get an answer from {clean_line(self.options.base_url)!r} "
                 f"(attempt {self.options.attempts} of {self.options.attempts}): "
-                f"{self._safe(str(error))}."
+                f"{error}."
             ) from error
         return answer
 
@@ -205,17 +199,14 @@ class Endpoint:
         try:
             request = self._client.stream("POST", self._url, content=content, headers=headers)
             with request as response:
-                found = self._read(response)
+                found = self._without_key(self._read(response))
                 status, wait = response.status_code, retry_after(response.headers)
         except self._httpx.HTTPError as error:
             raise Passing(str(error) or type(error).__name__) from error
         except RuntimeError as error:  # httpx's word for a client that was closed meanwhile
             raise Passing("the client was closed") from error
-        try:
-            check_status(status, found, wait, self.options, has_key=bool(self._key))
-            return answer_of(found, prompt_characters=len(content))
-        except EmowatchError as error:
-            raise type(error)(self._safe(str(error))) from error
+        check_status(status, found, wait, self.options, has_key=bool(self._key))
+        return answer_of(found, prompt_characters=len(content))
 
     def _read(self, response: Any) -> bytes:
         parts, size = [], 0
@@ -242,6 +233,6 @@ class Endpoint:
         self._requests.pause(asked)
         return 0.0
 
-    def _safe(self, text: str) -> str:
+    def _without_key(self, content: bytes) -> bytes:
         """Take the key out of what a server says."""
-        return text.replace(self._key, "…") if self._key else text
+        return content.replace(self._key.encode(), b"[key]") if self._key else content

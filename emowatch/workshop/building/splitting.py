@@ -53,7 +53,10 @@ def split_rows(rows: Sequence[CorpusRow], fractions: Mapping[str, float], seed: 
         CorpusError: if a side would have no row of some label, or there are too few groups.
     """
     named = [replace(row, group=group) for row, group in zip(rows, _groups(rows), strict=True)]
-    indices = split_by_group([str(row.group) for row in named], fractions=fractions, seed=seed)
+    # Training draws its validation side from the names of groups, too. By the same names all of
+    # the training side would be on one side of that, and one group be left to validate with.
+    drawn = [f"split of a corpus: {row.group}" for row in named]
+    indices = split_by_group(drawn, fractions=fractions, seed=seed)
     sides = {side: tuple(named[n] for n in chosen) for side, chosen in indices.items()}
     labels = {row.label for row in rows}
     for side, chosen_rows in sides.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from email.utils import formatdate
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -111,6 +112,36 @@ def test_a_wrong_key_is_told_at_once_and_never_shown(
     assert "it wants a key and got none" in failing(UsageError, connect(api_key_env="NOT_SET"))
 
 
+@pytest.mark.parametrize("before", range(120, 215, 5))
+def test_a_key_that_is_said_back_is_not_shown_in_part(
+    server: ProtocolServer, connect: Connect, monkeypatch: pytest.MonkeyPatch, before: int
+) -> None:
+    """Long messages are cut, and a cut key would no longer be known as one."""
+    server.key, server.error = "another", {"error": {"message": "x" * before + KEY + "y" * 99}}
+    monkeypatch.setenv("MY_KEY", KEY)
+    assert KEY[:6] not in failing(UsageError, connect(api_key_env="MY_KEY"))
+
+
+@pytest.mark.parametrize("key", [f"{KEY}\nx", f"{KEY} x", f"{KEY}é"])
+def test_a_broken_key_is_refused_and_not_shown(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    """The libraries below would quote it in their complaint."""
+    monkeypatch.setenv("MY_KEY", key)
+    with pytest.raises(UsageError) as caught:
+        connect(api_key_env="MY_KEY")
+    assert "the key in MY_KEY" in str(caught.value) and KEY not in str(caught.value)
+
+
+def test_a_proxy_is_not_asked_for_this_machine(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The key would go to it in the clear."""
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("MY_KEY", f"{KEY}\n")  # the end of a line is no part of a key
+    assert connect(api_key_env="MY_KEY").complete(HELLO).text
+
+
 def test_the_key_is_sent_as_asked(
     server: ProtocolServer, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -205,6 +236,19 @@ def test_closing_ends_all_waiting(server: ProtocolServer, connect: Connect) -> N
     ((_, outcome),) = source
     assert isinstance(outcome, RetryableError)
     assert time.monotonic() - began < 5
+
+
+def test_the_example_of_the_documentation_runs(server: ProtocolServer) -> None:
+    """A judge of a study is made like this."""
+    page = (Path(__file__).parents[3] / "docs" / "corpora.md").read_text(encoding="utf-8")
+    example = page.split("```python\n")[1].split("```")[0]
+    server.respond = lambda prompt: "yes"
+    scope: dict[str, Any] = {}
+    exec(
+        compile(example.replace("http://127.0.0.1:8000/v1", server.url), "corpora.md", "exec"),
+        scope,
+    )
+    assert scope["answer"].text == "yes"
 
 
 # Addresses

@@ -18,6 +18,7 @@ from emowatch.workshop.building.splitting import (
     split_rows,
     write_split,
 )
+from emowatch.workshop.corpora import split_by_group
 from tests.workshop.building.rows import natural, some_rows
 
 HALVES = {"train": 0.5, "test": 0.5}
@@ -105,6 +106,14 @@ def test_no_link_ever_straddles(links: list[tuple[int, int, int]], seed: int) ->
     assert sum(map(len, split.sides.values())) == len(rows)
     for of in split.sides.values():
         assert {row.group for row in of} <= {row.parent for row in of}
+
+
+def test_a_split_of_a_side_is_a_draw_of_its_own() -> None:
+    """Training parts the training side again, by the names of groups and mostly with one seed."""
+    fractions = {"train": 0.9, "test": 0.1}
+    side = split_rows(some_rows(400, ["joy"]), fractions, seed=0).sides["train"]
+    again = split_by_group([str(row.group) for row in side], fractions=fractions, seed=0)
+    assert 20 <= len(again["test"]) <= 55
 
 
 def test_a_side_without_a_class_is_refused() -> None:
