@@ -6,16 +6,13 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
-import numpy as np
 import torch
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
 from torch import Tensor
 
 from emowatch.bank.card import Evaluation, Interval, LayerMetrics, OffsetMetrics
 from emowatch.bank.probe_bank import ProbeBank
 from emowatch.workshop.metrics import Estimate, Report, report
+from emowatch.workshop.text_baseline import fit_text_baseline
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,20 +134,10 @@ def tfidf_baseline(
     Returns:
         `None` where no word stands in two of the training texts: there is nothing to learn.
     """
-    pipeline = make_pipeline(
-        TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True, max_features=100_000),
-        LogisticRegression(max_iter=300, class_weight="balanced"),
-    )
-    try:
-        pipeline.fit(list(training[0]), list(training[1]))
-    except ValueError as error:
-        if "vocabulary" in str(error) or "no terms remain" in str(error):
-            return None
-        raise
-    found = pipeline.predict_proba(list(test[0]))
-    scores = np.zeros((len(found), n_labels))
-    scores[:, pipeline.classes_] = found
-    return report(scores, list(test[1]), list(test[2]), seed=seed)
+    baseline = fit_text_baseline(*training, n_labels)
+    if baseline is None:
+        return None
+    return report(baseline.scores(test[0]), list(test[1]), list(test[2]), seed=seed)
 
 
 def _reports(bank: ProbeBank, rows: TestRows, seed: int) -> list[Report]:

@@ -15,7 +15,7 @@ from emowatch.text import is_decoded
 from emowatch.workshop.corpora.checks import check_classes, check_usable
 from emowatch.workshop.corpora.columnar import open_parquet_table
 from emowatch.workshop.corpora.columns import ColumnChoice, choose_columns
-from emowatch.workshop.corpora.examples import Corpus, Example, Quarantined, Reason
+from emowatch.workshop.corpora.examples import Corpus, Example, Quarantined
 from emowatch.workshop.corpora.files import Progress, check_file, data_suffix, file_errors
 from emowatch.workshop.corpora.formats import open_text_table
 from emowatch.workshop.corpora.hub import is_hub_id, open_hub_table
@@ -26,6 +26,7 @@ from emowatch.workshop.corpora.labelling import (
     labels_beside,
 )
 from emowatch.workshop.corpora.tables import Row, Table, shorten
+from emowatch.workshop.corpora.usable import Unusable, usable_text
 
 Several = Literal["quarantine", "each", "first"]
 """What becomes of a row with several labels: put aside, one example for each, or the first."""
@@ -74,7 +75,7 @@ def read_corpus(
     split = split_of(source, split)
     asked = None if labels is None else checked_labels(labels, "the labels asked for")
     progress = Progress()
-    with _open_table(source, encoding=encoding, split=split, progress=progress) as opened:
+    with open_table(source, encoding=encoding, split=split, progress=progress) as opened:
         table, beside = opened
         columns = choose_columns(
             table.columns,
@@ -112,11 +113,19 @@ def split_of(source: str | Path, split: str | None, default: str = "train") -> s
 
 
 @contextmanager
-def _open_table(
-    source: str | Path, *, encoding: str, split: str | None, progress: Progress
+def open_table(
+    source: str | Path,
+    *,
+    encoding: str = "utf-8",
+    split: str | None = None,
+    progress: Progress | None = None,
 ) -> Iterator[tuple[Table, tuple[str, ...] | None]]:
-    """Open the source; yield its table and the label names beside it."""
-    path = Path(source)
+    """Open a source; yield its table and the label names beside it.
+
+    A ``split`` says that the source is on the Hub. Errors while the table is open are raised as
+    CorpusError, with the rows that ``progress`` says were read.
+    """
+    path, progress = Path(source), progress or Progress()
     with file_errors(path, progress):
         if split is not None:
             yield open_hub_table(str(source), split=split), None
@@ -149,15 +158,6 @@ class _Candidate(NamedTuple):
     group: str
 
 
-class _Unusable(Exception):
-    """A row to put aside; never leaves this module."""
-
-    def __init__(self, reason: Reason, detail: object) -> None:
-        super().__init__(reason)
-        self.reason: Reason = reason
-        self.detail = detail if isinstance(detail, str) else shorten(detail)
-
-
 class _Collector:
     """Take rows one at a time, and keep what can be used, at most ``limit`` of it."""
 
@@ -177,7 +177,7 @@ class _Collector:
         """Keep a row's examples or put the row aside."""
         try:
             candidates = self._candidates(row)
-        except _Unusable as problem:
+        except Unusable as problem:
             aside = Quarantined(row=row.number, reason=problem.reason, detail=problem.detail)
             self._quarantined.append(aside)
             return
@@ -218,8 +218,8 @@ class _Collector:
 
     def _candidates(self, row: Row) -> list[_Candidate]:
         if row.problem is not None:
-            raise _Unusable(row.problem_reason, row.problem)
-        text = _usable_text(row.values.get(self._columns.text))
+            raise Unusable(row.problem_reason, row.problem)
+        text = usable_text(row.values.get(self._columns.text))
         names = self._label_names(row.values.get(self._columns.label))
         group = self._group(row, text)
         return [_Candidate(row.number, n, text, name, group) for n, name in enumerate(names)]
@@ -228,18 +228,18 @@ class _Collector:
         try:
             tokens = label_tokens(value, whole=self._decoder.whole)
         except TypeError as error:
-            raise _Unusable("malformed row", f"the label is a value of type {error}") from None
+            raise Unusable("malformed row", f"the label is a value of type {error}") from None
         if not tokens:
-            raise _Unusable("no label", value)
+            raise Unusable("no label", value)
         if not all(map(is_decoded, tokens)):
-            raise _Unusable("undecodable bytes", value)
+            raise Unusable("undecodable bytes", value)
         if len(tokens) > 1 and self._several == "quarantine":
-            raise _Unusable("several labels", value)
+            raise Unusable("several labels", value)
         names = []
         for token in tokens if self._several == "each" else tokens[:1]:
             name = self._decoder.name(token)
             if name is None:
-                raise _Unusable("unknown label", shorten(token))
+                raise Unusable("unknown label", shorten(token))
             names.append(name)
         return list(dict.fromkeys(names))
 
@@ -248,20 +248,8 @@ class _Collector:
         if value is None or value == "":
             return _hash(" ".join(unicodedata.normalize("NFKC", text).casefold().split())).hex()
         if not is_decoded(str(value)):
-            raise _Unusable("undecodable bytes", value)
+            raise Unusable("undecodable bytes", value)
         return str(value)
-
-
-def _usable_text(value: object) -> str:
-    if value is None or value != value:  # NaN, how tables say "missing"
-        raise _Unusable("empty text", value)
-    if not isinstance(value, str):
-        raise _Unusable("text not a string", value)
-    if not is_decoded(value):
-        raise _Unusable("undecodable bytes", value)
-    if not any(character.isprintable() and not character.isspace() for character in value):
-        raise _Unusable("empty text", value)
-    return value
 
 
 def _hash(text: str, *, person: bytes = b"group") -> bytes:
