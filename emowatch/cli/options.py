@@ -155,6 +155,8 @@ def tell_left_out(corpus: Corpus, limit: int | None) -> None:
     of_all = "" if limit is None else " (of all rows; --limit counts those that can be used)"
     for reason, n in corpus.quarantine_counts().items():
         click.echo(f"{n} rows put aside: {reason}{of_all}", err=True)
+    if corpus.encoding_hint:
+        click.echo(clean_line(f"{corpus.source}: {corpus.encoding_hint}"), err=True)
     if all(label.isdecimal() for label in corpus.labels):
         click.echo(
             clean_line(
