@@ -33,7 +33,8 @@ def render_transfers(card: BankCard, transfers: Sequence[Transfer]) -> str:
     names = _names(transfers)
     lines = [
         f"{card.name}, layer {card.primary}, on sets with labels of their own",
-        "  classes of equal size; [95 % interval]; the highest score among a set's labels counts",
+        "  classes of equal size; [95 % interval]",
+        "  what counts is the highest score among the labels that a set has",
         "",
         f"  {'set':<{NAME_WIDTH}}  labels      n  chance  balanced accuracy",
         *_own(card),

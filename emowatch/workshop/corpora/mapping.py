@@ -179,11 +179,11 @@ class Translator:
         known = {label.casefold(): label for label in labels}
         shown, proposed = [], {}
         for name, rows in sorted(self._unmapped.items())[:_SHOWN]:
-            near = get_close_matches(name.casefold(), known, 1)
-            hint = f", perhaps {known[near[0]]}" if near else ""
+            near = _nearest(name, known)
+            hint = f", perhaps {near}" if near else ""
             label = clean_line(name, 60)
             shown.append(f"{label} ({rows:,} {'row' if rows == 1 else 'rows'}{hint})")
-            proposed[label] = known[near[0]] if near else "?"
+            proposed[label] = near or "?"
         n = len(self._unmapped)
         more = f" and {n - _SHOWN:,} more; is that the column of the label?" if n > _SHOWN else "."
         raise CorpusError(
@@ -194,6 +194,19 @@ class Translator:
                 f"All that are not named are left out by --map {shlex.quote(f'{REST}={LEFT_OUT}')}."
             )
         )
+
+
+def _nearest(name: str, known: Mapping[str, str]) -> str | None:
+    """Find the label of the bank that is spelt as a label, or begins as it does.
+
+    Nearer meanings are not looked for, and a likeness such as that of pride and surprise is none.
+    """
+    key = name.casefold()
+    alike = [
+        k for k in known if min(len(k), len(key)) > 2 and (k.startswith(key) or key.startswith(k))
+    ]
+    near = alike[:1] or get_close_matches(key, known, 1, cutoff=0.8)
+    return known[near[0]] if near else None
 
 
 def _option(pairs: Mapping[str, str]) -> str:
