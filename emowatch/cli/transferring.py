@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from emowatch.workshop.keywords import Keywords
     from emowatch.workshop.measuring import Bench
 
-KEYS = ("text-column", "label-column", "group-column", "several", "encoding", "split")
+KEYS = ("text-column", "label-column", "group-column", "several", "encoding", "split", "limit")
 """What may follow a SET: the options of the same names, for this set alone."""
 _KEYED = re.compile(r",\s*([a-z-]+)\s*=\s*([^,]*)$")
 
@@ -82,27 +82,32 @@ def read_sets(
     return corpora
 
 
-def parse_set(given: str) -> tuple[str, dict[str, str]]:
+def parse_set(given: str) -> tuple[str, dict[str, Any]]:
     """Split ``SET,key=value,…`` into the set and its options.
 
     Raises:
-        UsageError: for a key there is not, or given twice.
+        UsageError: for a key there is not or that is there twice, or a value it cannot have.
     """
-    source, own = given, {}
+    shown = f"Could not read --on {clean_line(given, 120)!r}"
+    source = given
+    own: dict[str, Any] = {}
     while match := _KEYED.search(source):
-        key, value = match.groups()
-        if key not in KEYS or key.replace("-", "_") in own:
+        key, value = match.group(1), match.group(2).strip()
+        name = key.replace("-", "_")
+        if key not in KEYS or name in own:
+            wrong = "is there twice" if name in own else "is unknown"
             raise UsageError(
-                f"Could not read --on {clean_line(given, 120)!r}: "
-                f"{'the key ' + clean_line(key, 40) + ' is unknown or there twice'}. "
-                f"What may follow a set, each once: {', '.join(f'{k}=…' for k in KEYS)}."
+                f"{shown}: the key {clean_line(key, 40)!r} {wrong}. What may follow a set, each "
+                f"once: {', '.join(f'{known}=…' for known in KEYS)}."
             )
-        own[key.replace("-", "_")] = value.strip()
+        own[name] = value
         source = source[: match.start()]
     if own.get("several", "first") not in ("quarantine", "each", "first"):
-        raise UsageError(
-            f"Could not read --on {clean_line(given, 120)!r}: several is quarantine, each or first."
-        )
+        raise UsageError(f"{shown}: several is quarantine, each or first.")
+    if "limit" in own:
+        if not re.fullmatch(r"[1-9]\d{0,8}", own["limit"]):
+            raise UsageError(f"{shown}: limit is a number of examples, from 1 on.")
+        own["limit"] = int(own["limit"])
     return source, own
 
 
