@@ -24,7 +24,8 @@ def check_usable(corpus: Corpus, *, rows: int) -> None:
     first = corpus.quarantined[0]
     advice = {
         "undecodable bytes": _encoding_advice(corpus),
-        "unknown label": f"The labels known here are: {_listed(corpus.labels)}.",
+        "unknown label": f"The labels known here are: {_listed(corpus.labels)}. To measure a bank "
+        "on other labels, name the file with --on, and what they stand for with --map.",
         "several labels": "Keep them with --several each or --several first.",
     }
     commonest = next(iter(corpus.quarantine_counts()))
