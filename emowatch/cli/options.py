@@ -165,7 +165,8 @@ def tell_left_out(corpus: Corpus, limit: int | None) -> None:
             ),
             err=True,
         )
-    lost = [label for label, n in corpus.counts().items() if not n]
+    there = set(corpus.translated.values() or corpus.labels)  # a foreign set may lack some
+    lost = [label for label, n in corpus.counts().items() if not n and label in there]
     if limit is not None and lost:
         click.echo(
             clean_line(

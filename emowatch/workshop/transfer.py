@@ -65,11 +65,6 @@ class Transfer:
     keyword_free: KeywordFree | None
     note: str
 
-    @property
-    def lacks_labels(self) -> bool:
-        """Whether the bank has labels that the set has not."""
-        return self.chance != self.all_labels_chance
-
 
 def measure_transfer(
     bench: Bench, corpus: Corpus, work: Path, *, keywords: Keywords | None = None

@@ -15,6 +15,8 @@ from emowatch.workshop.transfer import Transfer
 
 NAME_WIDTH = 24
 HOME = "its own test set"
+SHOWN = 16
+"""Labels of a set that are listed for one of the bank's."""
 
 
 def transfers_as_json(card: BankCard, transfers: Sequence[Transfer]) -> dict[str, Any]:
@@ -65,7 +67,10 @@ def render_transfers(card: BankCard, transfers: Sequence[Transfer]) -> str:
     for name, found in zip(names, transfers, strict=True):
         lines += ["", *_meaning(name, found)]
     if all(found.tfidf_balanced_accuracy is None for found in transfers):
-        lines += ["", "  No text baseline: name the training data with --train-data."]
+        lines += [
+            "",
+            "  No text baseline, nor a count of texts seen in training: give --train-data.",
+        ]
     return "\n".join(lines)
 
 
@@ -87,12 +92,18 @@ def _meaning(name: str, found: Transfer) -> Iterator[str]:
     for label, target in found.translated.items():
         sources[target].append(clean_line(label, 60))
     for target, labels in sources.items():
-        if target != LEFT_OUT and labels != [target]:
-            yield f"    {target}: {', '.join(labels)}"
+        if target != LEFT_OUT and [label.casefold() for label in labels] != [target.casefold()]:
+            yield f"    {target}: {_listed(labels)}"
     if LEFT_OUT in sources:
-        yield f"    left out: {', '.join(sources[LEFT_OUT])}"
+        yield f"    left out: {_listed(sources[LEFT_OUT])}"
     if found.note:
         yield f"    {found.note}"
+
+
+def _listed(labels: Sequence[str]) -> str:
+    """List labels, as far as a line of a table should go; the JSON has all."""
+    more = f" and {len(labels) - SHOWN} more" if len(labels) > SHOWN else ""
+    return ", ".join(labels[:SHOWN]) + more
 
 
 def _names(transfers: Sequence[Transfer]) -> list[str]:

@@ -41,13 +41,25 @@ def test_sets_with_other_labels_are_measured_under_a_map(
     cli: Cli, model: Path, data: Path, bank: Path, foreign: Path
 ) -> None:
     """A row for each; stdout has the table alone."""
-    sets = "--on", data / "test.tsv", "--on", foreign, "--map", MAP, "--map", "flat=-"
+    sets = (
+        "--on",
+        data / "test.tsv",
+        "--on",
+        foreign,
+        "--map",
+        MAP,
+        "--map",
+        "flat=-",
+        "--limit",
+        30,
+    )
     done = cli("evaluate", bank, *sets, "--model", model)
     assert done.code == 0, done.err
     assert "  test.tsv                     3/3     30   0.333  " in done.out
     assert "  foreign.tsv                  2/3     16   0.500  " in done.out
     assert "    left out: flat" in done.out
     assert "8 rows put aside: label left out" in done.err
+    assert "none of the" not in done.err
     again = cli("evaluate", bank, *sets, "--model", model, "--json", "--no-keyword-free")
     (found,) = objects(again)
     assert [one["labels"] for one in found["sets"]] == [list(WORDS), ["joy", "sadness"]]

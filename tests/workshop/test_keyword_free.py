@@ -167,3 +167,16 @@ def test_a_card_from_before_it_was_measured_still_loads(
     assert old.evaluation is not None
     assert old.evaluation.keyword_free is None
     assert "Accuracy without keywords: not measured." in render_card(old)
+
+
+@pytest.mark.parametrize("name", ["demo-ekman7", "demo-ekman7-prompt", "demo-tone7"])
+def test_cards_of_shipped_banks_tell_what_is_left_without_the_words_of_today(name: str) -> None:
+    """Whoever changes the list measures them again: ``emowatch.demo.recipe --measure``."""
+    card = load_bank(name).card
+    assert card.evaluation is not None
+    free = card.evaluation.keyword_free
+    assert free is not None
+    assert free.lexicon_sha256 == keywords_for(card.labels).sha256
+    primary = card.evaluation.layers[card.layers.index(card.primary)]
+    assert free.whole.balanced_accuracy == primary.balanced_accuracy
+    assert free.whole.n == card.evaluation.n

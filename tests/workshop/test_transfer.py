@@ -67,7 +67,6 @@ def test_a_set_with_all_labels_has_the_figures_of_an_evaluation(
     )
     primary = whole.layers[bench.place]
     assert found.labels == tuple(WORDS)
-    assert not found.lacks_labels
     assert found.translated == {"bliss": "joy", "neutral": "neutral", "woe": "sadness"}
     assert (found.n, found.chance) == (whole.n, whole.chance)
     for name in ("balanced_accuracy", "shuffled_balanced_accuracy", "ece"):
@@ -88,7 +87,6 @@ def test_a_set_that_lacks_a_label_is_judged_among_those_it_has(
     corpus = foreign(tmp_path / "other.tsv", names=names, given="flat=neutral,woe=sadness")
     found = measure_transfer(bench, corpus, tmp_path / "a", keywords=KEYWORDS)
     assert found.labels == ("neutral", "sadness")
-    assert found.lacks_labels
     assert (found.n, found.chance, found.all_labels_chance) == (24, 0.5, 1 / 3)
     assert found.balanced_accuracy > 0.8
     assert found.all_labels_balanced_accuracy <= found.balanced_accuracy
