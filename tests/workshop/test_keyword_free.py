@@ -13,7 +13,7 @@ from emowatch.bank import load_bank
 from emowatch.bank.card import BankCard, Evaluation
 from emowatch.bank.keyword_free import KeywordFree
 from emowatch.bank.probe_bank import ProbeBank
-from emowatch.bank.readme import render_card
+from emowatch.bank.readme import render_card, with_interval
 from emowatch.model.loading import LoadedModel
 from emowatch.workshop.evaluation import for_card
 from emowatch.workshop.keywords import Keywords, keywords_for
@@ -25,6 +25,7 @@ from tests.workshop.synthetic import WORDS, read_texts
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
+ROOT = Path(__file__).parent.parent.parent
 MEAN = TrainOptions(layers="2,3", head="linear", readout="mean", template=False)
 REPLIES = TrainOptions(
     layers="3", head="linear", readout="reply", max_new_tokens=4, states_per_reply=2, shuffled=False
@@ -180,3 +181,5 @@ def test_cards_of_shipped_banks_tell_what_is_left_without_the_words_of_today(nam
     primary = card.evaluation.layers[card.layers.index(card.primary)]
     assert free.whole.balanced_accuracy == primary.balanced_accuracy
     assert free.whole.n == card.evaluation.n
+    masked = with_interval(free.masked.balanced_accuracy, free.masked.balanced_accuracy_interval)
+    assert masked in (ROOT / "docs/transfer.md").read_text("utf-8")
