@@ -13,6 +13,7 @@ import click
 
 from emowatch.cli.bars import progress, stoppable
 from emowatch.cli.exits import Exit
+from emowatch.cli.notebook import command as notebook
 from emowatch.cli.options import (
     PLACING,
     READING,
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
 @click.group()
 def command() -> None:
     """Repeat what the papers measured, with the controls they lack."""
+
+
+command.add_command(notebook, "notebook")
 
 
 def _study_options(function: Function) -> Function:

@@ -10,6 +10,7 @@ strength, which takes much of the correlation of a residual stream out of the pr
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -75,7 +76,8 @@ def solve(
     together = max(1, CHUNK // max(1, states[0].numel()))
     parts = []
     for part in states.split(together):
-        problem = _Problem(part, targets, row_weights, tolerance)
+        mean, scale = standardisation(part, row_weights)
+        problem = Problem(part, targets, row_weights, mean, scale, tolerance)
         parts.append(_path(problem, labels, validation, validation_weights, strengths))
         if progress is not None:
             progress(sum(len(done.l2) for done in parts), len(states))
@@ -88,7 +90,7 @@ def solve(
 
 
 def _path(
-    problem: _Problem,
+    problem: Problem,
     labels: Tensor,
     validation: Tensor,
     validation_weights: Tensor,
@@ -114,91 +116,154 @@ def _path(
     return Solution(weight.transpose(1, 2).contiguous(), bias[..., 0], best_l2, best_loss)
 
 
-class _Problem:
-    """Some stacks with the weights reached so far; all in units of standardised states.
+class Problem:
+    """Some stacks with the weights reached so far, in units of states less `mean` times `scale`.
 
     Logits are carried along rather than computed anew: they are linear in the weights, so one
     pass over the states gives them for a whole line search, on validation rows too.
+
+    Attributes:
+        weight: ``[stacks, labels, d_model]``.
+        bias: ``[stacks, labels, 1]``.
+        head_logits: ``[stacks, labels, rows]``.
+        first: ``[stacks]``, the squared gradient that the last descent had to bring down.
     """
 
     def __init__(
-        self, states: Tensor, targets: Tensor, row_weights: Tensor, tolerance: float
+        self,
+        states: Tensor,
+        targets: Tensor,
+        row_weights: Tensor,
+        mean: Tensor,
+        scale: Tensor,
+        tolerance: float,
+        *,
+        carried: torch.dtype = torch.float32,
     ) -> None:
+        """Begin at weights of 0.
+
+        Args:
+            states: ``[stacks, rows, d_model]`` float32.
+            targets: ``[labels, rows]``, 1 where a row is of a label.
+            row_weights: ``[rows]``, of sum 1.
+            mean: ``[stacks, 1, d_model]``, what states are taken from.
+            scale: ``[stacks, 1, d_model]``, in which the penalty has its units.
+            tolerance: see `TOLERANCE`.
+            carried: of weights and logits. Products with states are in float32 in any case; it is
+                the sum over many steps that loses digits.
+        """
         stacks, rows, width = states.shape
         self.states = states
         self.row_weights = row_weights
         self.tolerance = tolerance
         self.weighted_targets = targets * row_weights  # [labels, rows]
-        self.mean, self.scale = standardisation(states, row_weights)  # [stacks, 1, d_model]
+        self.mean, self.scale = mean, scale
         used = row_weights.nonzero()[:, 0]
         roots = row_weights[used].sqrt()[:, None]
+        self.first: Tensor | None = None
         self._gram = torch.empty(stacks, width, width)
-        for stack, mean, scale, gram in zip(
-            states, self.mean, self.scale, self._gram, strict=True
+        for stack, centre, unit, gram in zip(
+            states, mean, scale, self._gram, strict=True
         ):  # one at a time: centred states are a copy
-            centred = (stack[used] - mean) * scale * roots
+            centred = (stack[used] - centre) * unit * roots
             torch.mm(centred.T, centred, out=gram)
-        self.weight = torch.zeros(stacks, len(targets), width)
-        self.bias = torch.zeros(stacks, len(targets), 1)
-        self.head_logits = torch.zeros(stacks, len(targets), rows)
+        self.weight = torch.zeros(stacks, len(targets), width, dtype=carried)
+        self.bias = torch.zeros(stacks, len(targets), 1, dtype=carried)
+        self.head_logits = torch.zeros(stacks, len(targets), rows, dtype=carried)
 
-    def minimise(self, l2: float, going: Tensor) -> None:
-        """Go on from the present weights to the minimum at one strength, where `going`."""
+    def only(self, places: Tensor, carried: torch.dtype = torch.float32) -> Problem:
+        """Give the problem of some of the stacks, which goes on where they are."""
+        part = copy.copy(self)
+        for name in ("states", "mean", "scale", "_gram"):
+            setattr(part, name, getattr(self, name)[places])
+        part.first = None if self.first is None else self.first[places]
+        for name in ("weight", "bias", "head_logits"):
+            setattr(part, name, getattr(self, name)[places].to(carried))
+        return part
+
+    def minimise(
+        self,
+        l2: float,
+        going: Tensor,
+        iterations: int = ITERATIONS,
+        first: Tensor | None = None,
+    ) -> Tensor:
+        """Go on from the present weights to the minimum at one strength, where `going`.
+
+        Args:
+            l2: the strength.
+            going: ``[stacks]``, which of them to solve.
+            iterations: at most.
+            first: ``[stacks]``, what the gradient has to fall from; default: what it is now.
+
+        Returns:
+            ``[stacks]``: which of them have not come there.
+        """
         width = self._gram.shape[-1]
         factor = torch.linalg.cholesky(0.5 * self._gram + l2 * torch.eye(width))
         inverse = torch.cholesky_inverse(factor)
-        weight_step, bias_step = torch.zeros_like(self.weight), torch.zeros_like(self.bias)
+        weight_step = torch.zeros(self.weight.shape)
+        bias_step = torch.zeros(self.bias.shape)
         old: tuple[Tensor, Tensor, Tensor] | None = None
-        for _ in range(ITERATIONS):
-            errors = self.head_logits.softmax(1) * self.row_weights - self.weighted_targets
+        for _ in range(iterations):
+            chances = self.head_logits.softmax(1) * self.row_weights
+            errors = (chances - self.weighted_targets).float()
             bias_slope = errors.sum(2, keepdim=True)
             slope = (errors @ self.states - bias_slope * self.mean) * self.scale
             slope += l2 * self.weight
             ahead = slope @ inverse  # the bias has curvature 1/2 at most: rows weigh 1 in all
             size = _dot(slope, ahead) + 2 * _dot(bias_slope, bias_slope)
-            if old is None:
-                first, turn = size, torch.zeros_like(size)
-            else:
+            first = size if first is None else first
+            going = going & (size > self.tolerance * first)
+            if not bool(going.any()):
+                break
+            turn = torch.zeros_like(size)
+            if old is not None:
                 common = _dot(old[0], ahead) + 2 * _dot(old[1], bias_slope)
                 turn = ((size - common) / old[2].clamp(min=1e-30)).clamp(min=0)
-                going = going & (size > self.tolerance * first)
-                if not bool(going.any()):
-                    return
             old = slope, bias_slope, size
             weight_step = turn[:, None, None] * weight_step - ahead
             bias_step = turn[:, None, None] * bias_step - 2 * bias_slope
             # A direction that no longer leads down is given up for the steepest.
-            uphill = _dot(slope, weight_step) + _dot(bias_slope, bias_step) >= 0
+            down = _dot(slope, weight_step) + _dot(bias_slope, bias_step)
+            uphill = down >= 0
             weight_step[uphill], bias_step[uphill] = -ahead[uphill], -2 * bias_slope[uphill]
-            self._step(weight_step, bias_step, l2, going)
+            down = torch.where(uphill, -size, down)
+            self._step(weight_step, bias_step, chances, down, l2, going)
+        self.first = first
+        return going
 
-    def _step(self, weight_step: Tensor, bias_step: Tensor, l2: float, going: Tensor) -> None:
-        """Search along a direction and move: Newton's step, and back where it went too far."""
+    def _step(
+        self,
+        weight_step: Tensor,
+        bias_step: Tensor,
+        chances: Tensor,
+        down: Tensor,
+        l2: float,
+        going: Tensor,
+    ) -> None:
+        """Search along a direction and move: Newton's step, and back where it went too far.
+
+        `chances` are the weighted probabilities at the present weights, `down` is the slope there.
+        """
         scaled = weight_step * self.scale
         rise = torch.baddbmm(
             bias_step - scaled @ self.mean.transpose(1, 2), scaled, self.states.transpose(1, 2)
         )
-        drop = (self.weighted_targets * rise).sum((1, 2)) - l2 * _dot(self.weight, weight_step)
+        pulled = chances * rise
+        spread = pulled.sum(1).square() / self.row_weights.clamp(min=1e-30)
         bend = l2 * _dot(weight_step, weight_step)
-
-        def slope_at(length: Tensor) -> tuple[Tensor, Tensor]:
-            chances = (self.head_logits + length[:, None, None] * rise).softmax(
-                1
-            ) * self.row_weights
-            pulled = chances * rise
-            means = pulled.sum(1)
-            spread = means.square() / self.row_weights.clamp(min=1e-30)
-            curvature = (pulled * rise).sum((1, 2)) - spread.sum(1) + bend
-            return pulled.sum((1, 2)) - drop + length * bend, curvature.clamp(min=1e-30)
-
-        start, curvature = slope_at(torch.zeros_like(drop))
-        length = -start / curvature
+        curvature = ((pulled * rise).sum((1, 2)) - spread.sum(1) + bend).clamp(min=1e-30)
+        weighted = rise * self.row_weights
+        drop = (self.weighted_targets * rise).sum((1, 2)) - l2 * _dot(self.weight, weight_step)
+        length = -down / curvature
         for _ in range(8):
-            reached, _ = slope_at(length)
-            far = reached > -0.1 * start  # it rises there; `start` is negative
+            there = (self.head_logits + length[:, None, None] * rise).softmax(1)
+            reached = (there * weighted).sum((1, 2)) - drop + length * bend
+            far = reached > -0.1 * down  # it rises there; `down` is negative
             if not bool((far & going).any()):
                 break
-            length = torch.where(far, length * start / (start - reached), length)
+            length = torch.where(far, length * down / (down - reached), length)
         length = torch.where(going, length, 0.0)[:, None, None]
         self.weight = self.weight + length * weight_step
         self.bias = self.bias + length * bias_step

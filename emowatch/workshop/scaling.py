@@ -28,11 +28,7 @@ def standardisation(states: Tensor, row_weights: Tensor) -> tuple[Tensor, Tensor
     shares = row_weights[used]
     means, scales = [], []
     for stack in states:  # one stack at a time: a copy of all would not fit
-        if not bool(torch.isfinite(stack).all()):
-            raise TrainingError(
-                "Could not fit heads: some states are NaN or infinite. Load the model with "
-                "--dtype float32, and check it with: emowatch doctor"
-            )
+        check_finite(stack)
         chosen = stack[used]
         mean = shares @ chosen
         deviation = (shares @ (chosen - mean).square()).sqrt()
@@ -41,6 +37,19 @@ def standardisation(states: Tensor, row_weights: Tensor) -> tuple[Tensor, Tensor
         means.append(mean)
         scales.append(torch.where(varies, 1 / deviation, 0.0))
     return torch.stack(means)[:, None], torch.stack(scales)[:, None]
+
+
+def check_finite(states: Tensor) -> None:
+    """Refuse states that are no numbers, before a factorisation fails with a sentence on minors.
+
+    Raises:
+        TrainingError: for NaN or infinity.
+    """
+    if not bool(torch.isfinite(states).all()):
+        raise TrainingError(
+            "Could not fit heads: some states are NaN or infinite. Load the model with "
+            "--dtype float32, and check it with: emowatch doctor"
+        )
 
 
 def fold(

@@ -6,7 +6,7 @@ import pytest
 
 from emowatch.cli.root import make_cli
 from emowatch.errors import UsageError
-from emowatch.studies import STUDIES
+from emowatch.studies import OF_OTHER_TEXTS, STUDIES
 from emowatch.studies.steps import PlanOptions, steps_for
 
 
@@ -19,8 +19,9 @@ def test_each_study_is_a_command_that_says_what_the_list_says() -> None:
     """The list is what `study --help` shows."""
     group = make_cli().get_command(None, "study")  # type: ignore[arg-type]
     commands = getattr(group, "commands", {})
-    assert set(STUDIES) | {"all"} == set(commands)
-    for name, line in STUDIES.items():
+    lines = STUDIES | OF_OTHER_TEXTS
+    assert set(lines) | {"all"} == set(commands)
+    for name, line in lines.items():
         assert commands[name].help.splitlines()[0] == line
 
 

@@ -1,0 +1,1 @@
+"""The notebook study: emotions and appraisals of crowd-enVENT by layer, and what moves them."""

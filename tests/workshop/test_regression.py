@@ -1,0 +1,93 @@
+"""Logistic regression of papers: scikit-learn's optimum, whatever the states look like."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor
+
+from emowatch.errors import TrainingError
+from emowatch.workshop import regression
+from emowatch.workshop.regression import fit_logistic
+
+CLASSES, WIDTH = 5, 24
+
+
+def residual_like(stacks: int = 3, rows: int = 150, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Draw states of overlapping classes, correlated, far from 0 and of very different sizes."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(rows) % CLASSES
+    centres = torch.randn(stacks, CLASSES, WIDTH, generator=generator)
+    mixing = torch.randn(stacks, WIDTH, WIDTH, generator=generator)
+    noise = torch.randn(stacks, rows, WIDTH, generator=generator)
+    sizes = torch.logspace(-1, 1, stacks)[:, None, None]
+    return sizes * ((centres[:, labels] + noise) @ mixing + 20), labels
+
+
+def reference(states: Tensor, labels: Tensor, penalty: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Let scikit-learn fit one stack until it is at the optimum."""
+    head = LogisticRegression(C=1 / penalty, tol=1e-9, max_iter=100_000)
+    head.fit(states.double().numpy(), labels.numpy())
+    return torch.from_numpy(head.coef_).T, torch.from_numpy(head.intercept_)
+
+
+@pytest.mark.parametrize("penalty", [0.1, 1.0, 100.0])
+def test_the_coefficients_are_those_of_scikit_learn(penalty: float) -> None:
+    """The notebook's C is 1 on raw states; its figures must be those of its own probes."""
+    states, labels = residual_like()
+    found = fit_logistic(states, labels, CLASSES, penalty=penalty)
+    assert not bool(found.unsolved.any())
+    said = found.head_logits(states).double()
+    for place, stack in enumerate(states):
+        weight, bias = reference(stack, labels, penalty)
+        assert float((found.weight[place] - weight).abs().max()) < 1e-3
+        wanted = stack.double() @ weight + bias
+        got = said[place] - said[place].mean(1, keepdim=True)
+        wanted = wanted - wanted.mean(1, keepdim=True)
+        assert float((got - wanted).abs().max()) < 5e-2  # logits of size 10 and more
+        assert bool((got.argmax(1) == wanted.argmax(1)).all())
+
+
+def test_states_that_are_all_the_same_teach_the_frequencies_alone() -> None:
+    """As at layer 0, where the last token of every prompt is one and the same."""
+    labels = torch.tensor([0, 0, 0, 1, 1, 2] * 20)
+    states = torch.full((1, len(labels), WIDTH), 3.7)
+    found = fit_logistic(states, labels, 3)
+    chances = found.head_logits(states)[0, 0].softmax(0)
+    torch.testing.assert_close(chances, torch.tensor([1 / 2, 1 / 3, 1 / 6]), rtol=0, atol=1e-4)
+
+
+def test_a_stack_comes_out_as_it_would_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that need many iterations go on without those that need few."""
+    states, labels = residual_like(stacks=4)
+    monkeypatch.setattr(regression, "ROUNDS", (5, 20, 400))
+    together = fit_logistic(states, labels, CLASSES)
+    for place in range(4):
+        alone = fit_logistic(states[place : place + 1], labels, CLASSES)
+        torch.testing.assert_close(together.weight[place], alone.weight[0], rtol=0, atol=5e-4)
+
+
+def test_what_is_not_solved_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A study that hides it would print figures of another problem."""
+    states, labels = residual_like()
+    monkeypatch.setattr(regression, "ROUNDS", (1,))
+    monkeypatch.setattr(regression, "LAST_ROUND", 1)
+    assert bool(fit_logistic(states, labels, CLASSES).unsolved.all())
+
+
+def test_float64_finishes_what_float32_cannot() -> None:
+    """Past the digits that float32 carries, weights still come closer to the optimum."""
+    states, labels = residual_like(stacks=1)
+    found = fit_logistic(states, labels, CLASSES, tolerance=1e-13)
+    assert not bool(found.unsolved.any())
+    weight, _ = reference(states[0], labels)
+    assert float((found.weight[0] - weight).abs().max()) < 1e-4
+
+
+def test_states_that_are_no_numbers_are_refused() -> None:
+    """With what to do about it."""
+    states, labels = residual_like()
+    states[1, 3, 2] = float("nan")
+    with pytest.raises(TrainingError, match="NaN or infinite"):
+        fit_logistic(states, labels, CLASSES)
