@@ -66,9 +66,10 @@ def job_options(temperature: float) -> Callable[[Function], Function]:
     )
 
     def add(function: Function) -> Function:
+        function = asking_options(temperature)(function)
         for option in reversed(options):
             function = option(function)
-        return asking_options(temperature)(function)
+        return function
 
     return add
 

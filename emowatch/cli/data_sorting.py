@@ -46,9 +46,10 @@ def filter_(
     as_json: bool,
     **reading: Any,
 ) -> None:
-    """Merge files and drop what is not English, too short, or there already.
+    """Merge files and drop what is of no use.
 
-    DATA are labelled files; of duplicates the first is kept, so name natural texts first.
+    That is what is not English, too short, or there already. DATA are labelled files; of
+    duplicates the first is kept, so name natural texts first.
     """
     from emowatch.workshop.building.filtering import FilterOptions, filter_rows
     from emowatch.workshop.building.rows import check_out, quarantine_beside, write_rows
@@ -105,7 +106,10 @@ def split(
     as_json: bool,
     **reading: Any,
 ) -> None:
-    """Split a corpus so that no text's parent, examples or copies are on the other side."""
+    """Split a corpus by parent.
+
+    No text's parent, examples or copies are on the other side.
+    """
     from emowatch.workshop.building.splitting import (
         check_folder,
         fractions_of,
@@ -132,7 +136,10 @@ def split(
 @click.option("--plot", type=FILE, metavar="FILE", help="Draw the lengths, as .svg, .png or .pdf.")
 @data_options
 def card(data: tuple[str, ...], as_json: bool, plot: Path | None, **reading: Any) -> None:
-    """Count labels by provenance, lengths by label, and name sources, models and templates."""
+    """Tell what a corpus holds.
+
+    Labels by provenance, lengths by label, and the sources, models and templates.
+    """
     from emowatch.workshop.building.describing import describe, draw_lengths, render
 
     rows = _rows(data, reading)

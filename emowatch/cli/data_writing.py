@@ -34,10 +34,10 @@ from emowatch.text import clean_line
 @click.option("--text-column", help="Column of the text, where it is not found.")
 @click.option("--split", help="Of a hub data set; default: train.")
 def label(data: str, template: Path | None, **given: Any) -> None:
-    """Label the texts of DATA with a model, step 1 of Zhang & Zhong.
+    """Label texts with a model.
 
-    DATA is a CSV, TSV, JSONL or Parquet file, a .txt file with one text a line (also .gz), or a
-    hub data set. Labels that it has are not read.
+    This is step 1 of Zhang & Zhong. DATA is a CSV, TSV, JSONL or Parquet file, a .txt file with
+    one text a line (also .gz), or a hub data set. Labels that it has are not read.
     """
     from emowatch.workshop.building.labelling import label_texts
     from emowatch.workshop.building.texts import read_texts
@@ -63,9 +63,10 @@ def label(data: str, template: Path | None, **given: Any) -> None:
 @limit_option
 @click.option("--from", "origin", default=NEUTRAL, show_default=True, help="Label to rewrite.")
 def rewrite(data: str, template: Path | None, origin: str, **given: Any) -> None:
-    """Rewrite the neutral texts of DATA to express an emotion, and check that they do.
+    """Rewrite neutral texts to express an emotion.
 
-    DATA is a labelled file, as `emowatch data label` writes it or as `emowatch train` reads it.
+    Each is labelled again, and kept if it expresses what was asked for. DATA is a labelled
+    file, as `emowatch data label` writes it or as `emowatch train` reads it.
     """
     from emowatch.workshop.building.rewriting import plan, read_rewrite
     from emowatch.workshop.building.rewriting import rewrite as write_texts
@@ -101,9 +102,10 @@ def rewrite(data: str, template: Path | None, origin: str, **given: Any) -> None
     "--shots", type=click.IntRange(1, 50), default=5, show_default=True, help="Examples shown."
 )
 def synthesize(data: str, template: Path | None, per_label: int, shots: int, **given: Any) -> None:
-    """Write new texts after examples of DATA for each emotion, and check what they express.
+    """Write new texts after a few examples.
 
-    DATA is a labelled file, as `emowatch data label` writes it or as `emowatch train` reads it.
+    Each is labelled again, and kept if it expresses what was asked for. DATA is a labelled
+    file, as `emowatch data label` writes it or as `emowatch train` reads it.
     """
     from emowatch.workshop.building.synthesis import plan, read_generation
     from emowatch.workshop.building.synthesis import synthesize as write_texts
@@ -131,7 +133,10 @@ def synthesize(data: str, template: Path | None, per_label: int, shots: int, **g
 @folder_option()
 @click.option("--overwrite", is_flag=True, help="Replace templates that are there.")
 def templates(out: Path, overwrite: bool) -> None:
-    """Copy the three prompts into a folder, to be edited and named with --template."""
+    """Copy the prompts, to be edited.
+
+    An edited one is named with --template, or --label-template where texts are checked.
+    """
     from emowatch.workshop.building.prompting import KINDS, PLACEHOLDERS, write_templates
 
     for kind, path in zip(KINDS, write_templates(out, overwrite=overwrite), strict=True):

@@ -6,7 +6,7 @@ An answer is written down before it counts. What cannot be read is counted, not 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, NamedTuple, TypeVar, get_args
 
@@ -206,6 +206,8 @@ class Stage(Generic[Read]):
                     failures[key] = outcome
                     hopeless = hopeless or (outcome if self._is_hopeless(outcome) else None)
                 answered(key)
+            if failures and not len(self._ledger):  # however few they were: nothing came at all
+                hopeless = hopeless or _one_to_retry(failures.values())
             if hopeless is not None:
                 raise hopeless
         except RefusedPromptError as error:
@@ -213,7 +215,7 @@ class Stage(Generic[Read]):
                 f"{error} So were {MOST_REFUSED - 1} before it, and no prompt was answered."
             ) from error
         except (RetryableError, UsageError) as error:
-            raise type(error)(f"{error} {self._kept()}") from error
+            raise type(error)(f"{error}{self._kept()}") from error
         return failures
 
     def _is_hopeless(self, error: RefusedPromptError | RetryableError) -> bool:
@@ -225,8 +227,9 @@ class Stage(Generic[Read]):
         return self._in_a_row >= MOST_IN_A_ROW
 
     def _kept(self) -> str:
-        kept = f"The {len(self._ledger):,} answers so far are kept"
-        return f"{kept}; the same command goes on from there."
+        n = len(self._ledger)
+        kept = f" The {n:,} answers so far are kept; the same command goes on from there."
+        return kept if n else ""
 
     def _outcome(self, key: str, failures: Mapping[str, EmowatchError]) -> Read | Lost:
         answer = self._ledger.get(key)
@@ -246,3 +249,7 @@ class Stage(Generic[Read]):
                 return found
         self.coverage.lost[lost.reason] += 1
         return lost
+
+
+def _one_to_retry(failures: Iterable[EmowatchError]) -> RetryableError | None:
+    return next((error for error in failures if isinstance(error, RetryableError)), None)

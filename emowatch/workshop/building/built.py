@@ -68,6 +68,8 @@ class Built:
     dropped: list[Dropped] = field(default_factory=list)
     pending: Counter[str] = field(default_factory=Counter)
     """Items without an answer, by reason; the same command asks again."""
+    why: str = ""
+    """What the server failed with, for the last item that it failed for."""
     coverages: dict[str, Coverage] = field(default_factory=dict)
     """By step."""
     gate: GateFigures | None = None
@@ -76,6 +78,7 @@ class Built:
         """Count an item for which there is nothing to use."""
         if lost.is_pending:
             self.pending[lost.reason] += 1
+            self.why = lost.detail or self.why
         else:
             self.dropped.append(dropped)
 
@@ -94,7 +97,8 @@ class Built:
         if n := self.pending["no answer"]:
             raise RetryableError(
                 f"Could not get an answer for {n:,} of {self.asked:,} items; the others are "
-                "written. Run the same command again: only these are asked."
+                f"written. The last failure: {self.why} Run the same command again: only these "
+                "are asked."
             )
         if not self.rows:
             reason, n = Counter(one.reason for one in self.dropped).most_common(1)[0]

@@ -222,6 +222,6 @@ def write_rows(out: Path, rows: Sequence[CorpusRow | Dropped]) -> None:
         with suppress(OSError):
             part.unlink()
         raise EmowatchError(
-            f"Could not write {clean_line(str(out))!r}: {error.strerror}. Answers of models are "
-            "kept; run the same command again."
+            f"Could not write {clean_line(str(out))!r}: {error.strerror}. Make room, or name "
+            "another file; what a model has answered is kept."
         ) from error

@@ -98,6 +98,16 @@ def test_a_server_that_goes_down_ends_asking_and_keeps_the_answers(
     assert len(server.answered) == 30
 
 
+def test_a_server_that_never_answers_is_told_however_few_prompts_there_are(
+    connect: Connect, tmp_path: Path
+) -> None:
+    """With what it failed with, and no word of answers that are kept."""
+    client = connect(base_url="http://127.0.0.1:9/v1", attempts=1)
+    with labeller(tmp_path, client) as stage, pytest.raises(RetryableError) as caught:
+        stage.ask(items(TEXTS[:1]))
+    assert "Connection refused" in str(caught.value) and "kept" not in str(caught.value)
+
+
 def test_one_prompt_that_always_fails_is_left_for_the_next_run(
     server: ProtocolServer, connect: Connect, tmp_path: Path
 ) -> None:
