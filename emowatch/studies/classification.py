@@ -19,7 +19,9 @@ from emowatch.studies.speaking import reply_limit
 from emowatch.workshop.building.prompting import PromptTemplate
 from emowatch.workshop.metrics import Estimate
 
-BLUE, GREY, RED = "#0072B2", "#999999", "#D55E00"
+BLUE, GREY, RED = "#0072B2", "#444444", "#D55E00"
+COLUMNS = "condition", "layer", "n", "accuracy", "null", "coverage", "published"
+"""The last is there for the paper's models alone."""
 FLOORS = ("TF-IDF + logistic regression", "chance")
 """The last rows of the table."""
 
@@ -114,8 +116,8 @@ def _conditions(
     return Table(
         name="conditions",
         title="Accuracy on texts in classes of equal size",
-        columns=("condition", "layer", "n", "accuracy", "null", "coverage", "published"),
-        rows=tuple(rows),
+        columns=COLUMNS if theirs else COLUMNS[:-1],
+        rows=tuple(row if theirs else row[:-1] for row in rows),
         note=note,
     )
 
@@ -236,11 +238,11 @@ def _draw(canvas: Any, *, table: Table) -> None:
     for place, row in enumerate(shown):
         value = row["accuracy"]
         ends = [[value.value - value.low], [value.high - value.value]]
-        axes.barh(place, value.value, color=BLUE, alpha=0.75)
+        axes.barh(place, value.value, color=BLUE, alpha=0.45)
         axes.errorbar(value.value, place, xerr=ends, color="black", capsize=3)
         if isinstance(row["null"], Estimate):
-            axes.plot(row["null"].value, place, "|", color=GREY, markersize=14, markeredgewidth=3)
-        if row["published"] is not None:
+            axes.plot(row["null"].value, place, "|", color=GREY, markersize=18, markeredgewidth=2)
+        if row.get("published") is not None:
             axes.plot(row["published"], place, "x", color="black")
     for (name, value), line in zip(floors.items(), ("--", ":"), strict=True):
         if value is not None:
