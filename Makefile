@@ -84,7 +84,7 @@ $(VENV)/ready: $(DECLARED) | $(VENV)/created
 	@touch $@
 
 $(VENV)/ready-dev: $(DECLARED) | $(VENV)/created
-	@$(PIP) -e '.[data,gguf,plot,dev]' >&2 </dev/null
+	@$(PIP) -e '.[corpus,data,gguf,plot,dev]' >&2 </dev/null
 	@touch $(VENV)/ready $@
 
 $(COMPAT)/ready-dev: $(DECLARED) constraints-compat.txt
@@ -93,7 +93,7 @@ $(COMPAT)/ready-dev: $(DECLARED) constraints-compat.txt
 	@awk -F'[=<>]+' 'NR == FNR { old[$$1] = 1; print; next } !($$1 in old)' constraints-compat.txt constraints.txt \
 	    > $(COMPAT)/constraints.txt
 	@$(COMPAT)/bin/python -m pip --disable-pip-version-check install -c $(COMPAT)/constraints.txt \
-	    -e '.[data,gguf,plot,dev]' >&2 </dev/null
+	    -e '.[corpus,data,gguf,plot,dev]' >&2 </dev/null
 	@touch $@
 
 $(RIVALS)/ready: $(DECLARED) constraints-rivals.txt

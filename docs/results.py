@@ -24,8 +24,8 @@ def results_table() -> str:
     """Lay out one row for each shipped bank."""
     lines = [
         "| bank | reads | test examples | balanced accuracy | chance | shuffled labels | TF-IDF "
-        "| ECE |",
-        "|---|---|---:|---|---:|---:|---|---|",
+        "| keywords masked | TF-IDF on these | ECE |",
+        "|---|---|---:|---|---:|---:|---|---|---|---|",
     ]
     for path in list_banks().values():
         lines.append(_row(load_bank(path).card))
@@ -42,11 +42,18 @@ def _row(card: BankCard) -> str:
         best.shuffled_balanced_accuracy, best.shuffled_balanced_accuracy_interval
     )
     floor = with_interval(found.tfidf_balanced_accuracy, found.tfidf_balanced_accuracy_interval)
+    free = found.keyword_free
+    masked = words = "not measured"
+    if free is not None:
+        left = free.masked
+        masked = with_interval(left.balanced_accuracy, left.balanced_accuracy_interval)
+        words = with_interval(left.tfidf_balanced_accuracy, left.tfidf_balanced_accuracy_interval)
     reads = {"user": "user's message", "reply": "tone of the reply"}.get(card.target, card.target)
     when = "at every offset" if card.readout == "reply" else "last prompt token"
     return (
         f"| `{card.name}` | {reads}, {when} (layer {card.primary} of {card.n_layers}) | {found.n} "
-        f"| {reached} | {found.chance:.3f} | {shuffled} | {floor} | {best.ece:.3f} |"
+        f"| {reached} | {found.chance:.3f} | {shuffled} | {floor} | {masked} | {words} "
+        f"| {best.ece:.3f} |"
     )
 
 

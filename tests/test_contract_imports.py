@@ -28,6 +28,7 @@ WITHOUT_MODEL = (
     "logbook",
     "replaying",
     "scaffold",
+    "workshop.building.endpoint",
 )
 COMMAND_FILES = sorted(ROOT.glob("emowatch/cli/[!_]*.py"))
 

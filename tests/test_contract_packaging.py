@@ -21,6 +21,7 @@ from packaging.version import Version
 ROOT = Path(__file__).parent.parent
 DATA_SUFFIXES = (".safetensors", ".json", ".jinja", ".toml", ".md")
 EXTRAS = {
+    "corpus": {"datasketch", "httpx", "py3langid", "tenacity"},
     "data": {"datasets", "pyarrow"},
     "gguf": {"gguf"},
     "plot": {"matplotlib"},

@@ -11,6 +11,8 @@ from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from emowatch.bank.heads import HEAD_KINDS, MAX_OFFSET, HeadKind
+from emowatch.bank.keyword_free import Interval as Interval
+from emowatch.bank.keyword_free import KeywordFree
 from emowatch.errors import ProbeFormatError
 from emowatch.labels import check_labels
 from emowatch.text import clean_line, is_printable
@@ -18,7 +20,6 @@ from emowatch.text import clean_line, is_printable
 SCHEMA = 1
 Target = Literal["user", "reply", "vector"]
 Readout = Literal["last_prompt_token", "positions", "mean", "reply"]
-Interval = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +90,8 @@ class Evaluation:
     recall_interval: Mapping[str, Interval] = field(default_factory=dict)
     by_offset: tuple[OffsetMetrics, ...] = ()
     note: str = ""
+    keyword_free: KeywordFree | None = None
+    """`None` where not measured, and on cards from before it was."""
 
     @property
     def at_chance(self) -> tuple[tuple[int, int], ...]:

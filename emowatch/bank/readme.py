@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from emowatch.bank.card import BankCard, Interval
+from emowatch.bank.keyword_free import KeywordFree, VersionMetrics
 from emowatch.text import clean
 
 
@@ -97,7 +98,52 @@ def _figures(card: BankCard) -> list[str]:
             for o in ev.by_offset
         ]
     lines += ["", *([ev.note, ""] if ev.note else [])]
+    lines += _without_keywords(card, ev.keyword_free)
     return lines
+
+
+def _without_keywords(card: BankCard, found: KeywordFree | None) -> list[str]:
+    if found is None:
+        return ["Accuracy without keywords: not measured.", ""]
+    shares = ", ".join(f"{label} {share:.2f}" for label, share in found.share_by_label.items())
+    lines = [
+        "## Without keywords",
+        "",
+        f"A word that names an emotion stands in {found.share:.3f} of these texts ({shares}): "
+        f"{found.lexicon}. {found.masked_words} such words were masked, of whatever label; in the "
+        f"control, {found.control_words} others.",
+        "",
+        f"| texts | n | balanced accuracy (layer {card.primary}) | TF-IDF | shuffled labels |",
+        "|---|---:|---|---|---|",
+    ]
+    for name, v in versions_of(found):
+        words = v.tfidf_balanced_accuracy, v.tfidf_balanced_accuracy_interval
+        null = v.shuffled_balanced_accuracy, v.shuffled_balanced_accuracy_interval
+        lines.append(
+            f"| {name} | {v.n} "
+            f"| {with_interval(v.balanced_accuracy, v.balanced_accuracy_interval)} "
+            f"| {with_interval(*words)} | {with_interval(*null)} |"
+        )
+    return [
+        *lines,
+        "",
+        f"Lost by masking keywords: {with_interval(found.fall, found.fall_interval)}; beyond what "
+        "masking other words costs: "
+        f"{with_interval(found.fall_beyond_control, found.fall_beyond_control_interval)}. TF-IDF "
+        f"loses {with_interval(found.tfidf_fall, found.tfidf_fall_interval)}.",
+        "",
+    ]
+
+
+def versions_of(found: KeywordFree) -> list[tuple[str, VersionMetrics]]:
+    """Name the versions of the texts that were measured, in the order they are read in."""
+    named = {
+        "as they are": found.whole,
+        "keywords masked": found.masked,
+        "other words masked": found.control,
+        "that held no keyword": found.without,
+    }
+    return [(name, version) for name, version in named.items() if version is not None]
 
 
 def _limits(card: BankCard) -> list[str]:

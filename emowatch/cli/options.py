@@ -155,6 +155,8 @@ def tell_left_out(corpus: Corpus, limit: int | None) -> None:
     of_all = "" if limit is None else " (of all rows; --limit counts those that can be used)"
     for reason, n in corpus.quarantine_counts().items():
         click.echo(f"{n} rows put aside: {reason}{of_all}", err=True)
+    if corpus.encoding_hint:
+        click.echo(clean_line(f"{corpus.source}: {corpus.encoding_hint}"), err=True)
     if all(label.isdecimal() for label in corpus.labels):
         click.echo(
             clean_line(
@@ -163,7 +165,8 @@ def tell_left_out(corpus: Corpus, limit: int | None) -> None:
             ),
             err=True,
         )
-    lost = [label for label, n in corpus.counts().items() if not n]
+    there = set(corpus.translated.values() or corpus.labels)  # a foreign set may lack some
+    lost = [label for label, n in corpus.counts().items() if not n and label in there]
     if limit is not None and lost:
         click.echo(
             clean_line(

@@ -31,6 +31,7 @@ COMMANDS = {
     "drift": "Learn from recorded sessions what is usual, for drift-alarm.",
     "steer": "Measure what steering does, before you steer.",
     "governor": "Find gains for the governor, and test how well it keeps a set-point.",
+    "data": "Build a labelled corpus with a model: label, rewrite, synthesize, filter, split.",
     "vectors": "Make directions for steering from labelled text; exchange them with llama.cpp.",
     "logs": "Show logged turns, oldest first.",
     "probes": "List banks, or show one.",

@@ -3,33 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from emowatch.cli.bars import progress, stoppable
+from emowatch.cli.bars import stoppable
 from emowatch.cli.exits import Exit
 from emowatch.cli.notebook import command as notebook
-from emowatch.cli.options import (
-    PLACING,
-    READING,
-    Function,
-    check_placing,
-    data_options,
-    folder_option,
-    model_options,
-    open_model,
-    tell_left_out,
-)
+from emowatch.cli.options import folder_option
+from emowatch.cli.study_asking import classification, expression
+from emowatch.cli.studying import open_setting, run_study, study_options
 from emowatch.text import clean, clean_line
 
 if TYPE_CHECKING:
-    from emowatch.studies.findings import Findings
     from emowatch.studies.plan import Outcome
-    from emowatch.studies.setting import Setting
 
 
 @click.group()
@@ -37,70 +26,34 @@ def command() -> None:
     """Repeat what the papers measured, with the controls they lack."""
 
 
+for one in (classification, expression):
+    command.add_command(one)
 command.add_command(notebook, "notebook")
 
 
-def _study_options(function: Function) -> Function:
-    """Add what every study takes."""
-    for option in reversed(
-        (
-            click.argument("data"),
-            click.option("--test", help="Texts to measure on; default: a tenth of DATA held out."),
-            model_options,
-            data_options,
-            click.option("--layers", default="all", show_default=True, help="all, 0,9 or 25%,50%."),
-            click.option(
-                "--head", type=click.Choice(["linear", "mlp"]), default="mlp", show_default=True
-            ),
-            click.option(
-                "--template/--no-template",
-                default=True,
-                help="Put texts through the chat template. Default: yes.",
-            ),
-            click.option(
-                "--batch-tokens",
-                type=click.IntRange(16),
-                default=1024,
-                show_default=True,
-                help="Tokens in a batch.",
-            ),
-            click.option("--seed", type=int, default=0, show_default=True),
-            click.option(
-                "--work",
-                type=click.Path(path_type=Path),
-                metavar="DIR",
-                help="States, replies and banks, shared by studies. Default: work in --out.",
-            ),
-            click.option("--json", "as_json", is_flag=True, help="One JSON object."),
-        )
-    ):
-        function = option(function)
-    return function
-
-
 @command.command()
-@_study_options
+@study_options
 @folder_option(default="studies/layers", show_default=True, help="Folder of the report.")
 @click.option("--control/--no-control", default=True, help="Fit a control task. Default: yes.")
 def layers(control: bool, **given: Any) -> None:
     """Accuracy by depth, beside a control task (Table 3, Figure 5)."""
     from emowatch.studies.layers import study_layers
 
-    _run(lambda setting: study_layers(setting, control=control), **given)
+    run_study(lambda setting: study_layers(setting, control=control), **given)
 
 
 @command.command()
-@_study_options
+@study_options
 @folder_option(default="studies/geometry", show_default=True, help="Folder of the report.")
 def geometry(**given: Any) -> None:
     """How the emotions lie to each other in the scores (Figures 1 and 4)."""
     from emowatch.studies.geometry import study_geometry
 
-    _run(study_geometry, **given)
+    run_study(study_geometry, **given)
 
 
 @command.command()
-@_study_options
+@study_options
 @folder_option(default="studies/persistence", show_default=True, help="Folder of the report.")
 @click.option(
     "--max-new-tokens",
@@ -144,11 +97,11 @@ def persistence(
         offsets=offsets,
         bandwidth=bandwidth,
     )
-    _run(lambda setting: study_persistence(setting, chosen), **given)
+    run_study(lambda setting: study_persistence(setting, chosen), **given)
 
 
 @command.command(name="all")
-@_study_options
+@study_options
 @folder_option(default="studies", show_default=True, help="Folder of all reports.")
 @click.option(
     "--max-new-tokens",
@@ -175,7 +128,7 @@ def all_studies(
 
     options = PlanOptions(max_new_tokens=max_new_tokens, only=only)
     steps = steps_for(options)
-    setting = _open(out, **given)
+    setting = open_setting(out, **given)
     if not dry_run:
         claim(setting, steps, out, {"max_new_tokens": max_new_tokens})
     missing = remaining(steps, out)
@@ -212,46 +165,3 @@ def _minutes(seconds: float) -> str:
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
     return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def _run(study: Callable[[Setting], Findings], *, out: Path, as_json: bool, **given: Any) -> None:
-    """Open texts and model, run a study, write its folder and print what it found."""
-    from emowatch.studies.folder import PAGE, write_findings
-    from emowatch.studies.rendering import as_json as as_object
-    from emowatch.studies.rendering import render_findings
-
-    setting = _open(out, **given)
-    with stoppable():
-        findings = study(setting)
-        write_findings(findings, out)
-    click.echo(json.dumps(as_object(findings)) if as_json else clean(render_findings(findings)))
-    click.echo(f"wrote {clean(str(out / PAGE))}", err=True)
-
-
-def _open(out: Path, *, data: str, test: str | None, work: Path | None, **given: Any) -> Setting:
-    """Check what can be checked, then read the texts, then load the model."""
-    from emowatch.studies.setting import Setting, open_texts
-    from emowatch.workshop.corpora import split_of
-    from emowatch.workshop.figures import require_matplotlib
-    from emowatch.workshop.outputs import check_output
-
-    require_matplotlib()
-    check_output(out)
-    placing = {key: given.pop(key) for key in PLACING}
-    check_placing(**placing)
-    reading = {key: given.pop(key) for key in READING}
-    reading["split"] = split_of(data, reading["split"])
-    learned, held = open_texts(data, test, seed=given["seed"], **reading)
-    counts = ", ".join(f"{label} {n}" for label, n in learned.counts().items())
-    click.echo(clean_line(f"{len(learned)} texts to learn from: {counts}"), err=True)
-    click.echo(f"{len(held)} texts to measure on, classes of equal size", err=True)
-    tell_left_out(learned, reading["limit"])
-    return Setting(
-        loaded=open_model(**placing),
-        train=learned,
-        test=held,
-        work=work or out / "work",
-        report=progress,
-        reading=reading if test is not None else {},
-        **given,
-    )

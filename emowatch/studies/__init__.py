@@ -6,6 +6,7 @@ STUDIES = {
     "classification": "Zero-shot answers beside probes of raw and templated text (Table 2).",
     "layers": "Accuracy by depth, beside a control task (Table 3, Figure 5).",
     "geometry": "How the emotions lie to each other in the scores (Figures 1 and 4).",
+    "expression": "Whether replies show the emotion of their messages (Table 4).",
     "persistence": "How long the user's emotion stays in the states of a reply (Figure 7).",
 }
 """Name and one line of each study, in the order in which `all` runs them. Tables and figures are

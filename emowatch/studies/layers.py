@@ -14,6 +14,7 @@ from emowatch.bank.card import BankCard, Evaluation, LayerMetrics
 from emowatch.studies.control import control_task
 from emowatch.studies.findings import Cell, Figure, Findings, Table, difference, estimate_of
 from emowatch.studies.law import check_chance, check_last_token
+from emowatch.studies.nulls import spread_of
 from emowatch.studies.probing import fit_shuffled, measure, options_for, read, train
 from emowatch.studies.published import PAPER_A, TABLE_3, published_for
 from emowatch.studies.rendering import written
@@ -61,8 +62,7 @@ def _control(setting: Setting, options: TrainOptions) -> Evaluation:
 
 
 def _null(setting: Setting, options: TrainOptions, count: int) -> list[Estimate | None]:
-    """Say for each layer where heads of meaningless labels lie: mean, and 95 % of a normal
-    distribution of their spread."""
+    """Say for each layer where heads of meaningless labels lie."""
     prepared, activations, layers = read(setting, setting.test, options)
     rows = rows_of(setting.test, prepared, activations)
     found = np.array(
@@ -71,13 +71,7 @@ def _null(setting: Setting, options: TrainOptions, count: int) -> list[Estimate 
             for heads in fit_shuffled(setting, options, count)
         ]
     )  # [shuffles, layers]
-    if len(found) < 2:
-        return [None] * len(layers)
-    means, spreads = found.mean(0), 1.96 * found.std(0, ddof=1)
-    return [
-        Estimate(float(mean), float(mean - spread), float(mean + spread))
-        for mean, spread in zip(means, spreads, strict=True)
-    ]
+    return [spread_of(found[:, place]) if count else None for place in range(len(layers))]
 
 
 def balanced_accuracy(predicted: Tensor, labels: Tensor) -> list[float]:

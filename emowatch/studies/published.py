@@ -5,7 +5,8 @@ Paper A is Zhang and Zhong, "Decoding Emotion in the Deep" (arXiv 2510.04064).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 PAPER_A = "Zhang and Zhong 2025, arXiv 2510.04064"
@@ -31,6 +32,65 @@ TABLE_3: Mapping[str, Mapping[int, float]] = {
     "LLaMA3.2-3B": {0: 0.1436, 7: 0.7358, 14: 0.7758, 21: 0.7704, 28: 0.7674},
 }
 """Paper A, Table 3: accuracy by layer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expressed:
+    """Replies under one system prompt, judged against the emotion of the message."""
+
+    accuracy: float
+    """Of messages whose labels are not equally many."""
+    recall: Mapping[str, float]
+    precision: Mapping[str, float]
+
+
+_ORDER = ("anger", "disgust", "fear", "joy", "neutral", "sadness", "surprise")
+
+
+def _expressed(accuracy: float, recall: Sequence[float], precision: Sequence[float]) -> Expressed:
+    by_label = (dict(zip(_ORDER, row, strict=True)) for row in (recall, precision))
+    return Expressed(accuracy, *by_label)
+
+
+TABLE_4: Mapping[str, Mapping[str, Expressed]] = {
+    "Qwen3-4B": {
+        "none": _expressed(
+            0.5859,
+            (0.1778, 0.1443, 0.4016, 0.8080, 0.8266, 0.5642, 0.1740),
+            (0.6190, 0.8830, 0.8125, 0.3725, 0.6371, 0.5036, 0.8366),
+        ),
+        "emotional": _expressed(
+            0.3177,
+            (0.0900, 0.0736, 0.4796, 0.7649, 0.2058, 0.9492, 0.0928),
+            (0.4348, 0.8797, 0.5983, 0.4169, 0.7590, 0.1459, 0.7341),
+        ),
+        "calm": _expressed(
+            0.5428,
+            (0.0570, 0.0342, 0.3152, 0.7312, 0.8380, 0.5138, 0.0979),
+            (0.6014, 0.8929, 0.7486, 0.3845, 0.5843, 0.4273, 0.8208),
+        ),
+    },
+    "LLaMA3.2-3B": {
+        "none": _expressed(
+            0.5643,
+            (0.1550, 0.0785, 0.3716, 0.5790, 0.8769, 0.4900, 0.0924),
+            (0.5938, 0.8029, 0.7817, 0.3740, 0.5920, 0.4968, 0.7493),
+        ),
+        "emotional": _expressed(
+            0.3508,
+            (0.1976, 0.0628, 0.4971, 0.5557, 0.3311, 0.8208, 0.0688),
+            (0.4786, 0.8364, 0.6245, 0.3938, 0.6377, 0.1461, 0.7046),
+        ),
+        "calm": _expressed(
+            0.5493,
+            (0.1400, 0.0670, 0.4249, 0.6045, 0.8312, 0.5072, 0.0927),
+            (0.5417, 0.8341, 0.7185, 0.3419, 0.5991, 0.4391, 0.7514),
+        ),
+    },
+}
+"""Paper A, Table 4. Its accuracies are mostly far above the means of its recalls. Recall over
+precision tells how often a label was judged for each message of it: all rows together fit, to
+within 0.004, one set of messages of which 45 to 47 % are neutral."""
 
 
 def published_for(model: str, table: Mapping[str, Value]) -> Value | None:

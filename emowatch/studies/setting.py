@@ -91,8 +91,10 @@ def open_texts(
         split = {"split": "test"} if reading.get("split") else {}
         held = read_corpus(test, labels=whole.labels, min_per_class=0, **reading | split)
         return whole, _equal(held, seed)
+    # Under names of its own: training draws its validation side from the same seed, and groups
+    # that lie at one end of that draw would all be here.
     parts = split_by_group(
-        [example.group for example in whole.examples],
+        [f"held out {example.group}" for example in whole.examples],
         fractions={"train": 1 - HELD_OUT, "test": HELD_OUT},
         seed=seed,
     )

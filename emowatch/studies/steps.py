@@ -6,12 +6,18 @@ from dataclasses import dataclass
 
 from emowatch.errors import UsageError
 from emowatch.model.blocks import find_blocks, resolve_layers
+from emowatch.studies.asking import ANSWER_TOKENS
+from emowatch.studies.classification import study_classification
 from emowatch.studies.estimating import Work, tokens_of
+from emowatch.studies.expression import SYSTEM_PROMPTS, study_expression
+from emowatch.studies.findings import Findings
 from emowatch.studies.geometry import study_geometry
+from emowatch.studies.judges import ClassifierJudge
 from emowatch.studies.layers import SHUFFLES, study_layers
 from emowatch.studies.persistence import PersistenceOptions, study_persistence
 from emowatch.studies.plan import Step
 from emowatch.studies.setting import Setting
+from emowatch.workshop.building.prompting import PromptTemplate
 from emowatch.workshop.replies import BATCH_ROWS, ROUND
 
 EPOCHS = 12
@@ -38,8 +44,14 @@ def steps_for(options: PlanOptions) -> tuple[Step, ...]:
     """
     persistence = PersistenceOptions(max_new_tokens=options.max_new_tokens)
     steps = (
+        Step(name="classification", run=_run_classification, work=_classification),
         Step(name="layers", run=study_layers, work=_layers),
         Step(name="geometry", run=study_geometry, work=lambda setting: Work()),
+        Step(
+            name="expression",
+            run=lambda setting: _run_expression(setting, options.max_new_tokens),
+            work=lambda setting: _expression(setting, options.max_new_tokens),
+        ),
         Step(
             name="persistence",
             run=lambda setting: study_persistence(setting, persistence),
@@ -55,6 +67,38 @@ def steps_for(options: PlanOptions) -> tuple[Step, ...]:
     return tuple(step for step in steps if not options.only or step.name in options.only)
 
 
+def _run_classification(setting: Setting) -> Findings:
+    return study_classification(setting, PromptTemplate.built_in("emotion"))
+
+
+def _classification(setting: Setting) -> Work:
+    """Ask about the test texts; read both sides with and without the template, the training texts
+    once more for shuffled labels; fit the heads."""
+    learned, held = tokens_of(setting)
+    layers = _layer_count(setting)
+    fits = 2 * EPOCHS * len(setting.train) * (layers + 2 * SHUFFLES)
+    return Work(
+        tokens=2 * (2 * learned + held),
+        steps=len(setting.test) / BATCH_ROWS * ANSWER_TOKENS,
+        rows=fits,
+    )
+
+
+def _run_expression(setting: Setting, most: int) -> Findings:
+    return study_expression(setting, ClassifierJudge.fitted(setting), most=most)
+
+
+def _expression(setting: Setting, most: int) -> Work:
+    """Write replies under each system prompt."""
+    texts = len(setting.test) * len(SYSTEM_PROMPTS)
+    return Work(steps=texts / BATCH_ROWS * _steps_of_replies(most))
+
+
+def _steps_of_replies(most: int) -> float:
+    """Say how many forwards a batch of replies takes, with the share of long ones after it."""
+    return min(ROUND, most) + LONG * max(0, most - ROUND)
+
+
 def _layers(setting: Setting) -> Work:
     """Read both sides once; fit the heads, those of the control and of shuffled labels."""
     learned, held = tokens_of(setting)
@@ -65,8 +109,8 @@ def _layers(setting: Setting) -> Work:
 def _persistence(setting: Setting, options: PersistenceOptions) -> Work:
     """Write the replies, read them with their messages and alone, and fit to their states."""
     texts = len(setting.train) + len(setting.test)
-    short, rest = min(ROUND, options.max_new_tokens), max(0, options.max_new_tokens - ROUND)
-    steps = texts / BATCH_ROWS * (short + LONG * rest)
+    short = min(ROUND, options.max_new_tokens)
+    steps = texts / BATCH_ROWS * _steps_of_replies(options.max_new_tokens)
     learned, held = tokens_of(setting)
     spoken = texts * short / 2
     states = len(setting.train) * options.states_per_reply

@@ -6,16 +6,13 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
-import numpy as np
 import torch
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
 from torch import Tensor
 
 from emowatch.bank.card import Evaluation, Interval, LayerMetrics, OffsetMetrics
 from emowatch.bank.probe_bank import ProbeBank
 from emowatch.workshop.metrics import Estimate, Report, report
+from emowatch.workshop.text_baseline import TextBaseline
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +65,7 @@ def evaluate(
     data: str,
     sha256: str,
     texts: tuple[Sequence[str], Sequence[int], Sequence[int]] | None = None,
-    training_texts: tuple[Sequence[str], Sequence[int]] | None = None,
+    baseline: TextBaseline | None = None,
     shuffled: ProbeBank | None = None,
     seed: int = 0,
     note: str = "",
@@ -81,7 +78,7 @@ def evaluate(
         data: name of the test set.
         sha256: of its file.
         texts: test texts, classes and groups, for the text baseline.
-        training_texts: texts and classes the bank learned from; without them there is no text
+        baseline: fitted to the texts the bank learned from; without it there is no text
             baseline.
         shuffled: a bank of the same kind, fitted to shuffled labels.
         seed: of the bootstrap.
@@ -91,9 +88,11 @@ def evaluate(
     null = None
     if shuffled is not None:
         null = [found.balanced_accuracy for found in _reports(shuffled, rows, seed)]
-    baseline = None
-    if training_texts is not None and texts is not None:
-        baseline = tfidf_baseline(training_texts, texts, len(bank.card.labels), seed=seed)
+    floor = None
+    if baseline is not None and texts is not None:
+        floor = report(
+            baseline.scores(texts[0]), list(texts[1]), list(texts[2]), seed=seed
+        ).balanced_accuracy
     names = bank.card.labels
     layers = tuple(
         _layer_report(layer, names, found, None if null is None else null[place])
@@ -108,12 +107,8 @@ def evaluate(
         rows=len(rows.labels),
         per_class_rows=dict(zip(names, per_class, strict=True)),
         chance=1 / len(names),
-        tfidf_balanced_accuracy=None
-        if baseline is None
-        else _round(baseline.balanced_accuracy.value),
-        tfidf_balanced_accuracy_interval=None
-        if baseline is None
-        else _interval(baseline.balanced_accuracy.interval),
+        tfidf_balanced_accuracy=None if floor is None else _round(floor.value),
+        tfidf_balanced_accuracy_interval=None if floor is None else _interval(floor.interval),
         layers=layers,
         precision=primary.precision,
         precision_interval=primary.precision_interval,
@@ -123,34 +118,6 @@ def evaluate(
         by_offset=_by_offset(bank, rows, seed),
         note=note,
     )
-
-
-def tfidf_baseline(
-    training: tuple[Sequence[str], Sequence[int]],
-    test: tuple[Sequence[str], Sequence[int], Sequence[int]],
-    n_labels: int,
-    *,
-    seed: int = 0,
-) -> Report | None:
-    """Measure TF-IDF (1-2 grams) with logistic regression, which sees the text alone.
-
-    Returns:
-        `None` where no word stands in two of the training texts: there is nothing to learn.
-    """
-    pipeline = make_pipeline(
-        TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True, max_features=100_000),
-        LogisticRegression(max_iter=300, class_weight="balanced"),
-    )
-    try:
-        pipeline.fit(list(training[0]), list(training[1]))
-    except ValueError as error:
-        if "vocabulary" in str(error) or "no terms remain" in str(error):
-            return None
-        raise
-    found = pipeline.predict_proba(list(test[0]))
-    scores = np.zeros((len(found), n_labels))
-    scores[:, pipeline.classes_] = found
-    return report(scores, list(test[1]), list(test[2]), seed=seed)
 
 
 def _reports(bank: ProbeBank, rows: TestRows, seed: int) -> list[Report]:

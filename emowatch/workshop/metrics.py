@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +33,18 @@ class Estimate:
     def interval(self) -> tuple[float, float]:
         """Low and high end."""
         return self.low, self.high
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """What a classifier said of rows, and what is true of them."""
+
+    scores: NDArray[np.floating]
+    """Probabilities ``[rows, labels]``."""
+    labels: Ints
+    """True class numbers ``[rows]``."""
+    groups: Ints
+    """Group numbers ``[rows]``; rows of one group are resampled together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,15 +102,7 @@ def report(
     np.add.at(cells, (group, base + bins), 1)
     np.add.at(cells, (group, base + ECE_BINS + bins), confidence)
     np.add.at(cells, (group, base + 2 * ECE_BINS + bins), predicted == true)
-    rng = np.random.default_rng(seed)
-    samples = [cells.sum(0)[None]]
-    for first in range(0, resamples, CHUNK):
-        counts = [
-            np.bincount(rng.integers(n_groups, size=n_groups), minlength=n_groups)
-            for _ in range(first, min(first + CHUNK, resamples))
-        ]
-        samples.append(np.stack(counts).astype(np.float64) @ cells)
-    table = np.concatenate(samples)  # [1 + resamples, cells]
+    table = _resampled(cells, seed, resamples)  # [1 + resamples, cells]
     matrices = table[:, :base].reshape(-1, classes, classes)
     hits = np.diagonal(matrices, axis1=1, axis2=2)
     return Report(
@@ -109,6 +114,47 @@ def report(
         precisions=_shares(hits, matrices.sum(1)),
         recalls=_shares(hits, matrices.sum(2)),
     )
+
+
+def fall(
+    before: Predictions, after: Predictions, *, seed: int = 0, resamples: int = RESAMPLES
+) -> Estimate:
+    """Measure how much balanced accuracy falls from one set of predictions to another.
+
+    Both are of the same groups, which are resampled for both at once: what makes a group hard
+    in either does not widen the interval.
+    """
+    classes = before.scores.shape[1]
+    groups = np.union1d(before.groups, after.groups)
+    cells = np.zeros((2, len(groups), classes, classes))
+    for place, one in enumerate((before, after)):
+        where = np.searchsorted(groups, one.groups)
+        np.add.at(cells[place], (where, one.labels, one.scores.argmax(1)), 1)
+    joined = np.moveaxis(cells, 0, 1).reshape(len(groups), -1)
+    table = _resampled(joined, seed, resamples).reshape(-1, 2, classes, classes)
+    return _estimate(_balanced_accuracy(table[:, 0]) - _balanced_accuracy(table[:, 1]))
+
+
+def named(name: str, found: Estimate | None) -> dict[str, Any]:
+    """Give a figure and its interval in four digits, under their names on cards."""
+    if found is None:
+        return {name: None, f"{name}_interval": None}
+    ends = round(float(found.low), 4), round(float(found.high), 4)
+    return {name: round(float(found.value), 4), f"{name}_interval": ends}
+
+
+def _resampled(cells: Doubles, seed: int, resamples: int) -> Doubles:
+    """Sum cells ``[groups, cells]`` over all groups, then over each bootstrap sample of them."""
+    n_groups = len(cells)
+    rng = np.random.default_rng(seed)
+    samples = [cells.sum(0)[None]]
+    for first in range(0, resamples, CHUNK):
+        counts = [
+            np.bincount(rng.integers(n_groups, size=n_groups), minlength=n_groups)
+            for _ in range(first, min(first + CHUNK, resamples))
+        ]
+        samples.append(np.stack(counts).astype(np.float64) @ cells)
+    return np.concatenate(samples)
 
 
 def _estimate(values: Doubles) -> Estimate:

@@ -8,8 +8,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 import emowatch
 from emowatch.bank.card import BankCard, Evaluation, TrainingData
 from emowatch.bank.files import FILE_NAME
@@ -18,12 +16,20 @@ from emowatch.bank.probe_bank import ProbeBank
 from emowatch.model.blocks import find_blocks, resolve_layers
 from emowatch.model.loading import LoadedModel
 from emowatch.workshop.caveats import cautions, doubts
-from emowatch.workshop.corpora import Corpus, split_by_group, undersample
-from emowatch.workshop.evaluation import TestRows, evaluate, for_card
+from emowatch.workshop.corpora import Corpus, split_by_group
+from emowatch.workshop.evaluation import evaluate, for_card
 from emowatch.workshop.extraction import extract
 from emowatch.workshop.fitting import Fitted
+from emowatch.workshop.keyword_free import measure_keyword_free
+from emowatch.workshop.keywords import Keywords
 from emowatch.workshop.locking import alone
-from emowatch.workshop.options import TrainOptions, options_of
+from emowatch.workshop.measuring import (
+    SHUFFLED_FOLDER,
+    group_numbers,
+    open_bench,
+    read_test_set,
+)
+from emowatch.workshop.options import TrainOptions
 from emowatch.workshop.outputs import (
     STATES_FOLDER,
     check_output,
@@ -32,14 +38,11 @@ from emowatch.workshop.outputs import (
     checked_name,
     clear_work,
     layers_at_once,
-    recorded_training,
     write_run,
 )
 from emowatch.workshop.parts import fit_in_parts
-from emowatch.workshop.preparation import Prepared, Report, prepare, quiet, rows_of
+from emowatch.workshop.preparation import Report, prepare, quiet
 from emowatch.workshop.presets import preset
-
-SHUFFLED_FOLDER = "shuffled"
 
 
 def train_bank(
@@ -149,6 +152,7 @@ def evaluate_bank(
     work: Path,
     states: Path | None = None,
     options: TrainOptions | None = None,
+    keywords: Keywords | None = None,
     report: Report = quiet,
     note: str = "",
 ) -> Evaluation:
@@ -163,66 +167,37 @@ def evaluate_bank(
         work: folder for states and replies.
         states: folder for states, where they are kept apart.
         options: how texts become states; as in training where `None`.
+        keywords: what is masked to measure the bank without them; nothing where `None`.
         report: told of progress.
         note: kept with the figures.
     """
-    card = bank.card
-    blocks = find_blocks(loaded.model, loaded.blocks)
-    differing = bank.check_fits(loaded.model, blocks, loaded.tokenizer, model_name=loaded.name)
-    notes = [note] if note else []
-    if card.target == "reply":
-        notes.append("Each text was read as a reply of the model, which is what this bank judges.")
-        openings = card.training.get("openings", 1)
-        if options is None and openings != 1:
-            notes.append(f"Here it follows one opening; in training there were {openings}.")
-    if differing:
-        notes.append(f"Measured on a model with other {' and '.join(differing)} than in training.")
-    training = training or recorded_training(folder, card)
-    settings = options or options_of(card)
-    chosen = undersample(np.array([e.label for e in corpus.examples]), seed=settings.seed)
-    corpus = replace(corpus, examples=tuple(corpus.examples[i] for i in sorted(chosen.tolist())))
-    n_layers = len(card.layers)
-    layers_at_once(settings, len(corpus), n_layers, card.d_model, fewest=n_layers)
-    prepared = prepare(corpus, loaded, settings, work, report)
-    notes += doubts(corpus, prepared, training, card)
-    activations = extract(
-        loaded.model,
-        blocks,
-        prepared.passages,
-        card.layers,
-        states or work / STATES_FOLDER,
-        batch_tokens=settings.batch_tokens,
-        progress=lambda done, total: report("reading states", done, total),
+    bench = open_bench(
+        bank, loaded, folder=folder, training=training, options=options, report=report
     )
-    rows = rows_of(corpus, prepared, activations)
-    numbers = {group: n for n, group in enumerate({e.group: None for e in corpus.examples})}
-    group_of = [numbers[example.group] for example in corpus.examples]
-    null = folder / SHUFFLED_FOLDER / FILE_NAME if folder is not None else None
-    return evaluate(
+    tested = read_test_set(bench, corpus, bank.card.layers, work, states)
+    corpus, prepared = tested.corpus, tested.prepared
+    notes = [*([note] if note else []), *bench.doubts]
+    notes += doubts(corpus, prepared, bench.training, bank.card)
+    examples = [corpus.examples[number] for number in prepared.examples]
+    group_of = group_numbers(corpus)
+    found = evaluate(
         bank,
-        TestRows(
-            states=rows.states,
-            labels=rows.labels,
-            offsets=rows.offsets,
-            examples=rows.examples.tolist(),
-            groups=[group_of[number] for number in rows.examples.tolist()],
-        ),
+        tested.rows,
         data=corpus.source,
         sha256=corpus.sha256,
-        texts=(*_texts(corpus, prepared), [group_of[n] for n in prepared.examples]),
-        training_texts=None if training is None else _texts(training),
-        shuffled=ProbeBank.from_file(null) if null is not None and null.exists() else None,
-        seed=settings.seed,
+        texts=(
+            [example.text for example in examples],
+            [example.label for example in examples],
+            [group_of[number] for number in prepared.examples],
+        ),
+        baseline=bench.baseline,
+        shuffled=bench.shuffled,
+        seed=bench.options.seed,
         note=" ".join(notes),
     )
-
-
-def _texts(corpus: Corpus, prepared: Prepared | None = None) -> tuple[list[str], list[int]]:
-    """Texts and classes of a corpus, or of those of its examples that became passages."""
-    examples = corpus.examples
-    if prepared is not None:
-        examples = tuple(examples[number] for number in prepared.examples)
-    return [e.text for e in examples], [e.label for e in examples]
+    if not keywords:
+        return found
+    return replace(found, keyword_free=measure_keyword_free(bench, tested, keywords, work))
 
 
 def _training_record(options: TrainOptions, fitted: Fitted) -> dict[str, str | int | float]:

@@ -74,9 +74,28 @@ def prepare(
         RetryableError: if another run is writing replies to `folder`.
         TrainingError: if no example makes a passage, or replies cannot be written.
     """
+    prepared = prepare_some(corpus, range(len(corpus)), loaded, options, folder, report)
+    if not prepared.passages:
+        reasons = ", ".join(f"{n:,} {reason}" for reason, n in prepared.left_out.items())
+        raise TrainingError(
+            f"Could not use any of the {len(corpus):,} texts: {reasons}. Give other texts, or "
+            "choose another --readout."
+        )
+    return prepared
+
+
+def prepare_some(
+    corpus: Corpus,
+    numbers: Sequence[int],
+    loaded: LoadedModel,
+    options: TrainOptions,
+    folder: Path,
+    report: Report,
+) -> Prepared:
+    """Turn some examples of a corpus, by their numbers, into passages; it may be into none."""
     tokenizer, model = loaded.tokenizer, loaded.model
     context = getattr(text_config(model), "max_position_embeddings", None)
-    texts = [example.text for example in corpus.examples]
+    texts = [corpus.examples[number].text for number in numbers]
     template = options.template and bool(tokenizer.chat_template)
     if options.readout != "reply":
         made = prompt_passages(
@@ -87,10 +106,10 @@ def prepare(
             positions=options.positions,
             context=context,
         )
-        return _kept(made)
+        return _kept(made, numbers)
     if options.target == "reply":
         before = [prompt_ids(tokenizer, said, template=template) for said in options.openings]
-        prompts = [before[number % len(before)] for number in range(len(texts))]
+        prompts = [before[number % len(before)] for number in numbers]
         replies: list[list[int] | None] = [
             tokenizer(t, add_special_tokens=False)["input_ids"] for t in texts
         ]
@@ -111,11 +130,16 @@ def prepare(
             )
         source = iter(answers)
         replies = [next(source) if fits else None for fits in room]
-    prepared = _kept(join(prompts, replies, options, context))
+    made = join(prompts, replies, numbers, options, context)
+    prepared = _kept(made, numbers)
     if options.target == "reply":
         return prepared
     parser = SegmentParser(tokenizer)
-    thoughts = sum(_is_cut_in_thought(parser, prompts[n], replies[n]) for n in prepared.examples)
+    thoughts = sum(
+        _is_cut_in_thought(parser, prompt, reply)
+        for prompt, reply, passage in zip(prompts, replies, made, strict=True)
+        if isinstance(passage, Passage)
+    )
     return replace(prepared, unfinished_thoughts=thoughts)
 
 
@@ -131,12 +155,13 @@ def _is_cut_in_thought(
 def join(
     prompts: Sequence[Sequence[int]],
     replies: Sequence[Sequence[int] | None],
+    numbers: Sequence[int],
     options: TrainOptions,
     context: int | None,
 ) -> list[Passage | LeftOut]:
     """Join prompts and replies, or say why not; a reply is `None` where there was no room."""
     joined: list[Passage | LeftOut] = []
-    for number, (prompt, reply) in enumerate(zip(prompts, replies, strict=True)):
+    for number, prompt, reply in zip(numbers, prompts, replies, strict=True):
         if not prompt:
             joined.append("without tokens")
         elif reply is None or (context is not None and len(prompt) + len(reply) > context):
@@ -188,16 +213,10 @@ def shuffled_labels(rows: Rows, seed: int) -> Tensor:
     return labels
 
 
-def _kept(made: Sequence[Passage | LeftOut]) -> Prepared:
-    passages = [passage for passage in made if isinstance(passage, Passage)]
-    examples = [number for number, passage in enumerate(made) if isinstance(passage, Passage)]
+def _kept(made: Sequence[Passage | LeftOut], numbers: Sequence[int]) -> Prepared:
+    pairs = [(p, n) for p, n in zip(made, numbers, strict=True) if isinstance(p, Passage)]
     left_out = Counter[str](reason for reason in made if not isinstance(reason, Passage))
-    if not passages:
-        reasons = ", ".join(f"{n:,} {reason}" for reason, n in left_out.most_common())
-        raise TrainingError(
-            f"Could not use any of the {len(made):,} texts: {reasons}. Give other texts, or "
-            "choose another --readout."
-        )
+    passages, examples = [passage for passage, _ in pairs], [number for _, number in pairs]
     return Prepared(passages, examples, dict(left_out.most_common()))
 
 

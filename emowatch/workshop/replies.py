@@ -121,7 +121,7 @@ class _Answerer:
 
     def __init__(self, model: nn.Module, tokenizer: Any, sample: bool) -> None:
         self._model, self._sample = model, sample
-        self._ends, self._pad = _end_tokens(model, tokenizer), tokenizer.pad_token_id
+        self._ends, self._pad = end_tokens(model, tokenizer), tokenizer.pad_token_id
         self._device = next(model.parameters()).device
 
     def __call__(
@@ -146,7 +146,7 @@ class _Answerer:
             yield tokens, len(tokens) < len(row)
 
 
-def _end_tokens(model: Any, tokenizer: Any) -> set[int]:
+def end_tokens(model: Any, tokenizer: Any) -> set[int]:
     """Any of them ends a reply; what follows in a batch is padding."""
     named = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     several = named if isinstance(named, list) else [named]

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from emowatch.bank.card import BankCard, Evaluation
-from emowatch.bank.readme import with_interval
+from emowatch.bank.keyword_free import KeywordFree
+from emowatch.bank.readme import versions_of, with_interval
 from emowatch.text import clean_line
 
 FLOORS = ("n", "chance", "tfidf_balanced_accuracy", "tfidf_balanced_accuracy_interval")
@@ -74,11 +75,37 @@ def render_evaluation(card: BankCard, evaluation: Evaluation) -> str:
                 f"  {f'{o.first}-{o.last}':<9}  {o.n:>7}  {accuracy:<20}  "
                 f"{with_interval(o.ece, o.ece_interval)}"
             )
+    if ev.keyword_free is not None:
+        lines += ["", *_keyword_free(ev.keyword_free)]
     if ev.tfidf_balanced_accuracy is None:
         lines += ["", "  No text baseline: name the training data with --train-data."]
     if ev.note:
         lines += ["", f"  {ev.note}"]
     return "\n".join(lines)
+
+
+def _keyword_free(found: KeywordFree) -> list[str]:
+    """Lay out what is left where no word names the emotion, beside its controls."""
+
+    def row(name: str, n: object, accuracy: str, words: str) -> str:
+        return f"  {name:<22}  {n:>5}  {accuracy:<22}  {words}"
+
+    lines = [
+        f"  keywords: {clean_line(found.lexicon)}, in {found.share:.3f} of the texts",
+        row("texts", "n", "balanced accuracy", "TF-IDF"),
+    ]
+    for name, version in versions_of(found):
+        accuracy = version.balanced_accuracy, version.balanced_accuracy_interval
+        words = version.tfidf_balanced_accuracy, version.tfidf_balanced_accuracy_interval
+        lines.append(row(name, version.n, with_interval(*accuracy), with_interval(*words)))
+    falls = with_interval(found.fall, found.fall_interval)
+    of_words = with_interval(found.tfidf_fall, found.tfidf_fall_interval)
+    beyond = with_interval(found.fall_beyond_control, found.fall_beyond_control_interval)
+    return [
+        *lines,
+        row("lost by masking", "", falls, of_words),
+        row("  beyond other words'", "", beyond, ""),
+    ]
 
 
 def _matrix(names: Sequence[str], confusion: Sequence[Sequence[int]]) -> list[str]:

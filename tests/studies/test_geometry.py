@@ -30,7 +30,8 @@ def scores(sure: float = 4.0, seed: int = 0) -> np.ndarray:
     logits = np.random.default_rng(seed).normal(size=(90, 3))
     logits[np.arange(90), LABELS] += sure
     shares = np.exp(logits)
-    return shares / shares.sum(1, keepdims=True)
+    found: np.ndarray = shares / shares.sum(1, keepdims=True)
+    return found
 
 
 def test_a_plane_holds_the_most_of_the_variance_that_two_axes_can() -> None:

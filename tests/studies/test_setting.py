@@ -10,6 +10,7 @@ import pytest
 
 from emowatch.errors import UsageError
 from emowatch.studies.setting import Setting, open_texts
+from emowatch.workshop.corpora import split_by_group
 from tests.workshop.synthetic import WORDS, write_texts
 
 
@@ -20,6 +21,16 @@ def test_without_a_test_set_a_tenth_of_the_groups_is_held_out(tmp_path: Path) ->
     assert not {e.group for e in learned.examples} & {e.group for e in held.examples}
     assert 0.85 < len(learned) / 600 < 0.95
     assert len({learned.sha256, held.sha256, open_texts(str(path), None, seed=1)[0].sha256}) == 3
+
+
+def test_what_is_held_out_leaves_training_its_validation(tmp_path: Path) -> None:
+    """Both are drawn by the same seed; the same draw would leave one group to validate on."""
+    path = write_texts(tmp_path / "all.tsv", per_class=200)
+    learned, _ = open_texts(str(path), None, seed=0)
+    sides = split_by_group(
+        [e.group for e in learned.examples], fractions={"train": 0.9, "validation": 0.1}, seed=0
+    )
+    assert 0.05 < len(sides["validation"]) / len(learned) < 0.15
 
 
 def test_texts_that_are_measured_on_are_classes_of_equal_size(tmp_path: Path) -> None:

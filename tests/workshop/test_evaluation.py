@@ -20,10 +20,10 @@ from emowatch.workshop.evaluation import (
     TestRows,
     evaluate,
     for_card,
-    tfidf_baseline,
 )
 from emowatch.workshop.metrics import report
 from emowatch.workshop.tables import render_evaluation
+from emowatch.workshop.text_baseline import fit_text_baseline
 
 LABELS = ("joy", "neutral", "sadness")
 TEXTS = ["happy sunny day", "a table and a chair", "tears and rain"]
@@ -80,8 +80,16 @@ def rows(per_class: int = 20, offsets: int = 1) -> TestRows:
     )
 
 
-def measured(bank: ProbeBank, test: TestRows, **more: object) -> Evaluation:
+def measured(
+    bank: ProbeBank,
+    test: TestRows,
+    *,
+    training_texts: tuple[list[str], list[int]] | None = None,
+    **more: object,
+) -> Evaluation:
     """Evaluate with a name and a hash that do not matter."""
+    if training_texts is not None:
+        more["baseline"] = fit_text_baseline(*training_texts, n_labels=len(LABELS))
     return evaluate(bank, test, data="made up", sha256="ab", **more)  # type: ignore[arg-type]  # passed on
 
 
@@ -248,20 +256,3 @@ def test_without_training_texts_there_is_no_text_baseline() -> None:
     assert found.tfidf_balanced_accuracy is None
     assert found.tfidf_balanced_accuracy_interval is None
     assert found.layers[0].shuffled_balanced_accuracy is None
-
-
-def test_the_text_baseline_sees_words_and_no_more() -> None:
-    """Words of one class tell it; words of no class leave it at chance."""
-    words = (["zoo zip"] * 9 + ["aha ava"] * 9, [0] * 9 + [2] * 9)
-    seen = tfidf_baseline(words, (["zip zoo", "ava aha"], [0, 2], [0, 1]), 3)
-    assert seen is not None
-    assert seen.balanced_accuracy.value == 1
-    unseen = tfidf_baseline(words, (["other words"] * 4, [0, 2] * 2, list(range(4))), 3)
-    assert unseen is not None
-    assert unseen.balanced_accuracy.value == 0.5
-
-
-def test_texts_without_a_common_word_have_no_baseline() -> None:
-    """Text without spaces between words is one word each; that is no reason to fail."""
-    alone = ["一二三", "四五六", "七八九", "十百千"]
-    assert tfidf_baseline((alone, [0, 1, 0, 1]), (alone, [0, 1, 0, 1], [0, 1, 2, 3]), 2) is None

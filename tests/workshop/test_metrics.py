@@ -19,7 +19,7 @@ from sklearn.metrics import (
     recall_score,
 )
 
-from emowatch.workshop.metrics import report
+from emowatch.workshop.metrics import Predictions, fall, named, report
 
 Doubles = npt.NDArray[np.float64]
 
@@ -137,3 +137,56 @@ def test_without_resamples_there_is_no_interval() -> None:
         found.balanced_accuracy.value == report(scores, labels, range(30)).balanced_accuracy.value
     )
     assert all(math.isnan(end) for end in found.ece.interval)
+
+
+def test_a_fall_is_the_difference_of_two_accuracies() -> None:
+    """With the sign of a loss; nothing is lost where nothing changes."""
+    scores, labels = predictions(300, skill=2.0)
+    worse, _ = predictions(300, skill=0.5, seed=1)
+    groups = np.arange(300)
+    before, after = Predictions(scores, labels, groups), Predictions(worse, labels, groups)
+    found = fall(before, after)
+    first, second = (report(s, labels, groups).balanced_accuracy.value for s in (scores, worse))
+    assert found.value == pytest.approx(first - second)
+    assert found.low < found.value < found.high
+    same = fall(before, before)
+    assert (same.value, same.low, same.high) == (0, 0, 0)
+    assert fall(after, before).value == pytest.approx(-found.value)
+
+
+def test_a_fall_is_measured_in_the_same_resamples() -> None:
+    """Two sets of predictions that differ in few rows differ by little, however hard the rows."""
+    scores, labels = predictions(300, skill=1.0)
+    changed = scores.copy()
+    changed[:3] = 1 - np.eye(4)[labels[:3]]
+    groups = np.arange(300) // 2
+    before = Predictions(scores, labels, groups)
+    found = fall(before, Predictions(changed, labels, groups))
+    alone = report(scores, labels, groups).balanced_accuracy
+    assert found.high - found.low < 0.5 * (alone.high - alone.low)
+
+
+def test_a_fall_takes_groups_that_one_side_lost() -> None:
+    """A masked text may leave no state, and its group is then in one of the two only."""
+    scores, labels = predictions(200)
+    groups = np.arange(200)
+    kept = groups >= 20
+    found = fall(
+        Predictions(scores, labels, groups),
+        Predictions(scores[kept], labels[kept], groups[kept]),
+    )
+    whole, part = report(scores, labels, groups), report(scores[kept], labels[kept], groups[kept])
+    assert found.value == pytest.approx(
+        whole.balanced_accuracy.value - part.balanced_accuracy.value
+    )
+
+
+def test_figures_are_named_as_on_cards() -> None:
+    """What was not measured has no figure and no interval, under the same names."""
+    scores, labels = predictions(50)
+    found = report(scores, labels, np.arange(50)).ece
+    assert named("ece", found) == {
+        "ece": round(found.value, 4),
+        "ece_interval": (round(found.low, 4), round(found.high, 4)),
+    }
+    assert named("ece", None) == {"ece": None, "ece_interval": None}

@@ -44,7 +44,7 @@ def test_the_json_object_has_the_figures_of_each_layer_and_of_the_primary_one_on
         bank,
         rows(),
         texts=(*WORDS, list(range(60))),
-        training_texts=(*WORDS, list(range(60))),
+        training_texts=WORDS,
         shuffled=bank,
     )
     found = json.loads(json.dumps(as_json_object(bank.card, asdict(evaluation))))
@@ -74,7 +74,7 @@ def test_the_table_tells_every_figure_beside_its_floors() -> None:
         bank,
         rows(offsets=9),
         texts=(*WORDS, list(range(60))),
-        training_texts=(*WORDS, list(range(60))),
+        training_texts=WORDS,
         shuffled=bank,
         note="Made up.",
     )

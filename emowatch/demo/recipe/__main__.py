@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from emowatch.demo.recipe import stages
-from emowatch.demo.recipe.banks import BANKS, make_bank
+from emowatch.demo.recipe.banks import BANKS, make_bank, measure_bank
 from emowatch.demo.recipe.recording import record_session
 from emowatch.demo.recipe.release import release_model
 
@@ -24,11 +24,13 @@ PARTS = ("model", *BANKS, "trace")
 @click.option("--compile/--no-compile", "compiled", default=True, help="Needs a C++ compiler.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--only", type=click.Choice(PARTS), multiple=True, help="Make these parts only.")
+@click.option("--measure", is_flag=True, help="Measure the banks again and train none.")
 def main(
     data: Path,
     work: Path,
     only: tuple[str, ...],
     compiled: bool,
+    measure: bool,
     **numbers: int,
 ) -> None:
     """Make the demo model and the shipped banks from the public data in DATA.
@@ -44,8 +46,8 @@ def main(
         **numbers,
     )
     work.mkdir(parents=True, exist_ok=True)
-    wanted = only or PARTS
-    if "model" in wanted:
+    wanted = only or (tuple(BANKS) if measure else PARTS)
+    if "model" in wanted and not measure:
         tokenizer = stages.make_tokenizer(plan)
         model = stages.new_model(plan)
         stages.pretrain(plan, model, tokenizer)
@@ -55,8 +57,8 @@ def main(
         release_model(plan)
     for name in BANKS:
         if name in wanted:
-            make_bank(name, plan)
-    if "trace" in wanted:
+            (measure_bank if measure else make_bank)(name, plan)
+    if "trace" in wanted and not measure:
         record_session()
 
 

@@ -14,7 +14,7 @@ import random
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from emowatch.bank.card import Evaluation
 from emowatch.bank.library import shipped_folder
@@ -27,6 +27,7 @@ from emowatch.demo.recipe.judging import answer
 from emowatch.labels import EKMAN7
 from emowatch.model.loading import LoadedModel, load_model
 from emowatch.workshop.corpora import Corpus, Example, read_corpus
+from emowatch.workshop.keywords import Keywords, keywords_for
 from emowatch.workshop.options import TrainOptions
 from emowatch.workshop.pipeline import evaluate_bank, save_evaluation, train_bank
 from emowatch.workshop.preparation import Report, quiet
@@ -81,38 +82,68 @@ BANKS: dict[str, TrainOptions] = {
 }
 
 
-def make_bank(name: str, plan: stages.Plan, report: Report = quiet) -> ProbeBank:
-    """Train, evaluate and write one shipped bank."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Material:
+    """What one shipped bank learns from and is measured on."""
+
+    options: TrainOptions
+    training: Corpus
+    test: Corpus
+    note: str
+
+
+def material(name: str, plan: stages.Plan) -> Material:
+    """Gather the texts and options of one shipped bank."""
     options = replace(BANKS[name], seed=plan.seed)
-    loaded = load_model()
     if name == "demo-tone7":
         training, test, note = _tone_corpora(plan)
         options = replace(options, openings=_openings(plan))
     else:
         training, test, note = _user_corpora(plan, MOST_PER_CLASS[name])
-    out = shipped_folder() / name
-    work = plan.work / name
-    bank = train_bank(training, loaded, out, options, name=name, work=work / "train", report=report)
+    return Material(options=options, training=training, test=test, note=note)
+
+
+def make_bank(name: str, plan: stages.Plan, report: Report = quiet) -> ProbeBank:
+    """Train, evaluate and write one shipped bank."""
+    given, out = material(name, plan), shipped_folder() / name
+    work = plan.work / name / "train"
+    train_bank(
+        given.training, load_model(), out, given.options, name=name, work=work, report=report
+    )
     (out / "run.json").unlink()  # its path means nothing elsewhere
+    return measure_bank(name, plan, report)
+
+
+def measure_bank(name: str, plan: stages.Plan, report: Report = quiet) -> ProbeBank:
+    """Evaluate one shipped bank as it is, and write the figures into its card."""
+    given, out, loaded = material(name, plan), shipped_folder() / name, load_model()
+    bank = ProbeBank.from_file(out)
 
     def measured(
-        corpus: Corpus, part: str, note: str = "", options: TrainOptions = options
+        corpus: Corpus,
+        part: str,
+        note: str = "",
+        options: TrainOptions = given.options,
+        keywords: Keywords | None = None,
     ) -> Evaluation:
         return evaluate_bank(
             bank,
             corpus,
             loaded,
             folder=out,
-            training=training,
-            work=work / part,
+            training=given.training,
+            work=plan.work / name / part,
             options=options,
+            keywords=keywords,
             report=report,
             note=note,
         )
 
+    note = given.note
     if name == "demo-tone7":
-        note += f" By voice: {'; '.join(_voices(bank, test, loaded, plan, measured))}."
-    return save_evaluation(bank, measured(test, "test", note), out)
+        note += f" By voice: {'; '.join(_voices(bank, given.test, loaded, plan, measured))}."
+    keywords = keywords_for(bank.card.labels)
+    return save_evaluation(bank, measured(given.test, "test", note, keywords=keywords), out)
 
 
 def _user_corpora(plan: stages.Plan, most: int) -> tuple[Corpus, Corpus, str]:

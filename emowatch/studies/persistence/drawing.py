@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emowatch.colours import LIGHT, colours_of
+from emowatch.studies.nulls import spread_of
 from emowatch.studies.persistence.measured import Measured
 
 Doubles = NDArray[np.float64]
@@ -20,9 +21,14 @@ def draw_accuracy(canvas: Any, *, measured: Measured) -> None:
     for accuracy, name, colour in (
         (measured.weighted.accuracy, "state, survivorship weighted", BLUE),
         (measured.leak.accuracy, "reply alone", RED),
-        (measured.null, "shuffled labels", GREY),
     ):
         _band(axes, accuracy[:, : measured.reach], name, colour)
+    found = [spread_of(orders) for orders in measured.nulls[:, : measured.reach].T]
+    nulls = [one for one in found if one is not None]
+    if nulls:
+        axes.plot([one.value for one in nulls], color=GREY, label="shuffled labels")
+        ends = np.array([one.interval for one in nulls]).T
+        axes.fill_between(range(len(nulls)), *ends, color=GREY, alpha=0.2, linewidth=0)
     left = measured.observed.accuracy[0, : measured.reach]
     axes.plot(left, color=BLUE, linestyle="--", linewidth=1, label="state, replies left")
     axes.axhline(1 / measured.found.n_labels, color="black", linestyle=":", label="chance")

@@ -29,9 +29,8 @@ class Measured:
     """As if no reply had ended."""
     leak: Curves
     """Of a head that reads the same replies behind a message without words; weighted."""
-    null: NDArray[np.float64]
-    """Accuracy of heads fitted to shuffled labels, their mean ``[1 + resamples, offsets]``;
-    weighted."""
+    nulls: NDArray[np.float64]
+    """``[orders, offsets]``: accuracy of heads fitted to labels in other orders; weighted."""
     persistence: Persistence
     left_out: Mapping[str, int]
     wanted: int | None

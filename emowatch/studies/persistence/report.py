@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from emowatch.studies.findings import Cell, Figure, Findings, Table
+from emowatch.studies.nulls import spread_of
 from emowatch.studies.persistence.curves import FEWEST, estimate_at, half_life
 from emowatch.studies.persistence.drawing import draw_accuracy, draw_labels, draw_lags
 from emowatch.studies.persistence.measured import Measured
@@ -91,7 +92,7 @@ def _offsets(measured: Measured, offsets: range | list[int], name: str) -> Table
             estimate_at(measured.weighted.accuracy, k),
             estimate_at(measured.leak.accuracy, k),
             estimate_at(residual, k),
-            estimate_at(measured.null, k),
+            spread_of(measured.nulls[:, k]),
         )
         for k in offsets
     ]
@@ -112,7 +113,9 @@ def _offsets(measured: Measured, offsets: range | list[int], name: str) -> Table
         rows=tuple(rows),
         note=f"Chance {1 / measured.found.n_labels:.3f}. Worth: as many equal replies as the "
         "weighted ones. Reply alone: the same replies behind a message without words. Residual: "
-        "weighted less reply alone.",
+        "weighted less reply alone. "
+        f"Shuffled labels: the mean of {len(measured.nulls)} orders, and where 95 % of such heads "
+        "would lie.",
         digits={"worth": 0},
     )
 

@@ -120,7 +120,7 @@ def _measure(
         curves(one, draws, weights, bandwidth=asked.bandwidth) for one in (found, leak)
     )
     nulls = [
-        curves(predict(heads, replies, n_labels), draws, weights, bandwidth=asked.bandwidth)
+        curves(predict(heads, replies, n_labels), draws[:1], weights, bandwidth=asked.bandwidth)
         for heads in fit_shuffled(setting, options, asked.shuffles, (layer,))
     ]
     directions = bank.tensors["direction"][bank.card.layers.index(layer)]
@@ -132,7 +132,7 @@ def _measure(
         observed=observed,
         weighted=weighted,
         leak=of_leak,
-        null=np.stack([one.accuracy for one in nulls]).mean(0),
+        nulls=np.stack([one.accuracy[0] for one in nulls]),
         persistence=autocorrelation(replies, directions, draws, seed=setting.seed),
         left_out=dict(replies.prepared.left_out),
         wanted=asked.offsets,

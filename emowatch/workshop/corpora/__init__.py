@@ -5,6 +5,7 @@ A bad row is put aside with its reason and never stops the reading; a bad file i
 """
 
 from emowatch.workshop.corpora.examples import REASONS, Corpus, Example, Quarantined, Reason
+from emowatch.workshop.corpora.mapping import LEFT_OUT, LabelMap, parse_maps
 from emowatch.workshop.corpora.reading import Several, read_corpus, split_of
 from emowatch.workshop.corpora.sampling import (
     balance,
@@ -14,14 +15,17 @@ from emowatch.workshop.corpora.sampling import (
 )
 
 __all__ = [
+    "LEFT_OUT",
     "REASONS",
     "Corpus",
     "Example",
+    "LabelMap",
     "Quarantined",
     "Reason",
     "Several",
     "balance",
     "class_weights",
+    "parse_maps",
     "read_corpus",
     "split_by_group",
     "split_of",

@@ -23,8 +23,9 @@ def check_usable(corpus: Corpus, *, rows: int) -> None:
         )
     first = corpus.quarantined[0]
     advice = {
-        "undecodable bytes": "Name the file's encoding, such as --encoding latin-1.",
-        "unknown label": f"The labels known here are: {_listed(corpus.labels)}.",
+        "undecodable bytes": _encoding_advice(corpus),
+        "unknown label": f"The labels known here are: {_listed(corpus.labels)}. To measure a bank "
+        "on other labels, name the file with --on, and what they stand for with --map.",
         "several labels": "Keep them with --several each or --several first.",
     }
     commonest = next(iter(corpus.quarantine_counts()))
@@ -44,7 +45,7 @@ def check_classes(corpus: Corpus, *, min_per_class: int, limit: int | None) -> N
     cut = limit is not None and len(corpus) == limit
     more = f" The limit of {limit:,} examples may be too low: raise --limit." if cut else ""
     if "undecodable bytes" in corpus.quarantine_counts():
-        more += " Bytes that cannot be decoded ask for --encoding, such as --encoding latin-1."
+        more += f" {_encoding_advice(corpus)}"
     if len(filled) == 1:
         n = counts[filled[0]]
         examples = "1 example" if n == 1 else f"{n:,} examples"
@@ -74,3 +75,9 @@ def _listed(names: Sequence[str]) -> str:
 
 def _quarantine_words(corpus: Corpus) -> str:
     return ", ".join(f"{n:,} {reason}" for reason, n in corpus.quarantine_counts().items())
+
+
+def _encoding_advice(corpus: Corpus) -> str:
+    if corpus.encoding_hint:
+        return f"Some bytes cannot be decoded: {corpus.encoding_hint}."
+    return "Name the file's encoding, such as --encoding latin-1."

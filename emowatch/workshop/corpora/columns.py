@@ -21,6 +21,8 @@ TEXT_COLUMNS = (
     "hidden_emo_text",
 )
 LABEL_COLUMNS = ("label", "labels", "emotion", "emotions", "sentiment")
+BUILT_GROUPS = ("group", "parent")
+"""Columns of files that `emowatch data` wrote; the first that is there says what stays together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,14 +46,29 @@ def choose_columns(
     Raises CorpusError, with all the columns, when a named one is missing or a guess has not
     exactly one candidate.
     """
-    more = f" and {len(columns) - SHOWN} more" if len(columns) > SHOWN else ""
-    names = ", ".join(clean_line(name, 40) for name in columns[:SHOWN]) or "(none)"
-    listed = f"The columns of {source} are: {names}{more}."
+    listed = _listed(columns, source)
     label = _choose(columns, label, LABEL_COLUMNS, "label", listed)
     text = _choose([c for c in columns if c != label], text, TEXT_COLUMNS, "text", listed)
+    if group is None and "provenance" in columns:
+        # Rewritten texts keep the facts of their parent, which must not straddle a split.
+        group = next((name for name in BUILT_GROUPS if name in columns), None)
     if group is not None:
         group = _choose(columns, group, (), "group", listed)
     return ColumnChoice(text=text, label=label, group=group)
+
+
+def choose_text_column(columns: Sequence[str], *, source: str, text: str | None) -> str:
+    """Return the column named, or guess it, where no label is needed.
+
+    Raises CorpusError as `choose_columns`.
+    """
+    return _choose(columns, text, TEXT_COLUMNS, "text", _listed(columns, source))
+
+
+def _listed(columns: Sequence[str], source: str) -> str:
+    more = f" and {len(columns) - SHOWN} more" if len(columns) > SHOWN else ""
+    names = ", ".join(clean_line(name, 40) for name in columns[:SHOWN]) or "(none)"
+    return f"The columns of {source} are: {names}{more}."
 
 
 def _choose(

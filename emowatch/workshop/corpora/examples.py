@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 Reason = Literal[
@@ -12,6 +13,7 @@ Reason = Literal[
     "no label",
     "several labels",
     "unknown label",
+    "label left out",
     "undecodable bytes",
     "malformed row",
 ]
@@ -22,6 +24,7 @@ Reason = Literal[
 - ``no label``: the label is missing, null or blank
 - ``several labels``: more than one label, and ``several="quarantine"``
 - ``unknown label``: a label, or an id, that is not among the labels asked for or listed
+- ``label left out``: a label whose texts are left out on purpose, by ``label_map``
 - ``undecodable bytes``: a column in use holds bytes that the encoding does not allow
 - ``malformed row``: not a row of this format, such as broken JSON or a missing field
 """
@@ -75,6 +78,10 @@ class Corpus:
     """As the Hub states it; ``None`` where nothing is stated, as in any file."""
     address: str = ""
     """The path or data-set id alone, where it differs from ``source``."""
+    translated: Mapping[str, str] = field(default_factory=dict)
+    """What each label of the source was taken for, ``-`` for left out; empty without a map."""
+    encoding_hint: str = ""
+    """What rows with undecodable bytes could be read with, as ``--encoding latin-1``."""
 
     def __len__(self) -> int:
         """Return the number of usable examples."""

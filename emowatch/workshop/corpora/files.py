@@ -27,6 +27,7 @@ TEXT_SUFFIXES = (".csv", ".tsv", ".jsonl", ".json")
 FORMATS = ".csv, .tsv, .jsonl, .json (each also as .gz) and .parquet"
 _CHUNK_BYTES = 1 << 20
 _LISTED_FILES = 10
+_PEEKED = 64
 
 
 def data_suffix(path: Path) -> str | None:
@@ -164,6 +165,12 @@ def open_text(path: Path, *, encoding: str, newline: str) -> Iterator[TextSource
             raise CorpusError(
                 f"Could not read {path} as UTF-8 because it starts like a UTF-16 file. "
                 "Pass --encoding utf-16, or save it as UTF-8."
+            )
+        head = stream.peek(_PEEKED)[:_PEEKED]
+        if encoding == "utf-8-sig" and head.count(0) > len(head) // 4:
+            raise CorpusError(
+                f"Could not read {path} as UTF-8 because it begins with many zero bytes, as UTF-16 "
+                "without a mark does. Pass --encoding utf-16-le or utf-16-be, or save it as UTF-8."
             )
         lines = io.TextIOWrapper(
             stream,

@@ -15,7 +15,8 @@ from emowatch.text import is_decoded
 from emowatch.workshop.corpora.checks import check_classes, check_usable
 from emowatch.workshop.corpora.columnar import open_parquet_table
 from emowatch.workshop.corpora.columns import ColumnChoice, choose_columns
-from emowatch.workshop.corpora.examples import Corpus, Example, Quarantined, Reason
+from emowatch.workshop.corpora.encodings import EncodingWatch
+from emowatch.workshop.corpora.examples import Corpus, Example, Quarantined
 from emowatch.workshop.corpora.files import Progress, check_file, data_suffix, file_errors
 from emowatch.workshop.corpora.formats import open_text_table
 from emowatch.workshop.corpora.hub import is_hub_id, open_hub_table
@@ -25,7 +26,9 @@ from emowatch.workshop.corpora.labelling import (
     label_tokens,
     labels_beside,
 )
+from emowatch.workshop.corpora.mapping import LEFT_OUT, LabelMap, Translator
 from emowatch.workshop.corpora.tables import Row, Table, shorten
+from emowatch.workshop.corpora.usable import Unusable, usable_text
 
 Several = Literal["quarantine", "each", "first"]
 """What becomes of a row with several labels: put aside, one example for each, or the first."""
@@ -43,6 +46,7 @@ def read_corpus(
     encoding: str = "utf-8",
     split: str | None = None,
     min_per_class: int = 10,
+    label_map: LabelMap | None = None,
 ) -> Corpus:
     """Read labelled texts from a file or a Hub data set.
 
@@ -57,6 +61,10 @@ def read_corpus(
     Without it the order is that of ``labels.txt`` beside the file or of the table's own class
     names, else alphabetical. Integer ids count from 0 in whichever of these lists there is.
 
+    ``label_map`` says what the labels of the source stand for; its own are then the ``labels``.
+    One of which it says nothing is refused. It comes before ``several``: a row whose labels stand
+    for the same one has one label.
+
     Texts are kept as they are. Rows without a group of their own are grouped by the text without
     case and white space, so that copies stay together.
 
@@ -65,16 +73,18 @@ def read_corpus(
 
     Raises CorpusError, with what to do, when the source cannot be read, when a column is missing
     or could be any of several, when no row is usable, when fewer than two classes have examples,
-    and when a class has fewer than ``min_per_class`` of them (0 turns only this check off),
-    and for a ``split`` of a file. Raises RetryableError when the Hub does not answer and what was
-    asked for was not read before.
+    when a class has fewer than ``min_per_class`` of them (0 turns only this check off), when
+    ``label_map`` says nothing of a label, and for a ``split`` of a file. Raises RetryableError when
+    the Hub does not answer and what was asked for was not read before.
     """
     if limit is not None and limit < 1:
         raise CorpusError(f"--limit must be at least 1, or left out. Got {limit} instead.")
     split = split_of(source, split)
+    if label_map is not None:
+        labels = label_map.labels
     asked = None if labels is None else checked_labels(labels, "the labels asked for")
     progress = Progress()
-    with _open_table(source, encoding=encoding, split=split, progress=progress) as opened:
+    with open_table(source, encoding=encoding, split=split, progress=progress) as opened:
         table, beside = opened
         columns = choose_columns(
             table.columns,
@@ -84,13 +94,18 @@ def read_corpus(
             group=group_column,
         )
         listed = table.class_names(columns.label) or beside
-        collector = _Collector(columns, LabelDecoder(listed=listed, asked=asked), several, limit)
+        decoder = LabelDecoder(listed=listed, asked=asked)
+        translator = None if label_map is None else Translator(label_map, listed=listed)
+        watch = EncodingWatch(encoding)
+        collector = _Collector(columns, decoder, translator, watch, several, limit)
         for row in table.rows(columns.names()):
             progress.rows += 1
             collector.take(row)
         corpus = collector.corpus(
             address=str(source), split=split, sha256=table.fingerprint(), table=table
         )
+    if translator is not None:
+        translator.check_complete(str(source))
     check_usable(corpus, rows=progress.rows)
     check_classes(corpus, min_per_class=min_per_class, limit=limit)
     return corpus
@@ -112,11 +127,19 @@ def split_of(source: str | Path, split: str | None, default: str = "train") -> s
 
 
 @contextmanager
-def _open_table(
-    source: str | Path, *, encoding: str, split: str | None, progress: Progress
+def open_table(
+    source: str | Path,
+    *,
+    encoding: str = "utf-8",
+    split: str | None = None,
+    progress: Progress | None = None,
 ) -> Iterator[tuple[Table, tuple[str, ...] | None]]:
-    """Open the source; yield its table and the label names beside it."""
-    path = Path(source)
+    """Open a source; yield its table and the label names beside it.
+
+    A ``split`` says that the source is on the Hub. Errors while the table is open are raised as
+    CorpusError, with the rows that ``progress`` says were read.
+    """
+    path, progress = Path(source), progress or Progress()
     with file_errors(path, progress):
         if split is not None:
             yield open_hub_table(str(source), split=split), None
@@ -149,23 +172,22 @@ class _Candidate(NamedTuple):
     group: str
 
 
-class _Unusable(Exception):
-    """A row to put aside; never leaves this module."""
-
-    def __init__(self, reason: Reason, detail: object) -> None:
-        super().__init__(reason)
-        self.reason: Reason = reason
-        self.detail = detail if isinstance(detail, str) else shorten(detail)
-
-
 class _Collector:
     """Take rows one at a time, and keep what can be used, at most ``limit`` of it."""
 
     def __init__(
-        self, columns: ColumnChoice, decoder: LabelDecoder, several: Several, limit: int | None
+        self,
+        columns: ColumnChoice,
+        decoder: LabelDecoder,
+        translator: Translator | None,
+        watch: EncodingWatch,
+        several: Several,
+        limit: int | None,
     ) -> None:
         self._columns = columns
         self._decoder = decoder
+        self._translator = translator
+        self._watch = watch
         self._several = several
         self._limit = limit
         self._kept: list[_Candidate] = []
@@ -177,9 +199,11 @@ class _Collector:
         """Keep a row's examples or put the row aside."""
         try:
             candidates = self._candidates(row)
-        except _Unusable as problem:
+        except Unusable as problem:
             aside = Quarantined(row=row.number, reason=problem.reason, detail=problem.detail)
             self._quarantined.append(aside)
+            if problem.reason == "undecodable bytes":
+                self._watch.undecodable(row.values.values())
             return
         for candidate in candidates:
             self._names.add(candidate.label)
@@ -199,6 +223,8 @@ class _Collector:
             quarantined=tuple(self._quarantined),
             source=address if split is None else f"{address} (split {split})",
             address="" if split is None else address,
+            encoding_hint=self._watch.hint(),
+            translated={} if self._translator is None else self._translator.met,
             sha256=sha256,
             text_column=self._columns.text,
             label_column=self._columns.label,
@@ -218,28 +244,36 @@ class _Collector:
 
     def _candidates(self, row: Row) -> list[_Candidate]:
         if row.problem is not None:
-            raise _Unusable(row.problem_reason, row.problem)
-        text = _usable_text(row.values.get(self._columns.text))
+            raise Unusable(row.problem_reason, row.problem)
+        text = usable_text(row.values.get(self._columns.text))
+        self._watch.text(text)
         names = self._label_names(row.values.get(self._columns.label))
         group = self._group(row, text)
         return [_Candidate(row.number, n, text, name, group) for n, name in enumerate(names)]
 
     def _label_names(self, value: object) -> list[str]:
+        whole = self._decoder.whole if self._translator is None else self._translator.whole
         try:
-            tokens = label_tokens(value, whole=self._decoder.whole)
+            tokens = label_tokens(value, whole=whole)
         except TypeError as error:
-            raise _Unusable("malformed row", f"the label is a value of type {error}") from None
+            raise Unusable("malformed row", f"the label is a value of type {error}") from None
         if not tokens:
-            raise _Unusable("no label", value)
+            raise Unusable("no label", value)
         if not all(map(is_decoded, tokens)):
-            raise _Unusable("undecodable bytes", value)
+            raise Unusable("undecodable bytes", value)
+        if self._translator is not None:
+            tokens = self._translator.translated(tokens)
+            if tokens == [LEFT_OUT]:
+                raise Unusable("label left out", value)
         if len(tokens) > 1 and self._several == "quarantine":
-            raise _Unusable("several labels", value)
+            raise Unusable("several labels", value)
+        if self._translator is not None:
+            tokens = [token for token in tokens if token != LEFT_OUT]
         names = []
         for token in tokens if self._several == "each" else tokens[:1]:
             name = self._decoder.name(token)
             if name is None:
-                raise _Unusable("unknown label", shorten(token))
+                raise Unusable("unknown label", shorten(token))
             names.append(name)
         return list(dict.fromkeys(names))
 
@@ -248,20 +282,8 @@ class _Collector:
         if value is None or value == "":
             return _hash(" ".join(unicodedata.normalize("NFKC", text).casefold().split())).hex()
         if not is_decoded(str(value)):
-            raise _Unusable("undecodable bytes", value)
+            raise Unusable("undecodable bytes", value)
         return str(value)
-
-
-def _usable_text(value: object) -> str:
-    if value is None or value != value:  # NaN, how tables say "missing"
-        raise _Unusable("empty text", value)
-    if not isinstance(value, str):
-        raise _Unusable("text not a string", value)
-    if not is_decoded(value):
-        raise _Unusable("undecodable bytes", value)
-    if not any(character.isprintable() and not character.isspace() for character in value):
-        raise _Unusable("empty text", value)
-    return value
 
 
 def _hash(text: str, *, person: bytes = b"group") -> bytes:

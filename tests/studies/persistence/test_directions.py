@@ -13,7 +13,8 @@ def covariance(width: int = 24, seed: int = 0) -> torch.Tensor:
     """Make a covariance whose directions differ by a factor of thousands, as in a model."""
     generator = torch.Generator().manual_seed(seed)
     basis, _ = torch.linalg.qr(torch.randn(width, width, generator=generator))
-    return basis @ torch.diag(torch.logspace(-2, 2, width)) @ basis.T
+    found: torch.Tensor = basis @ torch.diag(torch.logspace(-2, 2, width)) @ basis.T
+    return found
 
 
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.95])

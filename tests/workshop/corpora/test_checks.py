@@ -22,7 +22,9 @@ def test_no_usable_row_is_refused_with_the_counts(tmp_path: Path) -> None:
     assert "The first is row 2: unknown label ('joy')." in message
     assert "The labels known here are: Joy, Sadness." in message
     latin = csv_text([("é", "joy"), ("è", "fear")]).encode("latin-1")
-    assert "such as --encoding latin-1" in refusal(write(tmp_path / "b.csv", latin))
+    assert "latin-1 reads it as 'é': try --encoding latin-1." in refusal(
+        write(tmp_path / "b.csv", latin)
+    )
     both = write(tmp_path / "c.jsonl", jsonl({"text": "a", "label": ["joy", "fear"]}))
     assert "Keep them with --several each or --several first." in refusal(both)
     assert "Check --text-column" in refusal(write(tmp_path / "d.csv", "text,label\n,x\n"))

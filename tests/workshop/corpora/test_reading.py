@@ -66,7 +66,8 @@ def test_every_reason_is_given_to_the_row_that_earned_it(tmp_path: Path) -> None
         (18, "malformed row"),
         (19, "malformed row"),
     ]
-    assert {row.reason for row in corpus.quarantined} == set(REASONS)
+    of_maps = {"label left out"}  # see test_mapping.py
+    assert {row.reason for row in corpus.quarantined} == set(REASONS) - of_maps
     assert sum(corpus.quarantine_counts().values()) == len(corpus.quarantined)
     assert len(corpus) == 3
 
