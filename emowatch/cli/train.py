@@ -78,6 +78,13 @@ from emowatch.text import clean, clean_line
     show_default=True,
     help="Tokens in a batch.",
 )
+@click.option(
+    "--calibration",
+    type=click.FloatRange(0, 0.5),
+    default=0.1,
+    show_default=True,
+    help="Share of the texts for label sets and abstention; 0 for neither.",
+)
 @click.option("--work", type=click.Path(path_type=Path), help="Keep states and replies here.")
 @click.option("--licence", default="", help="Licence of the data, noted on the card.")
 @click.option("--seed", type=int, default=0, show_default=True)

@@ -17,14 +17,16 @@ from emowatch.bank.fingerprints import fingerprint
 from emowatch.bank.probe_bank import ProbeBank
 from emowatch.model.blocks import find_blocks, resolve_layers
 from emowatch.model.loading import LoadedModel
+from emowatch.workshop.calibrating import calibrate_trained, numbered, split_of_training
 from emowatch.workshop.caveats import cautions, doubts
-from emowatch.workshop.corpora import Corpus, split_by_group, undersample
+from emowatch.workshop.corpora import Corpus, undersample
 from emowatch.workshop.evaluation import TestRows, evaluate, for_card
 from emowatch.workshop.extraction import extract
 from emowatch.workshop.fitting import Fitted
 from emowatch.workshop.locking import alone
 from emowatch.workshop.options import TrainOptions, options_of
 from emowatch.workshop.outputs import (
+    SHUFFLED_FOLDER,
     STATES_FOLDER,
     check_output,
     check_size,
@@ -38,8 +40,7 @@ from emowatch.workshop.outputs import (
 from emowatch.workshop.parts import fit_in_parts
 from emowatch.workshop.preparation import Prepared, Report, prepare, quiet, rows_of
 from emowatch.workshop.presets import preset
-
-SHUFFLED_FOLDER = "shuffled"
+from emowatch.workshop.unlike import unlike_rows
 
 
 def train_bank(
@@ -84,19 +85,14 @@ def train_bank(
             batch_tokens=options.batch_tokens,
             progress=lambda done, total: report("reading states", done, total),
         )
-        splits = split_by_group(
-            [example.group for example in corpus.examples],
-            fractions={"train": 1 - options.validation, "validation": options.validation},
-            seed=options.seed,
-        )
+        splits, parted = split_of_training(corpus, options)
         data = TrainingData(
             source=corpus.source,
             sha256=corpus.sha256,
             licence=options.licence or corpus.licence or "",
             examples=len(prepared.passages),
             quarantined=dict(corpus.quarantine_counts()) | dict(prepared.left_out),
-            split=f"by group: {1 - options.validation:.0%} training, {options.validation:.0%} "
-            f"validation (seed {options.seed})",
+            split=parted,
             per_class=corpus.counts(),
         )
         fitted, shuffled = fit_in_parts(
@@ -131,7 +127,9 @@ def train_bank(
         else:  # those of an earlier bank would be measured beside this one
             (out / SHUFFLED_FOLDER / FILE_NAME).unlink(missing_ok=True)
         write_run(out, corpus, reading or {})
-        bank = ProbeBank(card, fitted.tensors)
+        bank = calibrate_trained(
+            ProbeBank(card, fitted.tensors), corpus, prepared, activations, splits, fitted.position
+        )
         bank.save(out)  # last, so that where a bank is the rest is
         if work is None:
             clear_work(folder)
@@ -192,9 +190,11 @@ def evaluate_bank(
         progress=lambda done, total: report("reading states", done, total),
     )
     rows = rows_of(corpus, prepared, activations)
-    numbers = {group: n for n, group in enumerate({e.group: None for e in corpus.examples})}
-    group_of = [numbers[example.group] for example in corpus.examples]
+    group_of = numbered([example.group for example in corpus.examples])
     null = folder / SHUFFLED_FOLDER / FILE_NAME if folder is not None else None
+    unlike = {}
+    if bank.card.can_abstain:
+        unlike = unlike_rows(corpus, bank, loaded, settings, work, report)
     return evaluate(
         bank,
         TestRows(
@@ -211,6 +211,7 @@ def evaluate_bank(
         shuffled=ProbeBank.from_file(null) if null is not None and null.exists() else None,
         seed=settings.seed,
         note=" ".join(notes),
+        unlike=unlike,
     )
 
 
