@@ -128,6 +128,12 @@ def command(data: str, out: Path, overwrite: bool, **given: Any) -> None:
         )
     for note in bank.card.notes:
         click.echo(clean_line(note), err=True)
+    if options.calibration and bank.card.uncertainty is None:
+        click.echo(
+            "no label sets and no abstention: too few texts could be kept for them; with others, "
+            "use emowatch calibrate",
+            err=True,
+        )
     found = float(bank.card.training["validation_balanced_accuracy"])
     click.echo(
         clean(

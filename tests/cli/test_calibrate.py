@@ -31,7 +31,7 @@ def sure(
         done = cli("calibrate", bank, dev, "--model", model, "--out", folder)
         assert done.code == 0, done.err
         (line,) = done.out.splitlines()
-        assert line.startswith("from offset 0: labels of 0.")
+        assert line.startswith("from offset 0: labels of ")
         assert "groups, of its own)" in line
         assert f"Next: emowatch evaluate {folder}" in done.err
     return folder

@@ -115,7 +115,7 @@ def surer(bank: ProbeBank, seed: int = 0, bins: tuple[int, ...] = (0, 1, 4)) -> 
     tensors = bank.tensors | {
         "temperature": bank.tensors["temperature"].expand(-1, len(bins)).contiguous(),
         "state_mean": torch.randn(shape, generator=generator) / 4,
-        "state_scale": torch.rand(shape, generator=generator) / 4,
+        "state_scale": torch.rand(shape, generator=generator) / 20,
         "state_factors": torch.linalg.qr(torch.randn(card.d_model, 3, generator=generator))[0] / 2,
     }
     return ProbeBank(replace(card, bins=bins, uncertainty=uncertainty), tensors)

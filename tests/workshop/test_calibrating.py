@@ -14,6 +14,7 @@ from emowatch.bank.probe_bank import ProbeBank
 from emowatch.errors import TrainingError, UsageError
 from emowatch.model.loading import LoadedModel
 from emowatch.workshop.calibrating import calibrate_bank, numbered
+from emowatch.workshop.corpora import Corpus
 from emowatch.workshop.options import TrainOptions
 from emowatch.workshop.pipeline import evaluate_bank, save_evaluation, train_bank
 from emowatch.workshop.unlike import unlike_texts
@@ -39,6 +40,14 @@ def loaded(tiny_model: LlamaForCausalLM, tiny_tokenizer: PreTrainedTokenizerFast
     return LoadedModel(tiny_model, tiny_tokenizer, "tiny")
 
 
+def halves(path: Path, per_class: int, seed: int) -> tuple[Corpus, Corpus]:
+    """Read texts of one kind and part them: numbers in texts of another seed begin otherwise."""
+    corpus = read_texts(path, per_class, seed)
+    sides = [[e for n, e in enumerate(corpus.examples) if n // 3 % 2 == side] for side in (0, 1)]
+    first, second = (replace(corpus, examples=tuple(side)) for side in sides)
+    return first, replace(second, sha256="other")
+
+
 def trained(loaded: LoadedModel, folder: Path, options: TrainOptions = MEAN) -> ProbeBank:
     """Train a bank of few texts, which has no sets of its own."""
     corpus = read_texts(folder / "train.tsv", 20)
@@ -52,7 +61,7 @@ def test_a_bank_gets_sets_that_hold_and_abstains_from_what_it_does_not_know(
     """The whole way: calibrate, save, open, measure on texts that none of it has seen."""
     bank = trained(loaded, tmp_path, options)
     assert bank.card.uncertainty is None
-    held = read_texts(tmp_path / "dev.tsv", 60, seed=1)
+    held, test = halves(tmp_path / "dev.tsv", 120, seed=1)
     folder = tmp_path / "mood"
     made = calibrate_bank(bank, held, loaded, folder=folder, work=tmp_path / "work")
     made.save(folder)
@@ -64,7 +73,6 @@ def test_a_bank_gets_sets_that_hold_and_abstains_from_what_it_does_not_know(
     assert max(uncertainty.groups) >= 100
     for name, tensor in bank.tensors.items():
         assert torch.equal(again.tensors[name], tensor), name
-    test = read_texts(tmp_path / "test.tsv", 60, seed=2)
     found = evaluate_bank(again, test, loaded, folder=folder, work=tmp_path / "test")
     sets = found.sets
     assert sets is not None
@@ -96,10 +104,9 @@ def test_training_keeps_texts_for_sets_where_it_has_enough(
 
 def test_a_position_has_sets_of_its_own_states(loaded: LoadedModel, tmp_path: Path) -> None:
     """Several positions are tried; sets are of the one that was kept."""
-    options = replace(MEAN, readout="positions", positions=(-3, -2, -1), calibration=0.4)
-    corpus = read_texts(tmp_path / "train.tsv", 90)
+    options = replace(MEAN, readout="positions", positions=(-3, -2, -1), calibration=0.5)
+    corpus, test = halves(tmp_path / "train.tsv", 180, seed=0)
     bank = train_bank(corpus, loaded, tmp_path / "mood", options)
-    test = read_texts(tmp_path / "test.tsv", 60, seed=1)
     found = evaluate_bank(bank, test, loaded, work=tmp_path / "test")
     assert found.sets is not None
     assert found.sets.coverage_interval[1] > 0.87
