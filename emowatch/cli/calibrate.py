@@ -39,10 +39,22 @@ from emowatch.text import clean, clean_line
     show_default=True,
     help="Share of texts whose true label the sets are to hold.",
 )
+@click.option(
+    "--abstain/--no-abstain",
+    default=True,
+    show_default=True,
+    help="Let the bank abstain from states unlike those of DATA.",
+)
 @click.option("--work", type=click.Path(path_type=Path), help="Keep states and replies here.")
 @click.option("--overwrite", is_flag=True, help="Replace the bank that --out holds.")
 def command(
-    bank: str, data: str, out: Path | None, level: float, overwrite: bool, **given: Any
+    bank: str,
+    data: str,
+    out: Path | None,
+    level: float,
+    abstain: bool,
+    overwrite: bool,
+    **given: Any,
 ) -> None:
     """Give a bank label sets and abstention, from text it has not seen.
 
@@ -53,6 +65,7 @@ def command(
     from emowatch.workshop.calibrating import calibrate_bank
     from emowatch.workshop.corpora import read_corpus, split_of
     from emowatch.workshop.outputs import check_output, copy_beside
+    from emowatch.workshop.uncertainty import KEEPS
 
     work = given.pop("work")
     found = load_bank(bank)
@@ -91,6 +104,7 @@ def command(
             work=work or Path(temporary),
             report=progress,
             level=level,
+            keeps=KEEPS if abstain else None,
         )
     if is_other and folder is not None:
         copy_beside(folder, target)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -37,7 +38,7 @@ def calibrate_bank(
     options: TrainOptions | None = None,
     report: Report = quiet,
     level: float = LEVEL,
-    keeps: float = KEEPS,
+    keeps: float | None = KEEPS,
 ) -> ProbeBank:
     """Give `bank` label sets and abstention, calibrated on `corpus`; its heads stay as they are.
 
@@ -50,7 +51,8 @@ def calibrate_bank(
         options: how texts become states; as in training where `None`.
         report: told of progress.
         level: share of texts whose true label the sets are to hold.
-        keeps: share of states like those of `corpus` from which the bank is not to abstain.
+        keeps: share of states like those of `corpus` from which the bank is not to abstain; `None`
+            for a bank that never does.
 
     Raises:
         UsageError: for the texts that the bank was trained on.
@@ -67,7 +69,8 @@ def calibrate_bank(
     blocks = find_blocks(loaded.model, loaded.blocks)
     bank.check_fits(loaded.model, blocks, loaded.tokenizer, model_name=loaded.name)
     corpus, shared = _unseen(corpus, recorded_training(folder, card))
-    check_groups(len({example.group for example in corpus.examples}))
+    spread = 0.0 if keeps is None else REFERENCE
+    _check_groups(len({example.group for example in corpus.examples}), spread)
     settings = options or options_of(card)
     prepared = prepare(corpus, loaded, settings, work, report)
     activations = extract(
@@ -80,25 +83,28 @@ def calibrate_bank(
         progress=lambda done, total: report("reading states", done, total),
     )
     rows = rows_of(corpus, prepared, activations)
-    sides = split_by_group(
-        [example.group for example in corpus.examples],
-        fractions={"reference": REFERENCE, "thresholds": 1 - REFERENCE},
-        seed=settings.seed,
-    )
-    groups = numbered([example.group for example in corpus.examples])
-    split = (
-        f"by group: {REFERENCE:.0%} for the spread of states, {1 - REFERENCE:.0%} for thresholds "
-        f"(seed {settings.seed})" + (f"; {shared} left out, as in the training data" * bool(shared))
-    )
+    names = [example.group for example in corpus.examples]
+    reference: HeldOut | None = None
+    split, sides = "all for thresholds", {"thresholds": np.arange(len(names))}
+    if keeps is not None:
+        shares = {"reference": spread, "thresholds": 1 - spread}
+        sides = split_by_group(names, fractions=shares, seed=settings.seed)
+        reference = held_out(rows, numbered(names), sides["reference"].tolist())
+        split = (
+            f"by group: {spread:.0%} for the spread of states, {1 - spread:.0%} for thresholds "
+            f"(seed {settings.seed})"
+        )
+    if shared:
+        split += f"; {shared} left out, as in the training data"
     return calibrate(
         bank,
-        held_out(rows, groups, sides["thresholds"].tolist()),
-        held_out(rows, groups, sides["reference"].tolist()),
+        held_out(rows, numbered(names), sides["thresholds"].tolist()),
+        reference,
         source=corpus.source,
         sha256=corpus.sha256,
         split=split,
         level=level,
-        keeps=keeps,
+        keeps=keeps or KEEPS,
     )
 
 
@@ -157,17 +163,17 @@ def calibrate_trained(
     )
 
 
-def check_groups(count: int) -> None:
+def _check_groups(count: int, spread: float) -> None:
     """Refuse too few groups of texts before any state is read.
 
     Raises:
         TrainingError: saying how many are needed.
     """
-    needed = -int(-MIN_GROUPS // (1 - REFERENCE))
+    needed = math.ceil(MIN_GROUPS / (1 - spread))
     if count < needed:
         raise TrainingError(
             f"Could not calibrate on {count} groups of texts: {needed} are needed at least, "
-            f"{1 - REFERENCE:.0%} of them for thresholds. Give more texts."
+            f"{1 - spread:.0%} of them for thresholds. Give more texts."
         )
 
 

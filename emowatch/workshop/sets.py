@@ -62,7 +62,8 @@ def measure_sets(
         for number, name in enumerate(bank.card.labels)
         if (chosen := kept & (true == number)).any()
     }
-    abstention, detection = None, ()
+    abstention: Estimate | None = None
+    detection: tuple[Detection, ...] = ()
     if bank.distance is not None:
         distances = bank.distance.of(states, offsets).double().numpy()
         abstention = means((distances > 1)[:, None].astype(float), group, seed=seed)[0]

@@ -15,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from emowatch.bank.distance import StateDistance
+from emowatch.bank.card import Evaluation
+from emowatch.bank.distance import DISTANCE_SHAPES, StateDistance
 from emowatch.bank.probe_bank import ProbeBank
 from emowatch.bank.uncertainty import Uncertainty
 from emowatch.errors import TrainingError
@@ -23,11 +24,11 @@ from emowatch.workshop.scaling import standardisation
 
 LEVEL = 0.9
 """Share of texts whose true label the sets hold, unless told otherwise."""
-KEEPS = 0.99
+KEEPS = 0.95
 """Share of states like those of the calibration from which a bank does not abstain."""
 MIN_GROUPS = 100
-"""Groups a bin needs for thresholds of its own, and a bank for any: below, the highest distance of
-all would not be high enough to keep 99 %."""
+"""Groups that a bin needs for thresholds of its own, and a bank for any: with fewer, what the sets
+really hold may be 6 points off what they promise."""
 FACTORS = 64
 """Directions of the distance at most; others count as if states varied equally along them."""
 LEAST_NOISE = 0.01
@@ -111,7 +112,7 @@ def calibrate(
         pooled=pooled,
         last=int(held.offsets.max()),
     )
-    tensors = dict(bank.tensors)
+    tensors = {k: v for k, v in bank.tensors.items() if k not in DISTANCE_SHAPES}
     if reference is not None:
         found = fit_distance(reference.states, reference.offsets, bins)
         distances = StateDistance(found, bins).of(held.states, held.offsets).double().numpy()
@@ -126,7 +127,18 @@ def calibrate(
         tensors |= found
         factors = found["state_factors"].shape[1]
         uncertainty = replace(uncertainty, keeps=keeps, factors=factors)
-    return ProbeBank(replace(bank.card, uncertainty=uncertainty), tensors)
+    evaluation = _without_sets(bank.card.evaluation)
+    card = replace(bank.card, uncertainty=uncertainty, evaluation=evaluation)
+    return ProbeBank(card, tensors)
+
+
+def _without_sets(evaluation: Evaluation | None) -> Evaluation | None:
+    """Drop what was measured of earlier sets; all else is as it was."""
+    if evaluation is None:
+        return None
+    nothing = dict.fromkeys(("coverage", "coverage_interval", "size", "size_interval"))
+    parts = tuple(replace(part, **nothing) for part in evaluation.by_offset)
+    return replace(evaluation, sets=None, by_offset=parts)
 
 
 def conformal_threshold(true: Doubles, labels: Ints, groups: Ints, level: float) -> float:
@@ -157,7 +169,8 @@ def conformal_threshold(true: Doubles, labels: Ints, groups: Ints, level: float)
     place = int(np.searchsorted(reached, level * (round(reached[-1]) + new) - 1e-9))
     if place == len(order):
         return 0.0
-    return math.floor(float(true[order[place]]) * 10**DECIMALS) / 10**DECIMALS
+    unit = 10.0**DECIMALS
+    return math.floor(float(true[order[place]]) * unit) / unit
 
 
 def distance_limit(distances: Doubles, groups: Ints, keeps: float) -> float:

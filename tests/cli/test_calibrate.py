@@ -59,6 +59,18 @@ def test_a_bank_that_is_pointed_at_is_calibrated_in_its_place(
     assert uncertainty.level == 0.8
 
 
+def test_a_bank_that_shall_not_abstain_has_sets_alone(
+    cli: Cli, model: Path, bank: Path, dev: Path, tmp_path: Path
+) -> None:
+    """Where a distance tells nothing, abstaining costs one state in twenty for nothing."""
+    out = tmp_path / "sets"
+    done = cli("calibrate", bank, dev, "--model", model, "--out", out, "--no-abstain")
+    assert done.code == 0, done.err
+    made = load_bank(out).card
+    assert made.label_sets is not None and not made.can_abstain
+    assert "(180 groups, of its own)" in done.out
+
+
 def test_a_shipped_bank_is_not_changed_by_its_name(cli: Cli, dev: Path) -> None:
     """It is the project's."""
     refused(cli("calibrate", "demo-tone7", dev), "'demo-tone7' in its place", "--out")

@@ -21,16 +21,17 @@ from emowatch.workshop.uncertainty import (
     distance_limit,
     fit_distance,
 )
+from tests.bank.makers import make_evaluation
 from tests.workshop.test_evaluation import bank_of
 
 SHARES = np.array([0.7, 0.2, 0.1])
 """How often each class occurs; sets must hold for all as if they were as frequent."""
 
 
-def rows(groups: int, seed: int, *, offsets: int = 1, shares: np.ndarray = SHARES) -> HeldOut:  # type: ignore[type-arg]  # of any floats
+def rows(groups: int, seed: int, *, offsets: int = 1) -> HeldOut:
     """Draw groups of one class each; states are the class with much noise, alike in a group."""
     rng = np.random.default_rng(seed)
-    of_group = rng.choice(3, size=groups, p=shares)
+    of_group = rng.choice(3, size=groups, p=SHARES)
     repeats = rng.integers(1, offsets + 1, size=groups)
     group = np.repeat(np.arange(groups), repeats)
     shared = rng.normal(size=(groups, 3))
@@ -236,3 +237,22 @@ def test_fewer_rows_than_dimensions_are_enough() -> None:
     assert all(bool(torch.isfinite(tensor).all()) for tensor in found.values())
     near, far = (StateDistance(found, (0,)).of(part, 0).mean() for part in (few[:100], few[100:]))
     assert float(far / near) < 1.6
+
+
+def test_a_bank_that_is_calibrated_anew_keeps_nothing_of_the_sets_before() -> None:
+    """Figures of other thresholds on its card would be a lie."""
+    held = rows(300, 0, offsets=9)
+    first = made(held, rows(300, 1, offsets=9))
+    card = replace(first.card, evaluation=make_evaluation())
+    assert card.evaluation is not None and card.evaluation.sets is not None
+    again = calibrate(
+        ProbeBank(card, first.tensors), held, None, source="", sha256="", split="", level=0.8
+    )
+    assert not again.card.can_abstain
+    assert not any(name.startswith("state_") for name in again.tensors)
+    kept = again.card.evaluation
+    assert kept is not None
+    assert kept.sets is None
+    assert [part.coverage for part in kept.by_offset] == [None]
+    assert [part.ece for part in kept.by_offset] == [0.087]
+    assert kept.layers == card.evaluation.layers

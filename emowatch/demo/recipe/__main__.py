@@ -24,10 +24,12 @@ PARTS = ("model", *BANKS, "trace")
 @click.option("--compile/--no-compile", "compiled", default=True, help="Needs a C++ compiler.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--only", type=click.Choice(PARTS), multiple=True, help="Make these parts only.")
+@click.option("--keep-heads", is_flag=True, help="Calibrate and measure banks; train none.")
 def main(
     data: Path,
     work: Path,
     only: tuple[str, ...],
+    keep_heads: bool,
     compiled: bool,
     **numbers: int,
 ) -> None:
@@ -55,7 +57,7 @@ def main(
         release_model(plan)
     for name in BANKS:
         if name in wanted:
-            make_bank(name, plan)
+            make_bank(name, plan, keep_heads=keep_heads)
     if "trace" in wanted:
         record_session()
 

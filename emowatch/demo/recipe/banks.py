@@ -13,7 +13,7 @@ import json
 import random
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 from emowatch.bank.card import Evaluation
@@ -26,13 +26,19 @@ from emowatch.demo.recipe.exchanges import filled, reply_book
 from emowatch.demo.recipe.judging import answer
 from emowatch.labels import EKMAN7
 from emowatch.model.loading import LoadedModel, load_model
+from emowatch.workshop.calibrating import calibrate_bank
 from emowatch.workshop.corpora import Corpus, Example, read_corpus
 from emowatch.workshop.options import TrainOptions
 from emowatch.workshop.pipeline import evaluate_bank, save_evaluation, train_bank
 from emowatch.workshop.preparation import Report, quiet
+from emowatch.workshop.uncertainty import KEEPS
 
 MOST_PER_CLASS = {"demo-ekman7": 600, "demo-ekman7-prompt": 1500}
 """Fewer where the model has to answer every text first."""
+MOST_HELD_OUT = {"demo-ekman7": 75, "demo-ekman7-prompt": 600}
+"""Of each emotion in what label sets and abstention are calibrated on."""
+ABSTAINING = ("demo-ekman7",)
+"""Banks whose states tell what is unlike: the one at the end of a message does not."""
 OPENINGS = 200
 """Messages of each emotion that come before texts of known tone."""
 OWN_REPLIES = 60
@@ -81,8 +87,10 @@ BANKS: dict[str, TrainOptions] = {
 }
 
 
-def make_bank(name: str, plan: stages.Plan, report: Report = quiet) -> ProbeBank:
-    """Train, evaluate and write one shipped bank."""
+def make_bank(
+    name: str, plan: stages.Plan, report: Report = quiet, *, keep_heads: bool = False
+) -> ProbeBank:
+    """Train, calibrate, evaluate and write one shipped bank; `keep_heads` leaves out the first."""
     options = replace(BANKS[name], seed=plan.seed, calibration=0.0)  # on texts of its own
     loaded = load_model()
     if name == "demo-tone7":
@@ -92,8 +100,23 @@ def make_bank(name: str, plan: stages.Plan, report: Report = quiet) -> ProbeBank
         training, test, note = _user_corpora(plan, MOST_PER_CLASS[name])
     out = shipped_folder() / name
     work = plan.work / name
-    bank = train_bank(training, loaded, out, options, name=name, work=work / "train", report=report)
-    (out / "run.json").unlink()  # its path means nothing elsewhere
+    if keep_heads:
+        bank = ProbeBank.from_file(out)
+    else:
+        bank = train_bank(
+            training, loaded, out, options, name=name, work=work / "train", report=report
+        )
+        (out / "run.json").unlink()  # its path means nothing elsewhere
+    if name in MOST_HELD_OUT:  # the tone bank has too few groups of texts beside its test
+        bank = calibrate_bank(
+            bank,
+            _held_out(plan, MOST_HELD_OUT[name]),
+            loaded,
+            work=work / "dev",
+            options=options,
+            report=report,
+            keeps=KEEPS if name in ABSTAINING else None,
+        )
 
     def measured(
         corpus: Corpus, part: str, note: str = "", options: TrainOptions = options
@@ -119,19 +142,31 @@ def _user_corpora(plan: stages.Plan, most: int) -> tuple[Corpus, Corpus, str]:
     folder = plan.data / "goemotions/ekman"
     training = read_corpus(folder / "train.tsv")
     other = [e for e in training.examples if half(e.text) == "bank"]
-    kept: dict[int, list[Example]] = defaultdict(list)
-    for example in sorted(other, key=lambda e: hashlib.sha256(e.text.encode()).digest()):
-        if len(kept[example.label]) < most:
-            kept[example.label].append(example)
-    examples = sorted((e for some in kept.values() for e in some), key=lambda e: e.row)
     training = replace(
         training,
-        examples=tuple(examples),
+        examples=_at_most(other, most),
         source=f"GoEmotions train (Ekman), the half not tuned on, at most {most} per class",
     )
     test = read_corpus(folder / "test.tsv", labels=EKMAN7, min_per_class=0)
     test = replace(test, source="GoEmotions test (Ekman)")
     return training, test, "Messages with one label; the official test split."
+
+
+def _held_out(plan: stages.Plan, most: int) -> Corpus:
+    """Read the messages that label sets and abstention are calibrated on: as rare emotions are what
+    thresholds hang on, common ones are cut to their number."""
+    dev = read_corpus(plan.data / "goemotions/ekman/dev.tsv", labels=EKMAN7, min_per_class=0)
+    source = f"GoEmotions dev (Ekman), at most {most} per class"
+    return replace(dev, examples=_at_most(dev.examples, most), source=source)
+
+
+def _at_most(examples: Iterable[Example], most: int) -> tuple[Example, ...]:
+    """Keep so many examples of each label, those whose texts have the smallest hashes."""
+    kept: dict[int, list[Example]] = defaultdict(list)
+    for example in sorted(examples, key=lambda e: hashlib.sha256(e.text.encode()).digest()):
+        if len(kept[example.label]) < most:
+            kept[example.label].append(example)
+    return tuple(sorted((e for some in kept.values() for e in some), key=lambda e: e.row))
 
 
 def _openings(plan: stages.Plan) -> tuple[str, ...]:
