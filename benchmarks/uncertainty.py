@@ -38,6 +38,7 @@ from emowatch.workshop.uncertainty import (
 )
 from emowatch.workshop.unlike import unlike_rows
 
+HALVES = 100
 Doubles = NDArray[np.float64]
 Booleans = NDArray[np.bool_]
 
@@ -123,6 +124,31 @@ def show_sets(bank: ProbeBank, fit: HeldOut, test: HeldOut) -> None:
     row("sum of scores up to the level, uncalibrated", figures(plain(scores), scores, test))
     row("the dominant label", figures(np.zeros_like(scores, dtype=bool), scores, test))
     row("chance at the level", f"{LEVEL:.3f}, {LEVEL * scores.shape[1]:.2f}")
+    row(f"score of the label, {HALVES} random halves of both files", halves(bank, fit, test))
+
+
+def halves(bank: ProbeBank, fit: HeldOut, test: HeldOut) -> str:
+    """Calibrate on one half of all groups and measure on the other, again and again.
+
+    What is promised holds on average over calibrations; two files may differ by more than chance.
+    """
+    scores = np.concatenate([scores_of(bank, fit), scores_of(bank, test)])
+    labels = np.concatenate([fit.labels.numpy(), test.labels.numpy()])
+    groups = np.concatenate([np.array(fit.groups), np.array(test.groups) + 1 + max(fit.groups)])
+    true = scores[np.arange(len(scores)), labels]
+    rng = np.random.default_rng(0)
+    found = []
+    for _ in range(HALVES):
+        side = rng.random(int(groups.max()) + 1)[groups] < 0.5
+        threshold = conformal_threshold(true[side], labels[side], groups[side], LEVEL)
+        covered = (true >= threshold) | (true == scores.max(1))
+        by_label = [
+            by_group(covered[~side & (labels == one)], groups[~side & (labels == one)])
+            for one in np.unique(labels)
+        ]
+        found.append(np.mean(by_label))
+    low, high = np.quantile(found, (0.025, 0.975))
+    return f"{np.mean(found):.3f}, 95 % of them {low:.3f} to {high:.3f}"
 
 
 def summed(scores: Doubles) -> Doubles:

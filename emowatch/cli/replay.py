@@ -12,6 +12,7 @@ import click
 from emowatch.cli.exits import Exit
 from emowatch.cli.options import chosen_plugins
 from emowatch.text import clean_line
+from emowatch.tui.summary import braced
 
 SPEED = 20
 """Tokens a second on the screen."""
@@ -120,8 +121,6 @@ def _show(trace: Any, bank: str | None, speed: float | None) -> None:
 
 def _sureness(score: Any) -> str:
     """Give the label set where more than one label is plausible, and say where a bank abstains."""
-    from emowatch.tui.summary import braced
-
     if score.abstains:
         return "  (abstains)"
     return f"  {braced(score.label_set)}" if len(score.label_set) > 1 else ""

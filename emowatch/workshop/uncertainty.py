@@ -136,8 +136,10 @@ def _without_sets(evaluation: Evaluation | None) -> Evaluation | None:
     """Drop what was measured of earlier sets; all else is as it was."""
     if evaluation is None:
         return None
-    nothing = dict.fromkeys(("coverage", "coverage_interval", "size", "size_interval"))
-    parts = tuple(replace(part, **nothing) for part in evaluation.by_offset)
+    parts = tuple(
+        replace(part, coverage=None, coverage_interval=None, size=None, size_interval=None)
+        for part in evaluation.by_offset
+    )
     return replace(evaluation, sets=None, by_offset=parts)
 
 
