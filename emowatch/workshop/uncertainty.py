@@ -7,7 +7,7 @@ not: every group weighs the same, however many rows it has.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -89,26 +89,28 @@ def calibrate(
     bins = bank.card.bins
     of_bin = _bins_of(held.offsets, bins)
     groups = np.unique(held.groups, return_inverse=True)[1].astype(np.int64)
-    per_bin = tuple(len(np.unique(groups[of_bin == number])) for number in range(len(bins)))
-    pooled = tuple(count < MIN_GROUPS for count in per_bin)
+    counts = tuple(len(np.unique(groups[of_bin == number])) for number in range(len(bins)))
+    pooled = tuple(count < MIN_GROUPS for count in counts)
+
+    def by_bin(rule: Callable[[NDArray[np.bool_]], float]) -> list[float]:
+        of_all = rule(np.ones(len(of_bin), dtype=bool))
+        return [
+            of_all if shared else rule(of_bin == number) for number, shared in enumerate(pooled)
+        ]
+
     heads = bank.heads_at((bank.card.primary,))
     scores = heads.scores(held.states[None], held.offsets)[0].double().numpy()
     labels = held.labels.numpy()
     true = scores[np.arange(len(labels)), labels]
-
-    def threshold(rows: NDArray[np.bool_]) -> float:
-        return conformal_threshold(true[rows], labels[rows], groups[rows], level)
-
-    of_all = threshold(np.ones(len(true), dtype=bool))
     uncertainty = Uncertainty(
         source=source,
         sha256=sha256,
         split=split,
         level=level,
         thresholds=tuple(
-            of_all if pooled[number] else threshold(of_bin == number) for number in range(len(bins))
+            by_bin(lambda r: conformal_threshold(true[r], labels[r], groups[r], level))
         ),
-        groups=per_bin,
+        groups=counts,
         pooled=pooled,
         last=int(held.offsets.max()),
     )
@@ -116,13 +118,7 @@ def calibrate(
     if reference is not None:
         found = fit_distance(reference.states, reference.offsets, bins)
         distances = StateDistance(found, bins).of(held.states, held.offsets).double().numpy()
-        all_limit = distance_limit(distances, groups, keeps)
-        limits = [
-            all_limit
-            if pooled[number]
-            else distance_limit(distances[of_bin == number], groups[of_bin == number], keeps)
-            for number in range(len(bins))
-        ]
+        limits = by_bin(lambda r: distance_limit(distances[r], groups[r], keeps))
         found["state_scale"] /= torch.tensor(limits, dtype=torch.float32)[:, None]
         tensors |= found
         factors = found["state_factors"].shape[1]
