@@ -26,7 +26,7 @@ from emowatch.workshop.calibrating import REFERENCE, held_out, numbered
 from emowatch.workshop.corpora import Corpus, read_corpus, split_by_group
 from emowatch.workshop.extraction import extract
 from emowatch.workshop.metrics import auroc
-from emowatch.workshop.options import options_of
+from emowatch.workshop.options import TrainOptions, options_of
 from emowatch.workshop.preparation import prepare, quiet, rows_of
 from emowatch.workshop.uncertainty import (
     KEEPS,
@@ -54,13 +54,13 @@ def main(bank: str, held: Path, test: Path, limit: int | None, work: Path | None
     found, loaded = load_bank(bank), load_model()
     labels = found.card.labels
     corpora = [read_corpus(p, labels=labels, min_per_class=0, limit=limit) for p in (held, test)]
+    options = options_of(found.card)
     with tempfile.TemporaryDirectory() as temporary:
         folder = work or Path(temporary)
         fit, tested = (
-            read(found, loaded, corpus, folder / name)
+            read(found, loaded, corpus, folder / name, options)
             for corpus, name in zip(corpora, ("held-out", "test"), strict=True)
         )
-        options = options_of(found.card)
         others = unlike_rows(corpora[1], found, loaded, options, folder, quiet)
     sides = split_by_group(
         list(map(str, fit.groups)),
@@ -82,9 +82,10 @@ def main(bank: str, held: Path, test: Path, limit: int | None, work: Path | None
     show_detectors(found, reference, thresholds, tested, unlike)
 
 
-def read(bank: ProbeBank, loaded: LoadedModel, corpus: Corpus, work: Path) -> HeldOut:
+def read(
+    bank: ProbeBank, loaded: LoadedModel, corpus: Corpus, work: Path, options: TrainOptions
+) -> HeldOut:
     """Read the states of a corpus at the bank's primary layer."""
-    options = options_of(bank.card)
     prepared = prepare(corpus, loaded, options, work, quiet)
     blocks = find_blocks(loaded.model, loaded.blocks)
     layers = (bank.card.primary,)

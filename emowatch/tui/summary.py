@@ -70,9 +70,11 @@ def uncertainty_line(bank: BankInfo, scores: Sequence[TokenScore]) -> str:
     if bank.sets is not None and sets:
         in_order = (tuple(label for label in bank.labels if label in one) for one in sets)
         ((commonest, times),) = Counter(in_order).most_common(1)
+        where = f"{len(sets)} of {counted(len(scores), 'token')}"
+        size = sum(map(len, sets)) / len(sets)
         told.append(
-            f"{bank.sets.level:.0%} sets: most often {braced(commonest)} ({times} of {len(sets)}), "
-            f"{sum(map(len, sets)) / len(sets):.1f} labels on average"
+            f"{bank.sets.level:.0%} sets at {where}: most often {braced(commonest)} ({times}), "
+            f"{size:.1f} labels on average"
         )
     if bank.can_abstain and scores:
         away = sum(score.abstains for score in scores)

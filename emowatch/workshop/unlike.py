@@ -30,6 +30,21 @@ def unlike_texts() -> Mapping[str, tuple[str, ...]]:
     return {kind.replace("_", " "): tuple(text.strip() for text in table[kind]) for kind in table}
 
 
+def unlike_corpora(like: Corpus) -> dict[str, Corpus]:
+    """Make a corpus of each kind in the shape of another; labels mean nothing."""
+    return {
+        kind: replace(
+            like,
+            examples=tuple(
+                Example(text=text, label=0, group=text, row=row)
+                for row, text in enumerate(texts, 1)
+            ),
+            quarantined=(),
+        )
+        for kind, texts in unlike_texts().items()
+    }
+
+
 def unlike_rows(
     like: Corpus,
     bank: ProbeBank,
@@ -48,13 +63,10 @@ def unlike_rows(
         work: folder for states and replies.
         report: told of progress.
     """
-    found = {}
-    for kind, texts in unlike_texts().items():
+    found: dict[str, TestRows] = {}
+    corpora = unlike_corpora(like)
+    for kind, corpus in corpora.items():
         folder = work / UNLIKE_FOLDER / kind.replace(" ", "-")
-        examples = tuple(
-            Example(text=text, label=0, group=text, row=row) for row, text in enumerate(texts, 1)
-        )
-        corpus = replace(like, examples=examples, quarantined=())
         prepared = prepare(corpus, loaded, options, folder, quiet)
         activations = extract(
             loaded.model,
@@ -73,5 +85,5 @@ def unlike_rows(
             examples=numbers,
             groups=numbers,
         )
-        report("reading unlike texts", len(found), len(unlike_texts()))
+        report("reading unlike texts", len(found), len(corpora))
     return found

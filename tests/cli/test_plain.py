@@ -146,6 +146,6 @@ def test_a_bank_that_can_abstain_says_below_its_scores_how_sure_it_was() -> None
     lines = out.getvalue().splitlines()
     assert lines[1].startswith("tone (demo-tone7): ")
     assert lines[2] == (
-        "  90% sets: most often {neutral, sadness, surprise} (5 of 15), 2.7 labels on average; "
-        "abstained at 2 of 17 tokens"
+        "  90% sets at 15 of 17 tokens: most often {neutral, sadness, surprise} (5), 2.7 labels "
+        "on average; abstained at 2 of 17 tokens"
     )

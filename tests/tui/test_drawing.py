@@ -113,8 +113,8 @@ def test_a_reply_is_summed_up_by_its_commonest_set_and_its_abstentions() -> None
     """The same set in another order is the same; tokens about which nothing is known have none."""
     line = uncertainty_line(SURE, [one.by_bank[0] for one in doubtful()])
     assert line == (
-        "90% sets: most often {neutral, sadness, surprise} (5 of 15), 2.7 labels on average; "
-        "abstained at 2 of 17 tokens"
+        "90% sets at 15 of 17 tokens: most often {neutral, sadness, surprise} (5), 2.7 labels "
+        "on average; abstained at 2 of 17 tokens"
     )
     assert uncertainty_line(SURE, []) == ""
     assert uncertainty_line(TONE, [one.by_bank[0] for one in moods()]) == ""

@@ -94,8 +94,8 @@ def make_bank(
     options = replace(BANKS[name], seed=plan.seed, calibration=0.0)  # on texts of its own
     loaded = load_model()
     if name == "demo-tone7":
-        training, test, note = _tone_corpora(plan)
-        options = replace(options, openings=_openings(plan))
+        training, test, note = tone_corpora(plan)
+        options = replace(options, openings=message_openings(plan))
     else:
         training, test, note = _user_corpora(plan, MOST_PER_CLASS[name])
     out = shipped_folder() / name
@@ -169,7 +169,7 @@ def _at_most(examples: Iterable[Example], most: int) -> tuple[Example, ...]:
     return tuple(sorted((e for some in kept.values() for e in some), key=lambda e: e.row))
 
 
-def _openings(plan: stages.Plan) -> tuple[str, ...]:
+def message_openings(plan: stages.Plan) -> tuple[str, ...]:
     """Choose messages for texts of known tone to answer: their emotion and that tone are
     unrelated, so that heads must read the reply."""
     messages = stages.user_messages(plan.data / "goemotions/ekman/train.tsv", "bank")
@@ -177,7 +177,7 @@ def _openings(plan: stages.Plan) -> tuple[str, ...]:
     return tuple(sorted(texts, key=lambda text: hashlib.sha256(text.encode()).digest()))
 
 
-def _tone_corpora(plan: stages.Plan) -> tuple[Corpus, Corpus, str]:
+def tone_corpora(plan: stages.Plan) -> tuple[Corpus, Corpus, str]:
     """Split SEV by scenario and the project's replies by sentence: a fifth is for the test.
 
     Of the project's groups every fifth of each tone, so that no tone rests on one or two.
