@@ -31,14 +31,11 @@ from emowatch.workshop.corpora import Corpus, Example, read_corpus
 from emowatch.workshop.options import TrainOptions
 from emowatch.workshop.pipeline import evaluate_bank, save_evaluation, train_bank
 from emowatch.workshop.preparation import Report, quiet
-from emowatch.workshop.uncertainty import KEEPS
 
 MOST_PER_CLASS = {"demo-ekman7": 600, "demo-ekman7-prompt": 1500}
 """Fewer where the model has to answer every text first."""
 MOST_HELD_OUT = {"demo-ekman7": 75, "demo-ekman7-prompt": 600}
-"""Of each emotion in what label sets and abstention are calibrated on."""
-ABSTAINING = ("demo-ekman7",)
-"""Banks whose states tell what is unlike: the one at the end of a message does not."""
+"""Of each emotion in what label sets are calibrated on."""
 OPENINGS = 200
 """Messages of each emotion that come before texts of known tone."""
 OWN_REPLIES = 60
@@ -115,7 +112,7 @@ def make_bank(
             work=work / "dev",
             options=options,
             report=report,
-            keeps=KEEPS if name in ABSTAINING else None,
+            keeps=None,  # the states of neither bank tell what is unlike: docs/uncertainty.md
         )
 
     def measured(
@@ -153,8 +150,8 @@ def _user_corpora(plan: stages.Plan, most: int) -> tuple[Corpus, Corpus, str]:
 
 
 def _held_out(plan: stages.Plan, most: int) -> Corpus:
-    """Read the messages that label sets and abstention are calibrated on: as rare emotions are what
-    thresholds hang on, common ones are cut to their number."""
+    """Read the messages that label sets are calibrated on: as thresholds hang on rare emotions,
+    common ones are cut to their number."""
     dev = read_corpus(plan.data / "goemotions/ekman/dev.tsv", labels=EKMAN7, min_per_class=0)
     source = f"GoEmotions dev (Ekman), at most {most} per class"
     return replace(dev, examples=_at_most(dev.examples, most), source=source)
