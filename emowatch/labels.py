@@ -1,8 +1,11 @@
-"""Names of emotions and the rules that any label must keep."""
+"""Names of emotions, the rules that any label must keep, and sets of labels."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import isnan
 
 from emowatch.text import clean_line, is_printable
 
@@ -48,3 +51,35 @@ def signs(labels: Sequence[str]) -> dict[str, str]:
                 break
         result[label] = label[:length]
     return result
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelSets:
+    """Which labels are plausible at a token: split-conformal sets, a threshold per offset bin.
+
+    At the offsets of one bin, the sets hold the true label of a share `level` of texts like those
+    of the calibration (Sadinle, Lei & Wasserman 2019, arXiv 1609.00451: least ambiguous sets).
+    """
+
+    level: float
+    """Share of texts whose true label is in the set, as 0.9; classes count equally."""
+    bins: tuple[int, ...]
+    """First offset of each bin, ascending from 0."""
+    thresholds: tuple[float, ...]
+    """Lowest score that belongs to the set, by bin."""
+    last: int
+    """Last offset that was calibrated; later tokens have no set."""
+
+    def of(self, scores: Mapping[str, float], offset: int | None) -> tuple[str, ...]:
+        """List the plausible labels, highest score first; at least the dominant one.
+
+        Empty where nothing was calibrated: before the last prompt token (`offset` is `None`),
+        after the last calibrated offset, and where scores are no numbers.
+        """
+        if offset is None or offset > self.last or any(map(isnan, scores.values())):
+            return ()
+        threshold = self.thresholds[bisect_right(self.bins, offset) - 1]
+        ranked = sorted(scores.items(), key=lambda pair: -pair[1])
+        return tuple(
+            label for place, (label, score) in enumerate(ranked) if not place or score >= threshold
+        )

@@ -12,6 +12,8 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from emowatch.labels import LabelSets
+
 Segment = Literal["system", "user", "thinking", "reply", "tool", "special"]
 SEGMENTS: tuple[Segment, ...] = ("system", "user", "thinking", "reply", "tool", "special")
 FinishReason = Literal["stop", "length", "cancelled", "failed", "alarm"]
@@ -94,11 +96,27 @@ class TokenScore:
     """Layers of `layer_scores`; empty unless all layers are watched."""
     layer_scores: Floats | None = field(default=None, compare=False)
     """Scores ``[layers, labels]`` where all layers are watched; left out of comparisons."""
+    distance: float | None = None
+    """How unlike the states of its calibration the bank finds this one; above 1 it abstains. `None`
+    where it does not measure that."""
+    sets: LabelSets | None = field(default=None, repr=False)
+    """What decides which labels are plausible; `None` where the bank has no sets."""
 
     @property
     def dominant(self) -> str:
         """The label with the highest score."""
         return self.scores.dominant
+
+    @property
+    def label_set(self) -> tuple[str, ...]:
+        """The plausible labels, highest score first; empty where no set was calibrated."""
+        return () if self.sets is None else self.sets.of(self.scores, self.offset)
+
+    @property
+    def abstains(self) -> bool:
+        """Whether the bank has nothing to say here, whatever the scores: the state is unlike
+        those that it was calibrated on."""
+        return self.distance is not None and not self.distance <= 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -286,6 +304,10 @@ class BankInfo:
     """First and last offset seen in training; `None` in traces that do not say."""
     at_chance: tuple[tuple[int, int], ...] = ()
     """Ranges of offsets, first and last, where the bank's test showed nothing above chance."""
+    sets: LabelSets | None = None
+    """What decides which labels are plausible; `None` where sets were not calibrated."""
+    can_abstain: bool = False
+    """Whether the bank measures how unlike those of its calibration a state is."""
 
     def knows(self, offset: int) -> bool:
         """Tell whether the bank's test speaks for its scores at an offset, or is silent on it."""

@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emowatch.labels import EKMAN7, MAX_LABEL_LENGTH, MAX_LABELS, NEUTRAL, check_labels, signs
+from emowatch.labels import (
+    EKMAN7,
+    MAX_LABEL_LENGTH,
+    MAX_LABELS,
+    NEUTRAL,
+    LabelSets,
+    check_labels,
+    signs,
+)
 
 words = st.lists(st.text("abc", min_size=1, max_size=5), min_size=1, max_size=12, unique=True)
 
@@ -70,3 +78,39 @@ def test_each_sign_is_distinct_and_begins_its_label(labels: list[str]) -> None:
     assert list(made) == labels
     assert len(set(made.values())) == len(labels)
     assert all(sign and label.startswith(sign) for label, sign in made.items())
+
+
+# Sets of labels
+
+SETS = LabelSets(level=0.9, bins=(0, 1, 8), thresholds=(0.5, 0.2, 0.1), last=40)
+SCORES = {"anger": 0.15, "fear": 0.55, "joy": 0.2, "sadness": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("offset", "wanted"),
+    [
+        (0, ("fear",)),
+        (1, ("fear", "joy")),
+        (7, ("fear", "joy")),
+        (8, ("fear", "joy", "anger", "sadness")),
+        (40, ("fear", "joy", "anger", "sadness")),
+        (41, ()),
+        (None, ()),
+    ],
+)
+def test_a_set_holds_the_labels_that_reach_the_threshold_of_the_offsets_bin(
+    offset: int | None, wanted: tuple[str, ...]
+) -> None:
+    """Highest first; nothing where nothing was calibrated."""
+    assert SETS.of(SCORES, offset) == wanted
+
+
+def test_a_set_is_never_empty_where_it_was_calibrated() -> None:
+    """Sure that it is none of them would be nonsense."""
+    sure = LabelSets(level=0.9, bins=(0,), thresholds=(0.9,), last=0)
+    assert sure.of(SCORES, 0) == ("fear",)
+
+
+def test_scores_that_are_no_numbers_have_no_set() -> None:
+    """Comparisons with NaN are all false, and a set of one would look sure."""
+    assert SETS.of(SCORES | {"joy": float("nan")}, 0) == ()

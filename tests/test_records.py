@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emowatch import records
+from emowatch.labels import LabelSets
 from emowatch.records import SEGMENTS, ReplyToken, Scores
 from tests.conftest import make_bank_info, make_score
 
@@ -89,3 +90,27 @@ def test_every_record_is_frozen_and_has_no_room_for_more(kind: type) -> None:
 def test_the_segments_are_those_of_the_vocabulary() -> None:
     """Traces store a segment by its place in this tuple: a new one goes to the end."""
     assert SEGMENTS == ("system", "user", "thinking", "reply", "tool", "special")
+
+
+def test_a_bank_that_measures_no_distance_never_abstains() -> None:
+    """Nothing is known of it, and nothing is said."""
+    assert not make_score().abstains
+    assert make_score().label_set == ()
+
+
+@pytest.mark.parametrize(
+    ("distance", "wanted"), [(0.0, False), (1.0, False), (1.01, True), (float("nan"), True)]
+)
+def test_a_bank_abstains_above_its_limit_and_where_there_is_no_number(
+    distance: float, wanted: bool
+) -> None:
+    """A state that is NaN is like nothing."""
+    assert replace(make_score(), distance=distance).abstains is wanted
+
+
+def test_label_sets_are_worked_out_where_somebody_asks() -> None:
+    """From the scores and the offset, with the rule of the bank."""
+    sets = LabelSets(level=0.9, bins=(0, 1), thresholds=(0.2, 0.3), last=9)
+    assert replace(make_score(), sets=sets).label_set == ("joy", "anger")
+    assert replace(make_score(offset=1), sets=sets).label_set == ("joy",)
+    assert replace(make_score(offset=None), sets=sets).label_set == ()

@@ -11,10 +11,11 @@ from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from emowatch.bank.heads import HEAD_KINDS, MAX_OFFSET, HeadKind
-from emowatch.bank.keyword_free import Interval as Interval
 from emowatch.bank.keyword_free import KeywordFree
+from emowatch.bank.uncertainty import Interval as Interval
+from emowatch.bank.uncertainty import SetMetrics, Uncertainty
 from emowatch.errors import ProbeFormatError
-from emowatch.labels import check_labels
+from emowatch.labels import LabelSets, check_labels
 from emowatch.text import clean_line, is_printable
 
 SCHEMA = 1
@@ -63,6 +64,15 @@ class OffsetMetrics:
     balanced_accuracy_interval: Interval
     ece: float
     ece_interval: Interval | None = None
+    ece_null: float | None = None
+    """What scores that are calibrated perfectly come to on as many rows; `None` on cards from
+    before it was measured, as are those below."""
+    coverage: float | None = None
+    """Of the label sets."""
+    coverage_interval: Interval | None = None
+    size: float | None = None
+    """Mean number of labels in a set."""
+    size_interval: Interval | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +102,10 @@ class Evaluation:
     note: str = ""
     keyword_free: KeywordFree | None = None
     """`None` where not measured, and on cards from before it was."""
+    ece_null: float | None = None
+    """Of the primary layer: what scores that are calibrated perfectly come to on as many rows."""
+    sets: SetMetrics | None = None
+    """Of the label sets, where the bank has some."""
 
     @property
     def at_chance(self) -> tuple[tuple[int, int], ...]:
@@ -145,6 +159,8 @@ class BankCard:
     training: Mapping[str, str | int | float]
     """Options of the fit."""
     evaluation: Evaluation | None = None
+    uncertainty: Uncertainty | None = None
+    """Label sets and abstention; `None` where they were not calibrated."""
     licence: str = ""
     notes: tuple[str, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -178,10 +194,27 @@ class BankCard:
             _refuse("bins", f"{bins}: they must ascend from 0 to at most {MAX_OFFSET}")
         if not 0 <= self.offsets[0] <= self.offsets[1]:
             _refuse("offsets", f"{self.offsets}")
+        if self.uncertainty is not None and (fault := self.uncertainty.fault(bins)):
+            _refuse("uncertainty", fault)
         for name in ("name", "model", "revision", "licence"):
             value = getattr(self, name)
             if len(value) > 300 or (value and not is_printable(value)):
                 _refuse(name, f"{clean_line(repr(value), 80)}, which is too long or unprintable")
+
+    @property
+    def can_abstain(self) -> bool:
+        """Whether the file holds what the distance of states is measured with."""
+        return self.uncertainty is not None and self.uncertainty.keeps is not None
+
+    @property
+    def label_sets(self) -> LabelSets | None:
+        """What decides which labels are plausible; `None` where the bank has no sets."""
+        found = self.uncertainty
+        if found is None:
+            return None
+        return LabelSets(
+            level=found.level, bins=self.bins, thresholds=found.thresholds, last=found.last
+        )
 
     def to_json(self) -> str:
         """Write the card as one line of JSON.

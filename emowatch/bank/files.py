@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from emowatch.bank.card import BankCard
+from emowatch.bank.distance import DISTANCE_SHAPES, MAX_FACTORS
 from emowatch.bank.heads import MAX_OFFSET, SHAPES
 from emowatch.bank.readme import render_card
 from emowatch.errors import EmowatchError, ProbeFormatError
@@ -130,6 +131,8 @@ def parse_bank(data: bytes, shown: str) -> BankFile:
     temperature = tensors["temperature"].float()
     if not bool(((temperature > 0) & torch.isfinite(1 / temperature)).all()):
         raise _broken(shown, "a temperature is not above 0")
+    if card.can_abstain and bool((tensors["state_scale"] < 0).any()):
+        raise _broken(shown, "a scale of its states is below 0")
     told = _metadata(data, shown).get(TENSORS_HASH)
     if told is not None and told != _tensors_hash(data):
         raise _broken(shown, "its tensors are not those that were written, so it is damaged")
@@ -207,7 +210,7 @@ def _check_shapes(data: bytes, card: BankCard, shown: str) -> None:
         raise _broken(
             shown, f"it holds {len(entries)} tensors, and a bank has at most {MAX_TENSORS}"
         )
-    axes = dict(SHAPES[card.head]) | EXTRA_SHAPES
+    axes = dict(SHAPES[card.head]) | EXTRA_SHAPES | (DISTANCE_SHAPES if card.can_abstain else {})
     sizes = {
         "layers": len(card.layers),
         "labels": len(card.labels),
@@ -233,6 +236,9 @@ def _check_shapes(data: bytes, card: BankCard, shown: str) -> None:
                     f"the tensor {name!r} has {clean_line(repr(size), 30)} along {axis}, "
                     f"and {expected} belong there",
                 )
+    factors = sizes.get("factors", 0)
+    if factors > MAX_FACTORS:
+        raise _broken(shown, f"it has {factors} factors, and a bank at most {MAX_FACTORS}")
     hidden = sizes.get("hidden", 1)
     table = len(card.layers) * (MAX_OFFSET + 1) * hidden * 4 * (card.head == "offset-mlp")
     if hidden > MAX_HIDDEN or table > MAX_TABLE:

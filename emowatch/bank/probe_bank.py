@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from emowatch.bank.card import BankCard, Fingerprints, TrainingData
+from emowatch.bank.distance import DISTANCE_SHAPES, StateDistance
 from emowatch.bank.files import read_bank, write_bank
 from emowatch.bank.fingerprints import fingerprint
 from emowatch.bank.heads import MAX_OFFSET, HeadKind, Heads
@@ -26,6 +27,7 @@ class ProbeBank:
     Attributes:
         card: everything the bank says of itself.
         heads: the heads of all layers of the card.
+        distance: how unlike those of its calibration a state is; `None` where it is not measured.
         sha256: of the file, or of the tensors where there is none.
     """
 
@@ -33,8 +35,10 @@ class ProbeBank:
         """Build a bank from checked parts; `emowatch.load_bank` opens one from a file."""
         self.card = card
         self.tensors = dict(tensors)
-        own = {k: v for k, v in tensors.items() if k not in ("temperature", "direction")}
+        beside = ("temperature", "direction", *DISTANCE_SHAPES)
+        own = {k: v for k, v in tensors.items() if k not in beside}
         self.heads = Heads(card.head, own, tensors["temperature"], card.bins, card.offsets[1])
+        self.distance = StateDistance(tensors, card.bins) if card.can_abstain else None
         self.sha256 = sha256 or _hash(tensors)
 
     @classmethod
@@ -128,6 +132,8 @@ class ProbeBank:
             readout=card.readout,
             offsets=card.offsets,
             at_chance=() if measured is None else measured.at_chance,
+            sets=card.label_sets,
+            can_abstain=card.can_abstain,
         )
 
     def save(self, folder: Path | str) -> Path:

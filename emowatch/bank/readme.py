@@ -11,7 +11,13 @@ from emowatch.text import clean
 
 def render_card(card: BankCard) -> str:
     """Write the README of a bank; every figure comes from the header."""
-    parts = (_front_matter(card), _description(card), _figures(card), _limits(card))
+    parts = (
+        _front_matter(card),
+        _description(card),
+        _figures(card),
+        _sets(card),
+        _limits(card),
+    )
     return clean("\n".join(line for part in parts for line in part) + "\n")
 
 
@@ -56,7 +62,30 @@ def _description(card: BankCard) -> list[str]:
         f"| split | {data.split} |",
         f"| data SHA-256 | `{data.sha256[:16]}` |",
         f"| config fingerprint | `{card.fingerprints.config[:16]}` |",
+        *_calibration(card),
         "",
+    ]
+
+
+def _calibration(card: BankCard) -> list[str]:
+    """Say what label sets and abstention were calibrated on, in rows of a table."""
+    found = card.uncertainty
+    if found is None:
+        return ["| label sets, abstention | none; `emowatch calibrate` makes them |"]
+    thresholds = ", ".join(
+        f"{threshold:.3f} from {first} ({'that of all offsets' if pooled else f'{groups} groups'})"
+        for first, threshold, groups, pooled in zip(
+            card.bins, found.thresholds, found.groups, found.pooled, strict=True
+        )
+    )
+    keeps = "never"
+    if found.keeps is not None:
+        keeps = f"where a state is farther from those of the calibration than {found.keeps:.0%} are"
+    return [
+        f"| label sets | {found.level:.0%}; scores that belong, by offset: {thresholds}; none "
+        f"after offset {found.last} |",
+        f"| abstains | {keeps} |",
+        f"| both calibrated on | {found.source}; {found.split}; SHA-256 `{found.sha256[:16]}` |",
     ]
 
 
@@ -144,6 +173,49 @@ def versions_of(found: KeywordFree) -> list[tuple[str, VersionMetrics]]:
         "that held no keyword": found.without,
     }
     return [(name, version) for name, version in named.items() if version is not None]
+
+
+def _sets(card: BankCard) -> list[str]:
+    """Show what was measured of label sets and abstention."""
+    ev = card.evaluation
+    if ev is None:
+        return []
+    lines = []
+    if ev.ece_null is not None:
+        lines = ["## Uncertainty", ""]
+        lines += [f"ECE of perfectly calibrated scores on as many rows: {ev.ece_null:.3f}.", ""]
+    if (sets := ev.sets) is None:
+        return lines
+    lines += [
+        f"Sets of level {sets.level:.3f} hold the true label of "
+        f"{with_interval(sets.coverage, sets.coverage_interval)} of the states and have "
+        f"{with_interval(sets.size, sets.size_interval)} labels on average; sets that know nothing "
+        f"would have {sets.chance_size:.3f}.",
+        "",
+        "| | true label in the set |",
+        "|---|---|",
+    ]
+    for label, value in sets.coverage_by_label.items():
+        interval = sets.coverage_by_label_interval.get(label)
+        lines.append(f"| {label} | {with_interval(value, interval)} |")
+    if any(o.ece_null is not None for o in ev.by_offset):
+        lines += ["", "| offsets | in the set | labels | ECE if calibrated perfectly |"]
+        lines += ["|---|---|---|---|"]
+        lines += [
+            f"| {o.first}-{o.last} | {with_interval(o.coverage, o.coverage_interval)} "
+            f"| {with_interval(o.size, o.size_interval)} | {with_interval(o.ece_null, None)} |"
+            for o in ev.by_offset
+        ]
+    if sets.abstention is not None:
+        kept = with_interval(sets.abstention, sets.abstention_interval)
+        lines += ["", f"It abstains from {kept} of the states of the test set.", ""]
+        lines += ["| other texts | n | abstains | AUROC of the distance |", "|---|---:|---|---|"]
+        lines += [
+            f"| {d.kind} | {d.n} | {with_interval(d.abstention, d.abstention_interval)} "
+            f"| {with_interval(d.auroc, d.auroc_interval)} |"
+            for d in sets.detection
+        ]
+    return [*lines, ""]
 
 
 def _limits(card: BankCard) -> list[str]:

@@ -10,7 +10,13 @@ from emowatch.cli.exits import Exit
 from emowatch.errors import ContextError, UsageError
 from emowatch.records import ReplyToken
 from emowatch.text import clean, clean_line, is_decoded
-from emowatch.tui.summary import alarm_line, listed, mean_scores, short_title
+from emowatch.tui.summary import (
+    alarm_line,
+    listed,
+    mean_scores,
+    short_title,
+    uncertainty_line,
+)
 
 if TYPE_CHECKING:
     from emowatch.tui.source import Reply, ReplySource
@@ -102,6 +108,8 @@ def _answer(source: ReplySource, reply: Reply, out: TextIO) -> str:
         mean = mean_scores(tokens, number)
         scores = "no tokens" if mean is None else listed(mean)
         out.write(f"{short_title(bank)} ({clean_line(bank.name)}): {scores}\n")
+        if sure := uncertainty_line(bank, [token.by_bank[number] for token in tokens]):
+            out.write(f"  {sure}\n")
     for alarm in reply.alarms:
         out.write(f"alarm · {alarm_line(alarm)}\n")
     out.flush()

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from math import isfinite
 from typing import Any
 
 import click
 
 from emowatch.outbox import Counts
-from emowatch.records import Alarm, ReplyToken, Scores, SteeringChange, Turn
+from emowatch.records import Alarm, ReplyToken, Scores, SteeringChange, TokenScore, Turn
 from emowatch.text import clean_line
 from emowatch.trace import Trace
-from emowatch.tui.summary import counted, listed, title
+from emowatch.tui.summary import counted, listed, title, uncertainty_line
 
 MOST = 4
 """Labels shown of each bank."""
@@ -28,6 +29,7 @@ def token_object(token: ReplyToken) -> dict[str, Any]:
         "dominant": token.dominant,
         "scores": _plain(token.scores),
         "banks": {score.bank: _plain(score.scores) for score in token.by_bank},
+        "uncertainty": {score.bank: _uncertainty(score) for score in token.by_bank},
     }
 
 
@@ -51,6 +53,9 @@ def print_plain(turn: Turn, trace: Trace) -> None:
         mean = turn.mean_scores.get(bank.name)
         scores = "nothing was said" if mean is None else listed(mean, MOST)
         click.echo(f"{title(bank)} ({clean_line(bank.name)}): {scores}")
+        said = trace.reply(turn.index, turn.sequence, bank.name)
+        if sure := uncertainty_line(bank, said):
+            click.echo(f"  {sure}")
     click.echo(f"{counted(turn.reply_tokens, 'token')} · {turn.finish_reason}", err=True)
 
 
@@ -89,6 +94,16 @@ def print_queues(queues: Mapping[str, Counts]) -> None:
 
 def _plain(scores: Scores) -> dict[str, float]:
     return {label: round(score, 5) for label, score in scores.items()}
+
+
+def _uncertainty(score: TokenScore) -> dict[str, Any]:
+    """Give what the bank says of its own sureness; null where it says nothing."""
+    measured = score.distance is not None and isfinite(score.distance)
+    return {
+        "label_set": list(score.label_set) or None,
+        "distance": round(score.distance or 0.0, 5) if measured else None,
+        "abstains": None if score.distance is None else score.abstains,
+    }
 
 
 def _alarm(alarm: Alarm) -> dict[str, Any]:

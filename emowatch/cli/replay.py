@@ -12,6 +12,7 @@ import click
 from emowatch.cli.exits import Exit
 from emowatch.cli.options import chosen_plugins
 from emowatch.text import clean_line
+from emowatch.tui.summary import braced
 
 SPEED = 20
 """Tokens a second on the screen."""
@@ -99,6 +100,7 @@ def _show(trace: Any, bank: str | None, speed: float | None) -> None:
         row = f"{score.sequence}:" if score.sequence else ""
         click.echo(
             f"{row}{score.offset:>5}  {bar:<{BAR}}  {value:.2f} {clean_line(score.dominant)}"
+            + _sureness(score)
             + (f"  ({score.segment})" if score.segment != "reply" else "")
             + _said(pieces.get((score.turn, score.sequence), ()), score.offset)
         )
@@ -115,6 +117,13 @@ def _show(trace: Any, bank: str | None, speed: float | None) -> None:
             ),
             err=True,
         )
+
+
+def _sureness(score: Any) -> str:
+    """Give the label set where more than one label is plausible, and say where a bank abstains."""
+    if score.abstains:
+        return "  (abstains)"
+    return f"  {braced(score.label_set)}" if len(score.label_set) > 1 else ""
 
 
 def _said(pieces: Sequence[str], offset: int) -> str:

@@ -21,6 +21,7 @@ COMMANDS = {
     "run": "Answer one prompt without a screen.",
     "train": "Train a bank on labelled text.",
     "evaluate": "Measure a bank on labelled text.",
+    "calibrate": "Give a bank label sets and abstention, from text it has not seen.",
     "extract": "Read the states of labelled text into shards.",
     "study": "Repeat what the papers measured, with the controls they lack.",
     "doctor": "Check that a model can be watched exactly.",

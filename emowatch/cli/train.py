@@ -78,6 +78,13 @@ from emowatch.text import clean, clean_line
     show_default=True,
     help="Tokens in a batch.",
 )
+@click.option(
+    "--calibration",
+    type=click.FloatRange(0, 0.5),
+    default=0.1,
+    show_default=True,
+    help="Share of the texts for label sets and abstention; 0 for neither.",
+)
 @click.option("--work", type=click.Path(path_type=Path), help="Keep states and replies here.")
 @click.option("--licence", default="", help="Licence of the data, noted on the card.")
 @click.option("--seed", type=int, default=0, show_default=True)
@@ -121,6 +128,12 @@ def command(data: str, out: Path, overwrite: bool, **given: Any) -> None:
         )
     for note in bank.card.notes:
         click.echo(clean_line(note), err=True)
+    if options.calibration and bank.card.uncertainty is None:
+        click.echo(
+            "no label sets and no abstention: too few texts could be kept for them; with others, "
+            "use emowatch calibrate",
+            err=True,
+        )
     found = float(bank.card.training["validation_balanced_accuracy"])
     click.echo(
         clean(

@@ -95,16 +95,19 @@ class JsonlLog:
         """Write the scores of one token."""
         # Spelled out: an encoder of JSON, and NumPy, weigh more than a few numbers at every token.
         offset = "null" if score.offset is None else score.offset
-        by_layer = ""
+        more = ""
         if score.layer_scores is not None:
             layers = ",".join(map(str, score.layers))
             rows = ",".join(map(_listed, score.layer_scores.tolist()))
-            by_layer = f',"layers":[{layers}],"layer_scores":[{rows}]'
+            more = f',"layers":[{layers}],"layer_scores":[{rows}]'
+        if score.distance is not None:
+            near = score.distance
+            more += f',"distance":{round(near, DECIMALS) if isfinite(near) else "null"}'
         self._write_line(
             f'{{"type":"token","bank":{self._places[score.bank]},"turn":{score.turn},'
             f'"sequence":{score.sequence},"position":{score.position},"offset":{offset},'
             f'"segment":"{score.segment}","scores":{_listed(score.scores.array.tolist())}'
-            f"{by_layer}}}\n"
+            f"{more}}}\n"
         )
         self._tokens += 1
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ COMMIT_S = 0.25
 """Longest time for which scores wait to be committed."""
 _TOKEN = "INSERT OR IGNORE INTO tokens VALUES (?, ?, ?, ?)"
 _SCORE = "INSERT OR REPLACE INTO scores VALUES (?, ?, ?, ?, ?)"
+_DISTANCE = "INSERT OR REPLACE INTO distances VALUES (?, ?, ?, ?)"
 _MEAN = "INSERT OR REPLACE INTO means VALUES (?, ?, ?, ?)"
 
 
@@ -78,6 +79,7 @@ class SqliteLog:
         self._open: dict[tuple[int, int], _Open] = {}
         self._tokens: list[tuple[int, int, int | None, str]] = []
         self._scores: list[tuple[int, int, int, str, float]] = []
+        self._distances: list[tuple[int, int, int, float]] = []
         self._committed_s = 0.0
 
     @hookimpl
@@ -111,6 +113,8 @@ class SqliteLog:
         self._scores += [
             (turn, score.position, probe, label, value) for label, value in score.scores.items()
         ]
+        if score.distance is not None:
+            self._distances.append((turn, score.position, probe, score.distance))
         if time.monotonic() - self._committed_s >= COMMIT_S:
             self._write_scores()
 
@@ -220,12 +224,13 @@ class SqliteLog:
     def _probe(self, bank: Any) -> int:
         """Give the number of a bank, known or new."""
         self._run(
-            "INSERT OR IGNORE INTO probes VALUES (NULL, ?, ?, ?, ?, ?)",
+            "INSERT OR IGNORE INTO probes VALUES (NULL, ?, ?, ?, ?, ?, ?)",
             _storable(bank.name),
             bank.sha256,
             bank.target,
             json.dumps([_storable(label) for label in bank.labels]),
             bank.primary,
+            None if bank.sets is None else json.dumps(asdict(bank.sets)),
         )
         (number,) = self._run(
             "SELECT number FROM probes WHERE name = ? AND sha256 = ?",
@@ -239,8 +244,9 @@ class SqliteLog:
         self._begin()
         self._connected.executemany(_TOKEN, self._tokens)
         self._connected.executemany(_SCORE, self._scores)
-        self._tokens.clear()
-        self._scores.clear()
+        self._connected.executemany(_DISTANCE, self._distances)
+        for waiting in (self._tokens, self._scores, self._distances):
+            waiting.clear()
         self._commit()
 
     def _begin(self) -> None:

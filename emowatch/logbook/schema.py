@@ -153,7 +153,17 @@ INSERT INTO steerings
 DROP TABLE earlier_steerings;
 """
 _DRIFT = "ALTER TABLE alarms ADD COLUMN drift_json TEXT;"
-MIGRATIONS = (_FIRST, _ACTIONS, _DRIFT)
+_UNCERTAINTY = """
+ALTER TABLE probes ADD COLUMN sets_json TEXT;
+CREATE TABLE distances (
+  turn INTEGER NOT NULL REFERENCES turns (number),
+  position INTEGER NOT NULL,
+  probe INTEGER NOT NULL REFERENCES probes (number),
+  distance REAL,
+  PRIMARY KEY (turn, position, probe)
+) WITHOUT ROWID;
+"""
+MIGRATIONS = (_FIRST, _ACTIONS, _DRIFT, _UNCERTAINTY)
 """What brings a file from one schema to the next; ``user_version`` counts those that ran."""
 
 

@@ -18,7 +18,8 @@ from emowatch.bank.probe_bank import ProbeBank
 from emowatch.model.blocks import find_blocks, resolve_layers
 from emowatch.studies.setting import Setting
 from emowatch.workshop.activations import Activations
-from emowatch.workshop.corpora import Corpus, split_by_group
+from emowatch.workshop.calibrating import split_of_training
+from emowatch.workshop.corpora import Corpus
 from emowatch.workshop.extraction import extract, model_key
 from emowatch.workshop.options import TrainOptions
 from emowatch.workshop.outputs import layers_at_once
@@ -137,11 +138,7 @@ def fit_alone(
     options: TrainOptions,
 ) -> Heads:
     """Fit heads as `train` does, without a bank around them."""
-    splits = split_by_group(
-        [example.group for example in corpus.examples],
-        fractions={"train": 1 - options.validation, "validation": options.validation},
-        seed=options.seed,
-    )
+    splits, _ = split_of_training(corpus, options)
     d_model, layers = activations.d_model, activations.layers
     at_once = layers_at_once(options, len(corpus), len(layers), d_model)
     plain = replace(options, shuffled=False)

@@ -11,7 +11,7 @@ from typing import Any, get_args
 import numpy as np
 
 from emowatch.errors import TraceError
-from emowatch.labels import check_labels
+from emowatch.labels import LabelSets, check_labels
 from emowatch.records import (
     SEGMENTS,
     Alarm,
@@ -72,7 +72,20 @@ def _bank(row: Mapping[str, Any]) -> BankInfo:
         first, last = row["offsets"]
         known["offsets"] = int(first), int(last)
     known["at_chance"] = tuple((int(first), int(last)) for first, last in row.get("at_chance", ()))
+    known["can_abstain"] = bool(row.get("can_abstain", False))
+    if (sets := row.get("sets")) is not None:
+        known["sets"] = _sets(sets)
     return BankInfo(**known)
+
+
+def _sets(row: Mapping[str, Any]) -> LabelSets:
+    bins = tuple(map(int, row["bins"]))
+    thresholds = tuple(map(float, row["thresholds"]))
+    if not bins or bins[0] != 0 or list(bins) != sorted(set(bins)) or len(bins) != len(thresholds):
+        raise ValueError(f"the bins {bins} of label sets do not fit {len(thresholds)} thresholds")
+    return LabelSets(
+        level=float(row["level"]), bins=bins, thresholds=thresholds, last=int(row["last"])
+    )
 
 
 def alarm_of(row: dict[str, Any]) -> Alarm:

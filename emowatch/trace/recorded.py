@@ -139,6 +139,7 @@ def _take(trace: Trace, row: dict[str, Any]) -> None:
             segment=row["segment"],
             scores=floats(row["scores"], len(labels)),
             layer_scores=by_layer,
+            distance=None if row.get("distance") is None else float(row["distance"]),
         )
     elif kind == "alarm":
         trace.alarms.append(alarm_of(row))

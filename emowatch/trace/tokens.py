@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
+from math import nan
 from typing import overload
 
 import numpy as np
@@ -21,6 +22,7 @@ class TokenTable(Sequence[TokenScore]):
         self._turn, self._position, self._offset = array("i"), array("i"), array("i")
         self._sequence, self._segment = array("h"), array("b")
         self._scores, self._layer_scores = array("f"), array("f")
+        self._distance = array("f")
 
     def append(
         self,
@@ -32,6 +34,7 @@ class TokenTable(Sequence[TokenScore]):
         segment: Segment,
         scores: Floats,
         layer_scores: Floats | None = None,
+        distance: float | None = None,
     ) -> None:
         """Add one token; `scores` ``[labels]``, `layer_scores` ``[layers, labels]``."""
         self._turn.append(turn)
@@ -42,6 +45,8 @@ class TokenTable(Sequence[TokenScore]):
         self._scores.frombytes(np.asarray(scores, np.float32).tobytes())
         if layer_scores is not None:
             self._layer_scores.frombytes(np.asarray(layer_scores, np.float32).tobytes())
+        if self.bank.can_abstain:
+            self._distance.append(nan if distance is None else distance)
 
     def add(self, score: TokenScore) -> None:
         """Add the record of one token, as of another table of the same bank."""
@@ -53,6 +58,7 @@ class TokenTable(Sequence[TokenScore]):
             segment=score.segment,
             scores=score.scores.array,
             layer_scores=score.layer_scores if self.layers else None,
+            distance=score.distance,
         )
 
     def __len__(self) -> int:
@@ -129,4 +135,6 @@ class TokenTable(Sequence[TokenScore]):
             scores=Scores(self.bank.labels, scores),
             layers=self.layers if layer_scores is not None else (),
             layer_scores=layer_scores,
+            distance=self._distance[i] if self._distance else None,
+            sets=self.bank.sets,
         )

@@ -29,6 +29,9 @@ ABOUT = (
     "each piece of text takes the colour of its highest score. Where the bank's own test found "
     "nothing above chance, often at the first token, the text keeps the colour of the screen. "
     "Signs, by F2, say the same without colour: the underlined letters of the labels.",
+    "Before labels that are plausible beside the leading one stands a •, where the bank has label "
+    "sets. Where a state is unlike those that a bank was calibrated on it abstains: the traces "
+    "show a ·, and the text no colour.",
     "The scores describe the model: the tone of its reply, or what it made of your message. "
     "They say nothing certain about a person.",
 )

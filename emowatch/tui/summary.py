@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 
-from emowatch.records import Alarm, BankInfo, ReplyToken, Scores, SteeringChange
+from emowatch.records import Alarm, BankInfo, ReplyToken, Scores, SteeringChange, TokenScore
 from emowatch.text import clean_line
 
 TITLES = {
@@ -48,6 +49,37 @@ def listed(scores: Scores, most: int | None = None) -> str:
     'fear 0.75 · joy 0.25'
     """
     return " · ".join(f"{clean_line(label)} {value:.2f}" for label, value in ranked(scores)[:most])
+
+
+def braced(labels: Sequence[str]) -> str:
+    """Write a label set.
+
+    >>> braced(("fear", "sadness"))
+    '{fear, sadness}'
+    """
+    return f"{{{', '.join(map(clean_line, labels))}}}"
+
+
+def uncertainty_line(bank: BankInfo, scores: Sequence[TokenScore]) -> str:
+    """Say how sure a bank is of a reply: its commonest label set, and how often it abstained.
+
+    Empty where the bank knows nothing of either, and for an empty reply.
+    """
+    told = []
+    sets = [score.label_set for score in scores if score.label_set and not score.abstains]
+    if bank.sets is not None and sets:
+        in_order = (tuple(label for label in bank.labels if label in one) for one in sets)
+        ((commonest, times),) = Counter(in_order).most_common(1)
+        where = f"{len(sets)} of {counted(len(scores), 'token')}"
+        size = sum(map(len, sets)) / len(sets)
+        told.append(
+            f"{bank.sets.level:.0%} sets at {where}: most often {braced(commonest)} ({times}), "
+            f"{size:.1f} labels on average"
+        )
+    if bank.can_abstain and scores:
+        away = sum(score.abstains for score in scores)
+        told.append(f"abstained at {away} of {counted(len(scores), 'token')}")
+    return "; ".join(told)
 
 
 def alarm_line(alarm: Alarm) -> str:

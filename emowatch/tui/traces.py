@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
+from math import isnan, nan
 
 from textual.app import ComposeResult
 from textual.containers import VerticalScroll
@@ -12,28 +13,35 @@ from textual.reactive import reactive
 from textual.widget import Widget
 
 from emowatch.labels import signs
-from emowatch.records import BankInfo, ReplyToken, Scores
+from emowatch.records import BankInfo, ReplyToken, TokenScore
 from emowatch.text import clean_line
 from emowatch.tui.palette import Palette
-from emowatch.tui.summary import listed, title
+from emowatch.tui.summary import counted, listed, title
 
 STEPS = "▁▂▃▄▅▆▇█"
 BETWEEN_REPLIES = "╎"
+ABSTAINED = "·"
+"""Stands where the bank abstained, or the model computed what is no number."""
+PLAUSIBLE = "• "
+"""Before a label of the newest set other than the dominant one."""
 KEPT = 400
 """Tokens a block remembers: more than any terminal is wide."""
 LABEL_WIDTH = 12
 
 
 def sparkline(values: Sequence[float | None], width: int) -> str:
-    """Draw at most the last `width` values between 0 and 1; `None` parts replies.
+    """Draw at most the last `width` values between 0 and 1; `None` parts replies, NaN says nothing.
 
     >>> sparkline([0.1, 0.5, None, 1.0], 3)
     '▅╎█'
     """
-    return "".join(
-        BETWEEN_REPLIES if value is None else STEPS[min(7, max(0, int(8 * value)))]
-        for value in values[max(0, len(values) - width) :]
-    )
+    return "".join(map(_step, values[max(0, len(values) - width) :]))
+
+
+def _step(value: float | None) -> str:
+    if value is None:
+        return BETWEEN_REPLIES
+    return ABSTAINED if isnan(value) else STEPS[min(7, max(0, int(8 * value)))]
 
 
 def bar(value: float, width: int) -> tuple[str, str]:
@@ -49,7 +57,7 @@ class TraceBlock(Widget):
     TraceBlock { height: auto; width: 1fr; margin-bottom: 1; }
     TraceBlock:last-of-type { margin-bottom: 0; }
     """
-    newest: reactive[Scores | None] = reactive(None)
+    newest: reactive[TokenScore | None] = reactive(None)
     compact: reactive[bool] = reactive(False, layout=True)
     """One line in place of a row per label."""
     palette: reactive[Palette] = reactive(Palette())
@@ -60,9 +68,9 @@ class TraceBlock(Widget):
         self.bank = bank
         self.with_history = with_history
         self._signs = signs(bank.labels)
-        self._past: deque[Scores | None] = deque(maxlen=KEPT)
+        self._past: deque[TokenScore | None] = deque(maxlen=KEPT)
 
-    def add(self, scores: Iterable[Scores]) -> None:
+    def add(self, scores: Iterable[TokenScore]) -> None:
         """Take the scores of the tokens since the last repaint."""
         self._past.extend(scores)
         self.newest = self._past[-1] if self._past else None
@@ -81,23 +89,38 @@ class TraceBlock(Widget):
     def render(self) -> Content:
         """Draw heading and rows."""
         if self.compact:
-            now = "–" if self.newest is None else listed(self.newest, 3)
+            now = "–" if self.newest is None else listed(self.newest.scores, 3)
+            if self.newest is not None and self.newest.abstains:
+                now = "abstains"
             return Content.assemble((f"{title(self.bank)}  ", "$foreground-muted"), now)
         lines = [
             Content.styled(title(self.bank), "bold"),
-            Content.styled(clean_line(self.bank.name, self.size.width), "$foreground-muted"),
+            Content.styled(self._subtitle(), "$foreground-muted"),
         ]
         return Content("\n").join([*lines, *map(self._row, self.bank.labels)])
 
+    def _subtitle(self) -> str:
+        """Name the bank, and say how sure it is of the newest token."""
+        newest, sure = self.newest, ""
+        if newest is not None and newest.abstains:
+            sure = " · abstains"
+        elif newest is not None and newest.sets is not None and newest.label_set:
+            sure = f" · {newest.sets.level:.0%} set: {counted(len(newest.label_set), 'label')}"
+        return clean_line(self.bank.name, max(0, self.size.width - len(sure))) + sure
+
     def _row(self, label: str) -> Content:
         newest = self.newest
-        leads = newest is not None and newest.dominant == label
+        says = newest is not None and not newest.abstains
+        leads = newest is not None and says and newest.dominant == label
         colour = self.palette.styles(self.bank.labels)[label]
-        value = "  – " if newest is None else f"{newest[label]:.2f}"
+        value = "  – " if newest is None else f"{newest.scores[label]:.2f}"
+        sign = "  "
+        if newest is not None and says and label in newest.label_set:
+            sign = PLAUSIBLE
         names = max(Content(name).cell_length for name in self.bank.labels)
         width = max(4, self.size.width - 2 - min(LABEL_WIDTH, names) - 2 - len(value) - 1)
         return Content.assemble(
-            ("▸ " if leads else "  ", colour),
+            ("▸ " if leads else sign, colour),
             self._label(label, colour, min(LABEL_WIDTH, names)),
             "  ",
             self._graph(label, colour, width),
@@ -115,12 +138,15 @@ class TraceBlock(Widget):
         if self.newest is None:
             return Content.styled("·" * width, "$foreground-disabled")
         if not self.with_history:
-            reached, rest = bar(self.newest[label], width)
+            reached, rest = bar(0 if self.newest.abstains else self.newest.scores[label], width)
             return Content.assemble((reached, colour), (rest, "$foreground-disabled"))
-        past = [None if scores is None else scores[label] for scores in self._past]
+        past = [
+            None if one is None else nan if one.abstains else one.scores[label]
+            for one in self._past
+        ]
         line = Content.styled(sparkline(past, width), colour)
         for place, character in enumerate(line.plain):
-            if character == BETWEEN_REPLIES:
+            if character in (BETWEEN_REPLIES, ABSTAINED):
                 line = line.stylize("$foreground-disabled", place, place + 1)
         return Content(" " * (width - len(line))) + line
 
@@ -149,7 +175,7 @@ class TracePanel(VerticalScroll, can_focus=False):
     def add(self, tokens: Sequence[ReplyToken]) -> None:
         """Show the tokens since the last repaint."""
         for number, block in enumerate(self._blocks):
-            block.add([token.by_bank[number].scores for token in tokens])
+            block.add([token.by_bank[number] for token in tokens])
 
     def part(self) -> None:
         """Mark that another reply begins."""

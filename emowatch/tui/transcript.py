@@ -72,7 +72,8 @@ class ReplyView(Widget):
                 text = text.lstrip()
             if not text:
                 continue
-            label = token.dominant if self._bank.knows(token.offset) else None
+            says = self._bank.knows(token.offset) and not token.by_bank[0].abstains
+            label = token.dominant if says else None
             if not self._runs or self._runs[-1][0] != label:
                 self._runs.append((label, []))
             self._runs[-1][1].append(text)
@@ -126,6 +127,8 @@ class ReplyView(Widget):
         facts = [counted(len(self.tokens), "token"), f"{self.elapsed_s:.1f} s", ENDINGS[ending]]
         if (mean := mean_scores(self.tokens, 0)) is not None:
             facts.insert(0, f"{short_title(self._bank)}: {listed(mean, 1)}")
+        if away := sum(token.by_bank[0].abstains for token in self.tokens):
+            facts.append(f"abstained at {away}")
         sign = "■ " if ending in ("alarm", "cancelled") else ""
         return Content.styled(sign + " · ".join(facts), "$foreground-muted")
 

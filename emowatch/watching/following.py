@@ -279,7 +279,7 @@ class Follower:
             each = torch.arange(begin, begin + width, device=states[0].device)
             offset = each.clamp_(min=0).repeat(rows)
         scores, fetched = fetch([reader.score(states, offset) for reader in self._readers], extra)
-        self._cautions.heed([of[-1, width - 1 :: width, -1] for of in scores], last)
+        self._cautions.heed([of[-1, width - 1 :: width, 0] for of in scores], last)
         return scores, fetched
 
     def _on_returned(self, turn: RunningTurn) -> None:

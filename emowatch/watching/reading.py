@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from emowatch.bank import ProbeBank
+from emowatch.bank.distance import StateDistance
 from emowatch.bank.heads import Heads
 from emowatch.errors import UnsupportedError
 from emowatch.records import Floats
@@ -30,10 +31,13 @@ class Reader:
     heads: Heads
     slots: tuple[int, ...]
     """Places of `layers` among the tap's states."""
+    distance: StateDistance | None = None
+    """Measures the states of the primary layer, where the bank can abstain."""
 
     def score(self, states: Sequence[Tensor], offset: int | Tensor) -> Tensor:
         """Score ``[rows, slice, d_model]`` per layer into ``[layers, rows · slice, labels]``.
 
+        A bank that can abstain has a last column more: the distance at its primary layer.
         `offset` is one for all, or ``[rows · slice]``. The heads live where the states of the
         first layer that they read are, and stay there; states of other devices come to them.
 
@@ -61,8 +65,16 @@ class Reader:
             stacked = stacked.reshape(len(chosen), rows * width, -1)
         if torch.is_autocast_enabled(home.type):  # the heads stay in float32 under the caller's
             with torch.autocast(home.type, enabled=False):
-                return self.heads.scores(stacked, offset)
-        return self.heads.scores(stacked, offset)
+                return self._scored(stacked, offset)
+        return self._scored(stacked, offset)
+
+    def _scored(self, states: Tensor, offset: int | Tensor) -> Tensor:
+        scores = self.heads.scores(states, offset)
+        if self.distance is None:
+            return scores
+        self.distance = self.distance.to(states.device)
+        column = self.distance.of(states[self.primary], offset)  # [rows · slice]
+        return torch.cat((scores, column[None, :, None].expand(len(scores), -1, 1)), -1)
 
 
 def make_readers(
@@ -77,6 +89,7 @@ def make_readers(
             primary=of.index(bank.card.primary),
             heads=bank.heads_at(of),
             slots=tuple(wanted.index(layer) for layer in of),
+            distance=bank.distance,
         )
         for bank, of in zip(banks, layers, strict=True)
     ]

@@ -84,7 +84,8 @@ class Teller:
         """Keep the scores of one token and tell plugins; return their wishes to steer.
 
         Args:
-            scores: per bank ``[layers, tokens, labels]``, read-only.
+            scores: per bank ``[layers, tokens, labels]``, read-only; after the labels comes the
+                distance, where the bank can abstain.
             place: the token's index among ``tokens``.
             turn: number of the turn.
             sequence: row of the batch.
@@ -96,6 +97,9 @@ class Teller:
         heard = self.is_heard
         for (table, primary, layers), of_bank in zip(self._sources, scores, strict=True):
             mine = of_bank[:, place]  # [layers, labels]
+            distance = None
+            if table.bank.can_abstain:
+                mine, distance = mine[:, :-1], float(mine[primary, -1])
             by_layer = mine if layers else None
             table.append(
                 turn=turn,
@@ -105,6 +109,7 @@ class Teller:
                 segment=segment,
                 scores=mine[primary],
                 layer_scores=by_layer,
+                distance=distance,
             )
             if not heard:
                 continue
@@ -119,6 +124,8 @@ class Teller:
                     scores=Scores(table.bank.labels, mine[primary]),
                     layers=layers,
                     layer_scores=by_layer,
+                    distance=distance,
+                    sets=table.bank.sets,
                 )
             )
         for record in records:

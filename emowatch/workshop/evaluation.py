@@ -5,13 +5,16 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from emowatch.bank.card import Evaluation, Interval, LayerMetrics, OffsetMetrics
 from emowatch.bank.probe_bank import ProbeBank
-from emowatch.workshop.metrics import Estimate, Report, report
+from emowatch.workshop.metrics import Estimate, Report, means, perfect_ece, report
+from emowatch.workshop.sets import measure_sets, set_columns
 from emowatch.workshop.text_baseline import TextBaseline
 
 
@@ -69,6 +72,7 @@ def evaluate(
     shuffled: ProbeBank | None = None,
     seed: int = 0,
     note: str = "",
+    unlike: Mapping[str, TestRows] | None = None,
 ) -> Evaluation:
     """Measure every layer of `bank` on rows it has not seen.
 
@@ -83,6 +87,7 @@ def evaluate(
         shuffled: a bank of the same kind, fitted to shuffled labels.
         seed: of the bootstrap.
         note: what a reader must know of this test set.
+        unlike: by kind, states of texts that a bank which can abstain should abstain from.
     """
     reports = _reports(bank, rows, seed)
     null = None
@@ -100,6 +105,11 @@ def evaluate(
     )
     primary = layers[bank.card.layers.index(bank.card.primary)]
     per_class = torch.bincount(rows.labels, minlength=len(names)).tolist()
+    place = bank.card.layers.index(bank.card.primary)
+    scores = bank.heads.only([place]).scores(rows.states[place : place + 1], rows.offsets)[0]
+    others = {
+        kind: (of.states[place], of.offsets, of.groups) for kind, of in (unlike or {}).items()
+    }
     return Evaluation(
         data=data,
         sha256=sha256,
@@ -117,6 +127,16 @@ def evaluate(
         confusion=primary.confusion,
         by_offset=_by_offset(bank, rows, seed),
         note=note,
+        ece_null=_round(perfect_ece(scores.numpy(), rows.groups, seed=seed)),
+        sets=measure_sets(
+            bank,
+            rows.states[place],
+            rows.labels,
+            rows.offsets,
+            rows.groups,
+            others,
+            seed=seed,
+        ),
     )
 
 
@@ -187,9 +207,30 @@ def _by_offset(bank: ProbeBank, rows: TestRows, seed: int) -> tuple[OffsetMetric
                 balanced_accuracy_interval=_interval(one.balanced_accuracy.interval),
                 ece=_round(one.ece.value),
                 ece_interval=_interval(one.ece.interval),
+                ece_null=_round(perfect_ece(scores, groups, seed=seed)),
+                **_sets_in(bank, rows, place, chosen, seed),
             )
         )
     return tuple(found)
+
+
+def _sets_in(
+    bank: ProbeBank, rows: TestRows, place: int, chosen: Tensor, seed: int
+) -> dict[str, Any]:
+    """Measure the sets of one range of offsets, as far as it was calibrated."""
+    sets = bank.card.label_sets
+    if sets is None or not bool((chosen := chosen & (rows.offsets <= sets.last)).any()):
+        return {}
+    offsets, states = rows.offsets[chosen], rows.states[place, chosen]
+    groups = [g for g, c in zip(rows.groups, chosen.tolist(), strict=True) if c]
+    covered, sizes, _ = set_columns(bank, states, rows.labels[chosen], offsets)
+    coverage, size = means(np.stack([covered, sizes], axis=1), groups, seed=seed)
+    return {
+        "coverage": _round(coverage.value),
+        "coverage_interval": _interval(coverage.interval),
+        "size": _round(size.value),
+        "size_interval": _interval(size.interval),
+    }
 
 
 def _round(value: float) -> float:

@@ -11,15 +11,19 @@ from emowatch.bank.files import FILE_NAME
 from emowatch.bank.probe_bank import ProbeBank
 from emowatch.model.blocks import find_blocks
 from emowatch.model.loading import LoadedModel
+from emowatch.workshop.calibrating import numbered
 from emowatch.workshop.corpora import Corpus, undersample
 from emowatch.workshop.evaluation import TestRows
 from emowatch.workshop.extraction import extract
 from emowatch.workshop.options import TrainOptions, options_of
-from emowatch.workshop.outputs import STATES_FOLDER, layers_at_once, recorded_training
+from emowatch.workshop.outputs import (
+    SHUFFLED_FOLDER,
+    STATES_FOLDER,
+    layers_at_once,
+    recorded_training,
+)
 from emowatch.workshop.preparation import Prepared, Report, prepare, rows_of
 from emowatch.workshop.text_baseline import TextBaseline, fit_text_baseline
-
-SHUFFLED_FOLDER = "shuffled"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,5 +176,4 @@ def read_rows(
 
 def group_numbers(corpus: Corpus) -> list[int]:
     """Number the groups of a corpus, and give that of each example."""
-    numbers = {group: n for n, group in enumerate({e.group: None for e in corpus.examples})}
-    return [numbers[example.group] for example in corpus.examples]
+    return numbered([example.group for example in corpus.examples])

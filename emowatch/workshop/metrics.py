@@ -219,3 +219,88 @@ def _ece(sums: Doubles) -> Doubles:
     counts, confidence, hits = np.split(sums, 3, axis=1)
     gap: Doubles = np.abs(confidence - hits).sum(1) / np.maximum(1, counts.sum(1))
     return gap
+
+
+def means(
+    values: Doubles,
+    groups: Sequence[int] | Ints,
+    *,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> tuple[Estimate, ...]:
+    """Estimate the mean over rows of each column of `values` ``[rows, columns]``."""
+    sums, counts = _by_group(values, groups)
+    rng = np.random.default_rng(seed)
+    table = np.concatenate([sums, counts[:, None]], axis=1)  # [groups, columns + 1]
+    drawn = np.concatenate([np.ones((1, len(counts))), _resample(rng, len(counts), resamples)])
+    found = drawn @ table
+    return tuple(_estimate(column) for column in (found[:, :-1] / found[:, -1:]).T)
+
+
+def auroc(
+    positives: Doubles,
+    positive_groups: Sequence[int] | Ints,
+    negatives: Doubles,
+    negative_groups: Sequence[int] | Ints,
+    *,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> Estimate:
+    """Estimate how often a positive lies above a negative, ties counting half.
+
+    Groups are resampled on either side. What is no number counts as highest of all.
+    """
+    high, low = (np.where(np.isnan(side), np.inf, side) for side in (positives, negatives))
+    # Pairs are summed by group: what is resampled are groups.
+    above = np.zeros((len(np.unique(positive_groups)), len(np.unique(negative_groups))))
+    mine = np.unique(positive_groups, return_inverse=True)[1].ravel()
+    theirs = np.unique(negative_groups, return_inverse=True)[1].ravel()
+    for group, value in zip(mine.tolist(), high.tolist(), strict=True):
+        won = (value > low) + 0.5 * (value == low)
+        above[group] += np.bincount(theirs, weights=won, minlength=above.shape[1])
+    rng = np.random.default_rng(seed)
+    first, second = (
+        np.concatenate([np.ones((1, count)), _resample(rng, count, resamples)])
+        for count in above.shape
+    )
+    pairs = (first @ np.bincount(mine)) * (second @ np.bincount(theirs))
+    return _estimate(np.einsum("rp,pn,rn->r", first, above, second, optimize=True) / pairs)
+
+
+def perfect_ece(
+    scores: NDArray[np.floating],
+    groups: Sequence[int] | Ints,
+    *,
+    seed: int = 0,
+    draws: int = 200,
+) -> float:
+    """Mean ECE of these very scores if they were calibrated perfectly: what few rows come to.
+
+    Labels are drawn from the scores; rows of one group, which share their label, are drawn with
+    one random number.
+    """
+    group = np.unique(groups, return_inverse=True)[1].ravel()
+    predicted, confidence = scores.argmax(1), scores.max(1)
+    below = np.cumsum(scores, axis=1)[np.arange(len(scores)), predicted] - confidence
+    bins = np.minimum((confidence * ECE_BINS).astype(int), ECE_BINS - 1)
+    rng = np.random.default_rng(seed)
+    total = 0.0
+    for _ in range(draws):
+        drawn = rng.random(int(group.max()) + 1)[group]
+        hits = (drawn >= below) & (drawn < below + confidence)
+        total += float(np.abs(np.bincount(bins, weights=hits - confidence)).sum())
+    return total / (draws * len(scores))
+
+
+def _by_group(values: Doubles, groups: Sequence[int] | Ints) -> tuple[Doubles, Doubles]:
+    """Sum rows by group: ``[groups, columns]``, and how many rows each group has."""
+    group = np.unique(groups, return_inverse=True)[1].ravel()
+    sums = np.zeros((int(group.max()) + 1, values.shape[1]))
+    np.add.at(sums, group, values)
+    return sums, np.bincount(group).astype(np.float64)
+
+
+def _resample(rng: np.random.Generator, groups: int, resamples: int) -> Doubles:
+    """Draw groups with replacement: how often each is in each sample ``[resamples, groups]``."""
+    drawn = rng.multinomial(groups, np.full(groups, 1 / groups), size=resamples)
+    return drawn.astype(np.float64)

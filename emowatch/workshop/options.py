@@ -31,6 +31,8 @@ class TrainOptions:
     preset: str = "default"
     hidden: int | None = None
     validation: float = 0.1
+    calibration: float = 0.1
+    """Share of the groups that label sets and abstention are calibrated on; 0 for neither."""
     max_new_tokens: int = 128
     """Longest generated reply, for the read-out ``reply``."""
     openings: tuple[str, ...] = (OPENING,)

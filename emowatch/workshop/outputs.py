@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from emowatch.bank.card import BankCard
-from emowatch.bank.files import MAX_FILE
+from emowatch.bank.files import FILE_NAME, MAX_FILE
 from emowatch.errors import EmowatchError, TrainingError, UsageError
 from emowatch.text import clean_line, is_printable
 from emowatch.workshop.activations import discard
@@ -21,6 +22,7 @@ from emowatch.workshop.presets import preset
 
 RUN_FILE = "run.json"
 STATES_FOLDER = "states"
+SHUFFLED_FOLDER = "shuffled"
 MAX_NAME = 250
 """The card takes 300, and the shuffled heads' name is longer than the bank's."""
 
@@ -183,3 +185,21 @@ def clear_work(work: Path) -> None:
             work.rmdir()
     except OSError:  # the bank is written; what is left is only in the way
         return
+
+
+def copy_beside(folder: Path, target: Path) -> None:
+    """Copy what a bank's folder holds beside the bank: shuffled heads, the record of its training.
+
+    Raises:
+        EmowatchError: if it cannot be written.
+    """
+    try:
+        for name in (f"{SHUFFLED_FOLDER}/{FILE_NAME}", f"{SHUFFLED_FOLDER}/README.md", RUN_FILE):
+            if (folder / name).is_file():
+                (target / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(folder / name, target / name)
+    except OSError as error:
+        raise EmowatchError(
+            f"Could not write to {clean_line(str(target))!r}: {error.strerror}. Choose another "
+            "folder with --out."
+        ) from error

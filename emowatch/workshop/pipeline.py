@@ -15,22 +15,19 @@ from emowatch.bank.fingerprints import fingerprint
 from emowatch.bank.probe_bank import ProbeBank
 from emowatch.model.blocks import find_blocks, resolve_layers
 from emowatch.model.loading import LoadedModel
+from emowatch.workshop.calibrating import calibrate_trained, split_of_training
 from emowatch.workshop.caveats import cautions, doubts
-from emowatch.workshop.corpora import Corpus, split_by_group
+from emowatch.workshop.corpora import Corpus
 from emowatch.workshop.evaluation import evaluate, for_card
 from emowatch.workshop.extraction import extract
 from emowatch.workshop.fitting import Fitted
 from emowatch.workshop.keyword_free import measure_keyword_free
 from emowatch.workshop.keywords import Keywords
 from emowatch.workshop.locking import alone
-from emowatch.workshop.measuring import (
-    SHUFFLED_FOLDER,
-    group_numbers,
-    open_bench,
-    read_test_set,
-)
+from emowatch.workshop.measuring import group_numbers, open_bench, read_test_set
 from emowatch.workshop.options import TrainOptions
 from emowatch.workshop.outputs import (
+    SHUFFLED_FOLDER,
     STATES_FOLDER,
     check_output,
     check_size,
@@ -43,6 +40,7 @@ from emowatch.workshop.outputs import (
 from emowatch.workshop.parts import fit_in_parts
 from emowatch.workshop.preparation import Report, prepare, quiet
 from emowatch.workshop.presets import preset
+from emowatch.workshop.unlike import unlike_rows
 
 
 def train_bank(
@@ -88,19 +86,14 @@ def train_bank(
             batch_tokens=options.batch_tokens,
             progress=lambda done, total: report("reading states", done, total),
         )
-        splits = split_by_group(
-            [example.group for example in corpus.examples],
-            fractions={"train": 1 - options.validation, "validation": options.validation},
-            seed=options.seed,
-        )
+        splits, parted = split_of_training(corpus, options)
         data = TrainingData(
             source=corpus.source,
             sha256=corpus.sha256,
             licence=options.licence or corpus.licence or "",
             examples=len(prepared.passages),
             quarantined=dict(corpus.quarantine_counts()) | dict(prepared.left_out),
-            split=f"by group: {1 - options.validation:.0%} training, {options.validation:.0%} "
-            f"validation (seed {options.seed})",
+            split=parted,
             per_class=corpus.counts(),
         )
         fitted, shuffled = fit_in_parts(
@@ -135,7 +128,9 @@ def train_bank(
         else:  # those of an earlier bank would be measured beside this one
             (out / SHUFFLED_FOLDER / FILE_NAME).unlink(missing_ok=True)
         write_run(out, corpus, reading or {})
-        bank = ProbeBank(card, fitted.tensors)
+        bank = calibrate_trained(
+            ProbeBank(card, fitted.tensors), corpus, prepared, activations, splits, fitted.position
+        )
         bank.save(out)  # last, so that where a bank is the rest is
         if work is None:
             clear_work(folder)
@@ -180,6 +175,9 @@ def evaluate_bank(
     notes += doubts(corpus, prepared, bench.training, bank.card)
     examples = [corpus.examples[number] for number in prepared.examples]
     group_of = group_numbers(corpus)
+    unlike = {}
+    if bank.card.can_abstain:
+        unlike = unlike_rows(corpus, bank, loaded, bench.options, work, report)
     found = evaluate(
         bank,
         tested.rows,
@@ -194,6 +192,7 @@ def evaluate_bank(
         shuffled=bench.shuffled,
         seed=bench.options.seed,
         note=" ".join(notes),
+        unlike=unlike,
     )
     if not keywords:
         return found

@@ -77,6 +77,7 @@ def render_evaluation(card: BankCard, evaluation: Evaluation) -> str:
             )
     if ev.keyword_free is not None:
         lines += ["", *_keyword_free(ev.keyword_free)]
+    lines += _uncertainty(ev)
     if ev.tfidf_balanced_accuracy is None:
         lines += ["", "  No text baseline: name the training data with --train-data."]
     if ev.note:
@@ -106,6 +107,46 @@ def _keyword_free(found: KeywordFree) -> list[str]:
         row("lost by masking", "", falls, of_words),
         row("  beyond other words'", "", beyond, ""),
     ]
+
+
+def _uncertainty(ev: Evaluation) -> list[str]:
+    """Lay out label sets and abstention, and the ECE that nothing could be below."""
+    lines = []
+    if ev.ece_null is not None:
+        lines += ["", f"  ECE of perfectly calibrated scores on as many states: {ev.ece_null:.3f}"]
+    if (sets := ev.sets) is None:
+        return lines
+    held = with_interval(sets.coverage, sets.coverage_interval)
+    labels = with_interval(sets.size, sets.size_interval)
+    lines += [
+        "",
+        f"  label sets, promised {sets.level:.0%}: {held} hold the true label,",
+        f"  with {labels} labels on average (chance {sets.chance_size:.1f})",
+    ]
+    if any(o.coverage is not None for o in ev.by_offset):
+        lines += ["", "  offsets    in the set            labels                ECE if perfect"]
+        lines += [
+            f"  {f'{o.first}-{o.last}':<9}  {with_interval(o.coverage, o.coverage_interval):<20}  "
+            f"{with_interval(o.size, o.size_interval):<20}  {with_interval(o.ece_null, None)}"
+            for o in ev.by_offset
+        ]
+    width = max(map(len, sets.coverage_by_label), default=0)
+    lines += ["", f"  {'':<{min(width, LABEL_WIDTH)}}  in the set"]
+    lines += [
+        f"  {clean_line(label, LABEL_WIDTH):<{min(width, LABEL_WIDTH)}}  "
+        f"{with_interval(value, sets.coverage_by_label_interval.get(label))}"
+        for label, value in sets.coverage_by_label.items()
+    ]
+    if sets.abstention is not None:
+        lines += ["", "  states             texts  abstains              AUROC of the distance"]
+        kept = with_interval(sets.abstention, sets.abstention_interval)
+        lines.append(f"  {'of the test set':<17}  {ev.n:>5}  {kept}")
+        lines += [
+            f"  {d.kind:<17}  {d.n:>5}  {with_interval(d.abstention, d.abstention_interval):<20}  "
+            f"{with_interval(d.auroc, d.auroc_interval)}"
+            for d in sets.detection
+        ]
+    return lines
 
 
 def _matrix(names: Sequence[str], confusion: Sequence[Sequence[int]]) -> list[str]:

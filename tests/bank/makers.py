@@ -17,10 +17,55 @@ from emowatch.bank.card import (
     OffsetMetrics,
     TrainingData,
 )
+from emowatch.bank.distance import DISTANCE_SHAPES
 from emowatch.bank.files import FORMAT
 from emowatch.bank.heads import MAX_OFFSET, SHAPES
+from emowatch.bank.uncertainty import Detection, SetMetrics, Uncertainty
 
-HIDDEN, EMBEDDING = 5, 3
+HIDDEN, EMBEDDING, FACTORS = 5, 3, 2
+
+
+def make_uncertainty(**changes: Any) -> Uncertainty:
+    """Invent label sets and abstention for the bins of `make_card`."""
+    known: dict[str, Any] = {
+        "source": "other made-up dialogues",
+        "sha256": "f" * 64,
+        "split": "by group: 30% for the spread of states, 70% for thresholds",
+        "level": 0.9,
+        "thresholds": (0.21, 0.17, 0.19),
+        "groups": (400, 380, 40),
+        "pooled": (False, False, True),
+        "last": 64,
+        "keeps": 0.99,
+        "factors": FACTORS,
+    }
+    return Uncertainty(**known | changes)
+
+
+def make_set_metrics() -> SetMetrics:
+    """Invent what was measured of them."""
+    return SetMetrics(
+        level=0.9,
+        coverage=0.907,
+        coverage_interval=(0.881, 0.931),
+        size=1.413,
+        size_interval=(1.362, 1.467),
+        chance_size=1.8,
+        coverage_by_label={"anger": 0.893, "joy": 0.921},
+        coverage_by_label_interval={"anger": (0.851, 0.933), "joy": (0.887, 0.951)},
+        abstention=0.012,
+        abstention_interval=(0.003, 0.024),
+        detection=(
+            Detection(
+                kind="code",
+                n=30,
+                abstention=0.933,
+                abstention_interval=(0.833, 0.999),
+                auroc=0.984,
+                auroc_interval=(0.961, 0.997),
+            ),
+        ),
+    )
 
 
 def make_evaluation(**changes: Any) -> Evaluation:
@@ -63,9 +108,16 @@ def make_evaluation(**changes: Any) -> Evaluation:
                 balanced_accuracy_interval=(0.604, 0.772),
                 ece=0.087,
                 ece_interval=(0.044, 0.129),
+                ece_null=0.052,
+                coverage=0.897,
+                coverage_interval=(0.846, 0.942),
+                size=1.523,
+                size_interval=(1.451, 1.598),
             ),
         ),
         "note": "Nobody said any of this.",
+        "ece_null": 0.031,
+        "sets": make_set_metrics(),
     }
     return Evaluation(**known | changes)
 
@@ -117,6 +169,7 @@ def make_tensors(card: BankCard, seed: int = 0, dtype: Any = torch.float32) -> d
         "offsets": MAX_OFFSET + 1,
         "hidden": HIDDEN,
         "embedding": EMBEDDING,
+        "factors": FACTORS,
     }
     axes = dict(SHAPES[card.head]) | {"direction": "layers labels d_model"}
     tensors = {
@@ -125,6 +178,10 @@ def make_tensors(card: BankCard, seed: int = 0, dtype: Any = torch.float32) -> d
     }
     shape = sizes["layers"], sizes["bins"]
     tensors["temperature"] = (torch.rand(shape, generator=generator) + 0.5).to(dtype)
+    if card.can_abstain:
+        for name, of in DISTANCE_SHAPES.items():
+            drawn = torch.rand([sizes[axis] for axis in of.split()], generator=generator)
+            tensors[name] = (drawn / 4).to(dtype)
     return tensors
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from emowatch.bank.card import SCHEMA, BankCard, Fingerprints, TrainingData
 from emowatch.bank.readme import render_card
 from emowatch.errors import ProbeFormatError
-from tests.bank.makers import make_card, make_evaluation
+from tests.bank.makers import make_card, make_evaluation, make_uncertainty
 
 TEXT = st.text(st.characters(exclude_categories=["C"]), max_size=20)
 PLAIN = st.text("abc-./ é", max_size=12).map(lambda text: text.strip())
@@ -209,3 +209,70 @@ def test_the_readme_is_clean() -> None:
     text = render_card(make_card(notes=(note,)))
     assert "\x1b" not in text
     assert text.encode("utf-8")
+
+
+# Label sets and abstention
+
+
+def test_sets_and_abstention_survive_json() -> None:
+    """And give back the rule that tokens are judged by."""
+    card = make_card(uncertainty=make_uncertainty())
+    back = BankCard.from_json(card.to_json())
+    assert back == card
+    assert back.can_abstain
+    sets = back.label_sets
+    assert sets is not None
+    assert (sets.level, sets.bins, sets.thresholds, sets.last) == (
+        0.9,
+        (0, 1, 64),
+        (0.21, 0.17, 0.19),
+        64,
+    )
+
+
+def test_an_older_card_has_neither_and_says_so() -> None:
+    """It loads as it did; nothing is made up for it."""
+    table = json.loads(make_card().to_json())
+    del table["uncertainty"]
+    del table["evaluation"]["sets"]
+    del table["evaluation"]["ece_null"]
+    for part in table["evaluation"]["by_offset"]:
+        for name in ("ece_null", "coverage", "coverage_interval", "size", "size_interval"):
+            del part[name]
+    card = BankCard.from_json(json.dumps(table))
+    assert card.label_sets is None and not card.can_abstain
+    text = render_card(card)
+    assert "| label sets, abstention | none; `emowatch calibrate` makes them |" in text
+    assert "## Uncertainty" not in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"thresholds": (0.2, 0.1)}, "thresholds for 2 of 3 bins"),
+        ({"groups": (400,)}, "thresholds for 3 of 3 bins"),
+        ({"thresholds": (0.2, 0.1, 1.5)}, "no probabilities"),
+        ({"thresholds": (-0.2, 0.1, 0.5)}, "no probabilities"),
+        ({"level": 1.0}, "levels 1 and 0.99"),
+        ({"keeps": 0.0}, "levels 0.9 and 0"),
+        ({"last": -1}, "a last offset of -1"),
+    ],
+)
+def test_sets_that_do_not_fit_are_refused(changes: dict[str, Any], why: str) -> None:
+    """They come from a file that anybody may have written."""
+    with pytest.raises(ProbeFormatError, match=f"uncertainty cannot be used: it is .*{why}"):
+        make_card(uncertainty=make_uncertainty(**changes))
+
+
+def test_the_readme_says_what_sets_rest_on_and_where_the_bank_abstains() -> None:
+    """A promise without its conditions is none."""
+    text = render_card(make_card(uncertainty=make_uncertainty()))
+    for part in (
+        "| label sets | 90%; scores that belong, by offset: 0.210 from 0 (400 groups), 0.170 from "
+        "1 (380 groups), 0.190 from 64 (that of all offsets); none after offset 64 |",
+        "farther from those of the calibration than 99% are",
+        "other made-up dialogues; by group: 30% for the spread of states, 70% for thresholds;",
+        "ECE of perfectly calibrated scores on as many rows: 0.031.",
+        "| code | 30 | 0.933 [0.833, 0.999] | 0.984 [0.961, 0.997] |",
+    ):
+        assert part in text, part

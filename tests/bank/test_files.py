@@ -32,7 +32,7 @@ from emowatch.bank.files import (
 from emowatch.bank.heads import HEAD_KINDS, HeadKind
 from emowatch.bank.readme import render_card
 from emowatch.errors import EmowatchError, ProbeFormatError
-from tests.bank.makers import make_card, make_tensors, pack, unpack
+from tests.bank.makers import make_card, make_tensors, make_uncertainty, pack, unpack
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -477,7 +477,7 @@ def test_an_interval_of_one_number_is_refused(base: bytes) -> None:
 def test_a_field_that_is_missing_is_named_or_has_a_default(base: bytes, field: str) -> None:
     """A card is complete, or it is not one."""
     changed = card_with(base, lambda table: table.pop(field) and None)
-    optional = {"evaluation", "licence", "notes", "versions", "schema"}
+    optional = {"evaluation", "uncertainty", "licence", "notes", "versions", "schema"}
     if field in optional:
         parse_bank(changed, "it")
     else:
@@ -596,6 +596,8 @@ def survives(content: bytes) -> bool:
     bank = ProbeBank(found.card, found.tensors)
     states = torch.ones(len(bank.card.layers), 1, bank.card.d_model)
     assert bank.heads.scores(states, 7).shape[-1] == len(bank.card.labels)
+    if bank.distance is not None:
+        assert bank.distance.of(states[0], 7).shape == (1,)
     assert render_card(bank.card)
     return True
 
@@ -607,6 +609,7 @@ def run_fuzz(folder: Path, count: int, seed: int) -> int:
         sound(folder / "linear"),
         sound(folder / "mlp", "mlp"),
         sound(folder / "plain", evaluation=None),
+        sound(folder / "sets", uncertainty=make_uncertainty()),
     ]
     return sum(survives(mutate(chance.choice(sources), chance)) for _ in range(count))
 
@@ -665,3 +668,53 @@ def test_a_small_file_that_would_unfold_to_gigabytes_is_refused(tmp_path: Path) 
         tensors[name] = torch.zeros(shape)
     with pytest.raises(ProbeFormatError, match="too much"):
         write_bank(tmp_path, card, tensors)
+
+
+# Label sets and abstention
+
+
+def test_a_bank_that_abstains_comes_back_to_the_bit(tmp_path: Path) -> None:
+    """Its distance decides which scores count."""
+    card = make_card(uncertainty=make_uncertainty())
+    tensors = make_tensors(card)
+    bank = ProbeBank.from_file(write_bank(tmp_path, card, tensors))
+    states = torch.randn(3, card.d_model, generator=torch.Generator().manual_seed(0))
+    assert bank.distance is not None
+    before = ProbeBank(card, tensors).distance
+    assert before is not None
+    assert torch.equal(bank.distance.of(states, 2), before.of(states, 2))
+    assert bank.info.can_abstain and bank.info.sets == card.label_sets
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "why"),
+    [
+        ("state_mean", lambda tensor: tensor[:2], "2 along bins, and 3 belong there"),
+        ("state_scale", lambda tensor: tensor[:, :1], "1 along d_model, and 4 belong there"),
+        ("state_scale", lambda tensor: -tensor, "a scale of its states is below 0"),
+        ("state_factors", lambda tensor: tensor.T, "along d_model, and 4 belong there"),
+        ("state_factors", lambda tensor: tensor.repeat(1, 200), "400 factors, and a bank at most"),
+        ("state_mean", lambda tensor: tensor * torch.inf, "holds NaN or infinity"),
+        ("state_factors", None, "'state_factors' is missing"),
+    ],
+)
+def test_a_distance_that_cannot_be_measured_is_refused(
+    tmp_path: Path, name: str, change: Callable[[Any], Any] | None, why: str
+) -> None:
+    """Before a state is compared with it."""
+    card = make_card(uncertainty=make_uncertainty())
+    tensors = make_tensors(card)
+    if change is None:
+        del tensors[name]
+    else:
+        tensors[name] = change(tensors[name]).contiguous()
+    with pytest.raises(ProbeFormatError, match=re.escape(why)):
+        write_bank(tmp_path, card, tensors)
+
+
+def test_tensors_of_a_distance_need_a_card_that_speaks_of_them(tmp_path: Path) -> None:
+    """Or nobody knows what it was calibrated on."""
+    tensors = make_tensors(make_card(uncertainty=make_uncertainty()))
+    for uncertainty in (None, make_uncertainty(keeps=None)):
+        with pytest.raises(ProbeFormatError, match="an unknown tensor 'state_"):
+            write_bank(tmp_path, make_card(uncertainty=uncertainty), tensors)

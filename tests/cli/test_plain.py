@@ -10,7 +10,15 @@ import pytest
 from emowatch.cli.plain import answer_plain
 from emowatch.errors import ContextError, ModelError, UsageError
 from emowatch.tui.source import Message
-from tests.tui.scripted import ALARM, ScriptedReply, ScriptedSource, moods, token
+from tests.tui.scripted import (
+    ALARM,
+    SURE,
+    ScriptedReply,
+    ScriptedSource,
+    doubtful,
+    moods,
+    token,
+)
 
 
 class ShortSource(ScriptedSource):
@@ -128,3 +136,16 @@ def test_a_failure_is_passed_on_after_what_was_said() -> None:
         answer_plain(ScriptedSource(reply), ["hi"], out)
     assert out.getvalue() == "Half"
     assert reply.cancelled.is_set()
+
+
+def test_a_bank_that_can_abstain_says_below_its_scores_how_sure_it_was() -> None:
+    """A mean over tokens about which nothing is known would look like all others."""
+    source = ScriptedSource(ScriptedReply(doubtful()), banks=(SURE,))
+    out = io.StringIO()
+    answer_plain(source, ["my cat died\n"], out)
+    lines = out.getvalue().splitlines()
+    assert lines[1].startswith("tone (demo-tone7): ")
+    assert lines[2] == (
+        "  90% sets at 15 of 17 tokens: most often {neutral, sadness, surprise} (5), 2.7 labels "
+        "on average; abstained at 2 of 17 tokens"
+    )

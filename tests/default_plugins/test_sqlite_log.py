@@ -21,13 +21,14 @@ from emowatch.conformance import recorded_trace
 from emowatch.default_plugins.sqlite_log import COMMIT_S, SqliteLog
 from emowatch.dispatch import Dispatcher
 from emowatch.errors import LogError
+from emowatch.labels import LabelSets
 from emowatch.logbook import connect, default_path
 from emowatch.logbook.reading import Asked, read_turns
 from emowatch.logbook.schema import MIGRATIONS
 from emowatch.plugins import make_plugin_manager
 from emowatch.records import Drift
 from emowatch.replaying import replay
-from tests.conftest import ALARM, make_score, make_session, make_turn
+from tests.conftest import ALARM, make_bank_info, make_score, make_session, make_turn
 
 SECRET = "the canary sings at noon"
 ROOT = Path(__file__).parents[2]
@@ -384,3 +385,24 @@ def test_the_session_line_keeps_what_made_the_numbers(path: Path) -> None:
     assert json.loads(certificate) == {"passed": True}
     assert "emowatch" in json.loads(versions)
     assert seed == -1  # 64 bits are SQLite's largest integer
+
+
+def test_distances_and_the_rule_of_sets_are_kept(path: Path) -> None:
+    """A bank without them writes neither."""
+    sets = LabelSets(level=0.9, bins=(0,), thresholds=(0.2,), last=9)
+    sure = replace(make_bank_info("sure"), sets=sets, can_abstain=True)
+    log = SqliteLog(path)
+    log.session_started(make_session(make_bank_info(), sure))
+    for position, distance in ((8, 0.5), (9, float("nan"))):
+        log.token_scored(make_score(position=position))
+        log.token_scored(replace(make_score(bank=sure, position=position), distance=distance))
+    log.session_finished()
+    found = rows(
+        path,
+        "SELECT probes.name, position, distance FROM distances "
+        "JOIN probes ON probes.number = probe ORDER BY position",
+    )
+    assert found == [("sure", 8, 0.5), ("sure", 9, None)]
+    kept = rows(path, "SELECT name, sets_json FROM probes ORDER BY number")
+    assert kept[0] == ("mood", None)
+    assert json.loads(kept[1][1])["thresholds"] == [0.2]

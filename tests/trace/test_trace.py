@@ -20,7 +20,7 @@ from emowatch import Trace
 from emowatch.default_plugins.jsonl_log import SCHEMA as WRITTEN_SCHEMA
 from emowatch.default_plugins.jsonl_log import JsonlLog
 from emowatch.errors import TraceError
-from emowatch.labels import EKMAN7
+from emowatch.labels import EKMAN7, LabelSets
 from emowatch.records import (
     SEGMENTS,
     Alarm,
@@ -515,3 +515,76 @@ def test_a_reply_of_thoughts_alone_has_no_mean() -> None:
     values = np.array([0.5, 0.5], dtype=np.float32)
     table.append(turn=0, sequence=0, position=3, offset=0, segment="thinking", scores=values)
     assert table.mean("reply", 0) is None
+
+
+# Distances and label sets
+
+SETS = LabelSets(level=0.9, bins=(0, 2), thresholds=(0.3, 0.1), last=7)
+SURE = replace(make_bank_info("sure"), sets=SETS, can_abstain=True)
+
+
+def written(path: Path, distance: float | None) -> str:
+    """Log one token of a bank that can abstain, and give the file's text."""
+    log = JsonlLog(path)
+    log.session_started(make_session(SURE))
+    log.token_scored(replace(make_score(bank=SURE), distance=distance, sets=SETS))
+    log.session_finished()
+    return path.read_text()
+
+
+@pytest.mark.parametrize("distance", [0.25, 3.5, 1e-9, 123456.789])
+def test_distances_and_sets_come_back(distance: float, tmp_path: Path) -> None:
+    """Enough to judge again without the model."""
+    written(tmp_path / "t.jsonl", distance)
+    back = Trace.load(tmp_path / "t.jsonl")
+    (token,) = back.tokens
+    assert back.session.banks == (SURE,)
+    assert token.distance == pytest.approx(distance, abs=1e-7, rel=1e-6)
+    assert (token.abstains, token.label_set) == (distance > 1, ("joy",))
+
+
+def test_a_distance_that_is_no_number_stays_none(tmp_path: Path) -> None:
+    """It is null in JSON, and the bank abstains there."""
+    assert '"distance":null' in written(tmp_path / "t.jsonl", float("nan"))
+    (token,) = Trace.load(tmp_path / "t.jsonl").tokens
+    assert token.abstains
+
+
+def test_a_trace_from_before_there_were_sets_is_read_as_it_was(tmp_path: Path) -> None:
+    """Its bank has neither, and says so."""
+    path = tmp_path / "t.jsonl"
+    log = JsonlLog(path)
+    log.session_started(make_session(MOOD))
+    log.token_scored(make_score(bank=MOOD))
+    log.session_finished()
+    first, *rest = path.read_text().splitlines(keepends=True)
+    table = json.loads(first)
+    for bank in table["banks"]:
+        del bank["sets"], bank["can_abstain"]
+    path.write_text(json.dumps(table) + "\n" + "".join(rest))
+    assert "distance" not in rest[0]
+    (token,) = Trace.load(path).tokens
+    assert token == make_score(bank=MOOD)
+    assert (token.distance, token.abstains, token.label_set) == (None, False, ())
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"bins":[0,2]', '"bins":[1,2]'),
+        ('"bins":[0,2]', '"bins":[0,2,1]'),
+        ('"thresholds":[0.3,0.1]', '"thresholds":[0.3]'),
+        ('"thresholds":[0.3,0.1]', '"thresholds":null'),
+        ('"level":0.9', '"level":"\\u001b[2J"'),
+        ('"distance":0.5', '"distance":"\\u001b[2J"'),
+    ],
+)
+def test_sets_and_distances_of_another_shape_are_refused(
+    old: str, new: str, tmp_path: Path
+) -> None:
+    """Screens show what comes of them."""
+    text = written(tmp_path / "t.jsonl", 0.5)
+    assert text.count(old) == 1
+    (tmp_path / "t.jsonl").write_text(text.replace(old, new))
+    with pytest.raises(TraceError, match="Could not read line"):
+        Trace.load(tmp_path / "t.jsonl")

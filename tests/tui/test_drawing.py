@@ -17,10 +17,10 @@ from emowatch.records import Scores
 from emowatch.trace import Trace
 from emowatch.tui.palette import Palette
 from emowatch.tui.styles import NIGHT
-from emowatch.tui.summary import listed, mean_scores, short_title, title
-from emowatch.tui.traces import BETWEEN_REPLIES, bar, sparkline
+from emowatch.tui.summary import listed, mean_scores, short_title, title, uncertainty_line
+from emowatch.tui.traces import ABSTAINED, BETWEEN_REPLIES, bar, sparkline
 from tests.conftest import make_bank_info, make_session, make_turn
-from tests.tui.scripted import moods
+from tests.tui.scripted import SURE, TONE, doubtful, moods
 
 
 @pytest.mark.parametrize(("colours", "ground"), [(DARK, NIGHT.background), (LIGHT, "#ffffff")])
@@ -102,3 +102,21 @@ def test_each_target_has_one_title(target: str) -> None:
         print_plain(turn, Trace(make_session(bank)))
     assert printed.getvalue() == f"{title(bank)} (mood): joy 0.75 · anger 0.25\n"
     assert short_title(bank) == ("tone" if target == "reply" else title(bank))
+
+
+def test_where_nothing_is_known_the_line_has_a_hole() -> None:
+    """Also where the model computed what is no number, which no bar can show."""
+    assert sparkline([0.5, float("nan"), 1.0], 9) == f"▅{ABSTAINED}█"
+
+
+def test_a_reply_is_summed_up_by_its_commonest_set_and_its_abstentions() -> None:
+    """The same set in another order is the same; tokens about which nothing is known have none."""
+    line = uncertainty_line(SURE, [one.by_bank[0] for one in doubtful()])
+    assert line == (
+        "90% sets at 15 of 17 tokens: most often {neutral, sadness, surprise} (5), 2.7 labels "
+        "on average; abstained at 2 of 17 tokens"
+    )
+    assert uncertainty_line(SURE, []) == ""
+    assert uncertainty_line(TONE, [one.by_bank[0] for one in moods()]) == ""
+    never = replace(SURE, can_abstain=False)
+    assert "abstained" not in uncertainty_line(never, [doubtful()[0].by_bank[0]])

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from textual.pilot import Pilot
 
-from tests.tui.scripted import ALARM, ScriptedReply, ask, chat, moods, say, sees
+from tests.tui.scripted import ALARM, SURE, ScriptedReply, ask, chat, doubtful, moods, say, sees
 
 SIZES = [(80, 24), (120, 40)]
 MESSAGE = "my cat Minka died yesterday, she was twelve years old"
@@ -55,6 +55,19 @@ def test_finished_with_an_alarm(snap_compare: SnapCompare, size: tuple[int, int]
     async def until_ready(pilot: Pilot[Any]) -> None:
         await ask(pilot, MESSAGE)
         await sees(pilot, "▲ alarm")
+        await settled(pilot)
+
+    assert snap_compare(app, terminal_size=size, run_before=until_ready)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
+@pytest.mark.parametrize("tokens", [16, 17], ids=["sets", "abstains"])
+def test_unsure(snap_compare: SnapCompare, size: tuple[int, int], tokens: int) -> None:
+    """A bank with label sets; it abstained once before, and at the newest token or not."""
+    app = chat(ScriptedReply(doubtful()[:tokens]), banks=(SURE,))
+
+    async def until_ready(pilot: Pilot[Any]) -> None:
+        await ask(pilot, MESSAGE)
         await settled(pilot)
 
     assert snap_compare(app, terminal_size=size, run_before=until_ready)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from emowatch import hookimpl
 from emowatch.bank import ProbeBank
+from emowatch.bank.uncertainty import Uncertainty
 from emowatch.labels import EKMAN7
 from emowatch.records import Alarm, Steering, TokenScore
 from tests.conftest import END_ID
@@ -92,3 +94,28 @@ class Script:
                 result[row, wanted[self.step]] = 0.0
         self.step += 1
         return result
+
+
+def surer(bank: ProbeBank, seed: int = 0, bins: tuple[int, ...] = (0, 1, 4)) -> ProbeBank:
+    """Give a bank label sets, and a distance that is about 1, with `bins` of offsets."""
+    card, generator = bank.card, torch.Generator().manual_seed(seed)
+    shape = len(bins), card.d_model
+    uncertainty = Uncertainty(
+        source="random numbers",
+        sha256="",
+        split="none",
+        level=0.9,
+        thresholds=tuple(0.1 + 0.02 * number for number in range(len(bins))),
+        groups=(100,) * len(bins),
+        pooled=(False,) * len(bins),
+        last=5,
+        keeps=0.99,
+        factors=3,
+    )
+    tensors = bank.tensors | {
+        "temperature": bank.tensors["temperature"].expand(-1, len(bins)).contiguous(),
+        "state_mean": torch.randn(shape, generator=generator) / 4,
+        "state_scale": torch.rand(shape, generator=generator) / 20,
+        "state_factors": torch.linalg.qr(torch.randn(card.d_model, 3, generator=generator))[0] / 2,
+    }
+    return ProbeBank(replace(card, bins=bins, uncertainty=uncertainty), tensors)

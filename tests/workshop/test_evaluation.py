@@ -15,6 +15,7 @@ from emowatch.bank.card import BankCard, Evaluation, Fingerprints, TrainingData
 from emowatch.bank.heads import HeadKind
 from emowatch.bank.probe_bank import ProbeBank
 from emowatch.bank.readme import render_card
+from emowatch.bank.uncertainty import Uncertainty
 from emowatch.workshop.evaluation import (
     LayerReport,
     TestRows,
@@ -124,7 +125,7 @@ def test_every_figure_has_its_interval() -> None:
 
     def collect(table: Any) -> None:
         for name, value in table.items() if isinstance(table, dict) else ():
-            if isinstance(value, float) and name != "chance":
+            if isinstance(value, float) and name not in ("chance", "ece_null"):
                 pairs.append((value, table[f"{name}_interval"]))
             for inner in value if isinstance(value, tuple) else ():
                 collect(inner)
@@ -256,3 +257,87 @@ def test_without_training_texts_there_is_no_text_baseline() -> None:
     assert found.tfidf_balanced_accuracy is None
     assert found.tfidf_balanced_accuracy_interval is None
     assert found.layers[0].shuffled_balanced_accuracy is None
+
+
+# Label sets and abstention
+
+
+def with_sets(bank: ProbeBank, thresholds: tuple[float, ...], limit: float = 3.0) -> ProbeBank:
+    """Give a bank label sets, and a distance in units of `limit` from the middle of the classes."""
+    bins = bank.card.bins
+    uncertainty = Uncertainty(
+        source="made up",
+        sha256="ab",
+        split="",
+        level=0.9,
+        thresholds=thresholds,
+        groups=(200,) * len(bins),
+        pooled=(False,) * len(bins),
+        last=40,
+        keeps=0.99,
+        factors=1,
+    )
+    tensors = bank.tensors | {
+        "state_mean": torch.full((len(bins), 3), 1 / 3),
+        "state_scale": torch.full((len(bins), 3), 1 / limit),
+        "state_factors": torch.zeros(3, 1),
+    }
+    return ProbeBank(replace(bank.card, uncertainty=uncertainty), tensors)
+
+
+def test_a_bank_without_sets_has_no_figures_of_them() -> None:
+    """But it is told what ECE it could have at best."""
+    found = measured(readers(), rows())
+    assert found.sets is None
+    assert found.ece_null is not None and 0 < found.ece_null < 0.2
+
+
+def test_sets_are_measured_with_their_size_and_what_chance_would_need() -> None:
+    """Full sets cover all; sets of one label cover what is right."""
+    test = rows()
+    full = measured(with_sets(readers(), (0.0,)), test).sets
+    assert full is not None
+    assert (full.coverage, full.size, full.chance_size) == (1, 3, 2.7)
+    small = measured(with_sets(readers(), (1.0,)), test)
+    assert small.sets is not None
+    assert small.sets.size == 1
+    assert small.sets.coverage == pytest.approx(small.layers[1].balanced_accuracy, abs=1e-4)
+    assert small.sets.coverage_by_label == pytest.approx(small.recall, abs=1e-4)
+    low, high = small.sets.coverage_interval
+    assert low <= small.sets.coverage <= high
+
+
+def test_sets_are_measured_in_each_range_of_offsets_as_far_as_they_were_calibrated() -> None:
+    """A range of its own threshold has a promise of its own."""
+    bank = bank_of(torch.stack([torch.zeros(3, 3), 4 * torch.eye(3)]), bins=(0, 1, 8))
+    found = measured(with_sets(bank, (0.0, 1.0, 1.0)), rows(offsets=12))
+    assert [part.size for part in found.by_offset] == [3, 1, 1]
+    assert found.by_offset[0].coverage == 1
+    assert all(part.ece_null for part in found.by_offset)
+    surer = with_sets(bank, (0.0, 1.0, 1.0))
+    assert surer.card.uncertainty is not None
+    short = ProbeBank(
+        replace(surer.card, uncertainty=replace(surer.card.uncertainty, last=3)), surer.tensors
+    )
+    parts = measured(short, rows(offsets=12)).by_offset
+    assert [part.size for part in parts] == [3, 1, None]
+
+
+def test_abstention_is_measured_on_the_test_set_and_on_what_is_unlike() -> None:
+    """A detector is worth what it lets pass and what it does not."""
+    bank, test = with_sets(readers(), (0.0,)), rows()
+    far = replace(test, states=test.states + torch.tensor([0.0, 9.0, -9.0]))
+    found = measured(bank, test, unlike={"far": far, "same": test}).sets
+    assert found is not None
+    assert found.abstention is not None and found.abstention < 0.05
+    away, same = found.detection
+    assert (away.kind, away.n, away.abstention, away.auroc) == ("far", 60, 1, 1)
+    assert same.abstention == found.abstention
+    assert same.auroc == 0.5
+    assert same.auroc_interval[0] < 0.5 < same.auroc_interval[1]
+    kept = replace(bank.card, evaluation=for_card(measured(bank, test, unlike={"far": far})))
+    assert BankCard.from_json(kept.to_json()) == kept
+    assert kept.evaluation is not None
+    for shown in (render_card(kept), render_evaluation(kept, kept.evaluation)):
+        assert "far" in shown and "1.000 [1.000, 1.000]" in shown
+        assert "None" not in shown

@@ -172,7 +172,7 @@ def test_a_card_from_before_it_was_measured_still_loads(
 
 @pytest.mark.parametrize("name", ["demo-ekman7", "demo-ekman7-prompt", "demo-tone7"])
 def test_cards_of_shipped_banks_tell_what_is_left_without_the_words_of_today(name: str) -> None:
-    """Whoever changes the list measures them again: ``emowatch.demo.recipe --measure``."""
+    """Whoever changes the list measures them again: ``emowatch.demo.recipe --keep-heads``."""
     card = load_bank(name).card
     assert card.evaluation is not None
     free = card.evaluation.keyword_free

@@ -17,9 +17,18 @@ from sklearn.metrics import (
     f1_score,
     precision_score,
     recall_score,
+    roc_auc_score,
 )
 
-from emowatch.workshop.metrics import Predictions, fall, named, report
+from emowatch.workshop.metrics import (
+    Predictions,
+    auroc,
+    fall,
+    means,
+    named,
+    perfect_ece,
+    report,
+)
 
 Doubles = npt.NDArray[np.float64]
 
@@ -190,3 +199,63 @@ def test_figures_are_named_as_on_cards() -> None:
         "ece_interval": (round(found.low, 4), round(found.high, 4)),
     }
     assert named("ece", None) == {"ece": None, "ece_interval": None}
+
+
+# Means, detectors, and the ECE of scores without fault
+
+
+def test_means_are_over_rows_and_intervals_over_groups() -> None:
+    """Copies of one row say nothing new: the interval must not shrink with them."""
+    values = np.random.default_rng(0).random((200, 2))
+    found = means(values, np.arange(200))
+    assert [one.value for one in found] == pytest.approx(values.mean(0).tolist())
+    copied = means(np.repeat(values, 5, axis=0), np.repeat(np.arange(200), 5))
+    for one, other in zip(found, copied, strict=True):
+        assert other.interval == pytest.approx(one.interval)
+        assert one.high - one.low == pytest.approx(4 * values.std() / 200**0.5, rel=0.2)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(2, 30), st.integers(2, 30))
+def test_the_area_is_that_of_scikit_learn(seed: int, many: int, few: int) -> None:
+    """With ties, which count half."""
+    rng = np.random.default_rng(seed)
+    high, low = rng.integers(0, 8, many).astype(float), rng.integers(0, 5, few).astype(float)
+    found = auroc(high, rng.integers(0, 4, many), low, rng.integers(0, 4, few), resamples=50)
+    wanted = roc_auc_score([1] * many + [0] * few, np.concatenate([high, low]))
+    assert found.value == pytest.approx(wanted)
+    assert 0 <= found.low <= found.high <= 1
+
+
+def test_a_state_that_is_no_number_is_farther_than_any() -> None:
+    """A detector that let it pass would be worth little."""
+    nan = np.full(5, np.nan)
+    assert auroc(nan, np.arange(5), np.arange(5.0), np.arange(5), resamples=0).value == 1
+
+
+def test_an_area_of_chance_has_one_half_in_its_interval() -> None:
+    """Nothing is detected where both sides are the same."""
+    rng = np.random.default_rng(1)
+    found = auroc(rng.random(60), np.arange(60), rng.random(300), np.arange(300))
+    assert found.low < 0.5 < found.high
+
+
+def test_scores_without_fault_have_some_ece_on_few_rows_and_less_on_many() -> None:
+    """An ECE of 0.05 on 100 rows is no fault; the figure says what to compare with."""
+    scores, _ = predictions(4000)
+    few, many = (perfect_ece(scores[:n], np.arange(n)) for n in (100, 4000))
+    assert 0.05 < few < 0.15
+    assert many < 0.02
+    rng = np.random.default_rng(0)
+    labels = [rng.choice(4, p=row) for row in scores]
+    assert report(scores, labels, range(4000), resamples=0).ece.value == pytest.approx(
+        many, abs=0.01
+    )
+
+
+def test_rows_that_share_their_label_count_as_few() -> None:
+    """Ten states of a reply are one label."""
+    scores, _ = predictions(100)
+    once = perfect_ece(scores, np.arange(100))
+    again = perfect_ece(np.repeat(scores, 10, axis=0), np.repeat(np.arange(100), 10))
+    assert again == pytest.approx(once, rel=0.1)

@@ -92,7 +92,7 @@ def test_the_table_tells_every_figure_beside_its_floors() -> None:
             assert f"{getattr(evaluation, shares)[label]:.3f} [{low:.3f}, {high:.3f}]" in table
     (part,) = evaluation.by_offset
     low, high = part.ece_interval or (0, 0)
-    assert table.splitlines()[-3].endswith(f"{part.ece:.3f} [{low:.3f}, {high:.3f}]")
+    assert table.splitlines()[-5].endswith(f"{part.ece:.3f} [{low:.3f}, {high:.3f}]")
     assert "1*" in table
     assert "Made up." in table
 

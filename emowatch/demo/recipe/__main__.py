@@ -24,13 +24,13 @@ PARTS = ("model", *BANKS, "trace")
 @click.option("--compile/--no-compile", "compiled", default=True, help="Needs a C++ compiler.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--only", type=click.Choice(PARTS), multiple=True, help="Make these parts only.")
-@click.option("--measure", is_flag=True, help="Measure the banks again and train none.")
+@click.option("--keep-heads", is_flag=True, help="Calibrate and measure banks; train none.")
 def main(
     data: Path,
     work: Path,
     only: tuple[str, ...],
+    keep_heads: bool,
     compiled: bool,
-    measure: bool,
     **numbers: int,
 ) -> None:
     """Make the demo model and the shipped banks from the public data in DATA.
@@ -46,8 +46,8 @@ def main(
         **numbers,
     )
     work.mkdir(parents=True, exist_ok=True)
-    wanted = only or (tuple(BANKS) if measure else PARTS)
-    if "model" in wanted and not measure:
+    wanted = only or (tuple(BANKS) if keep_heads else PARTS)
+    if "model" in wanted and not keep_heads:
         tokenizer = stages.make_tokenizer(plan)
         model = stages.new_model(plan)
         stages.pretrain(plan, model, tokenizer)
@@ -57,8 +57,8 @@ def main(
         release_model(plan)
     for name in BANKS:
         if name in wanted:
-            (measure_bank if measure else make_bank)(name, plan)
-    if "trace" in wanted and not measure:
+            (measure_bank if keep_heads else make_bank)(name, plan)
+    if "trace" in wanted and not keep_heads:
         record_session()
 
 

@@ -1,0 +1,160 @@
+"""From a bank on disk to one with label sets and abstention, on a tiny model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+
+from emowatch.bank import load_bank
+from emowatch.bank.probe_bank import ProbeBank
+from emowatch.errors import TrainingError, UsageError
+from emowatch.model.loading import LoadedModel
+from emowatch.workshop.calibrating import calibrate_bank, numbered
+from emowatch.workshop.corpora import Corpus
+from emowatch.workshop.options import TrainOptions
+from emowatch.workshop.pipeline import evaluate_bank, save_evaluation, train_bank
+from emowatch.workshop.unlike import unlike_texts
+from tests.workshop.synthetic import read_texts
+
+if TYPE_CHECKING:
+    from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+MEAN = TrainOptions(head="linear", readout="mean", template=False, shuffled=False)
+REPLIES = TrainOptions(
+    head="offset-mlp",
+    readout="reply",
+    target="reply",
+    hidden=8,
+    states_per_reply=3,
+    shuffled=False,
+)
+
+
+@pytest.fixture
+def loaded(tiny_model: LlamaForCausalLM, tiny_tokenizer: PreTrainedTokenizerFast) -> LoadedModel:
+    """Give the tiny model as the loader would."""
+    return LoadedModel(tiny_model, tiny_tokenizer, "tiny")
+
+
+def halves(path: Path, per_class: int, seed: int) -> tuple[Corpus, Corpus]:
+    """Read texts of one kind and part them: numbers in texts of another seed begin otherwise."""
+    corpus = read_texts(path, per_class, seed)
+    sides = [[e for n, e in enumerate(corpus.examples) if n // 3 % 2 == side] for side in (0, 1)]
+    first, second = (replace(corpus, examples=tuple(side)) for side in sides)
+    return first, replace(second, sha256="other")
+
+
+def trained(loaded: LoadedModel, folder: Path, options: TrainOptions = MEAN) -> ProbeBank:
+    """Train a bank of few texts, which has no sets of its own."""
+    corpus = read_texts(folder / "train.tsv", 20)
+    return train_bank(corpus, loaded, folder / "mood", options)
+
+
+@pytest.mark.parametrize("options", [MEAN, REPLIES], ids=["prompts", "replies"])
+def test_a_bank_gets_sets_that_hold_and_abstains_from_what_it_does_not_know(
+    loaded: LoadedModel, tmp_path: Path, options: TrainOptions
+) -> None:
+    """The whole way: calibrate, save, open, measure on texts that none of it has seen."""
+    bank = trained(loaded, tmp_path, options)
+    assert bank.card.uncertainty is None
+    held, test = halves(tmp_path / "dev.tsv", 120, seed=1)
+    folder = tmp_path / "mood"
+    made = calibrate_bank(bank, held, loaded, folder=folder, work=tmp_path / "work")
+    made.save(folder)
+    again = load_bank(folder)
+    assert again.card == made.card
+    uncertainty = again.card.uncertainty
+    assert uncertainty is not None
+    assert uncertainty.sha256 == held.sha256 != again.card.data.sha256
+    assert max(uncertainty.groups) >= 100
+    for name, tensor in bank.tensors.items():
+        assert torch.equal(again.tensors[name], tensor), name
+    found = evaluate_bank(again, test, loaded, folder=folder, work=tmp_path / "test")
+    sets = found.sets
+    assert sets is not None
+    assert sets.coverage_interval[1] > 0.87
+    assert 1 <= sets.size < 3
+    assert sets.abstention is not None and sets.abstention < 0.1
+    assert [one.kind for one in sets.detection] == list(unlike_texts())
+    if options is MEAN:
+        assert all(one.auroc > 0.9 for one in sets.detection)
+    assert save_evaluation(again, found, folder).card.evaluation is not None
+
+
+def test_training_keeps_texts_for_sets_where_it_has_enough(
+    loaded: LoadedModel, tmp_path: Path
+) -> None:
+    """No head may have seen them, and they are not those that chose the layer."""
+    corpus = read_texts(tmp_path / "train.tsv", 90)
+    options = replace(MEAN, calibration=0.4)
+    bank = train_bank(corpus, loaded, tmp_path / "mood", options)
+    uncertainty = bank.card.uncertainty
+    assert uncertainty is not None
+    assert "50% training, 10% validation, 40% calibration" in bank.card.data.split
+    assert 100 <= uncertainty.groups[0] <= 120
+    assert bank.card.can_abstain
+    without = train_bank(corpus, loaded, tmp_path / "other", replace(MEAN, calibration=0.0))
+    assert without.card.uncertainty is None
+    assert "90% training, 10% validation (seed" in without.card.data.split
+
+
+def test_a_position_has_sets_of_its_own_states(loaded: LoadedModel, tmp_path: Path) -> None:
+    """Several positions are tried; sets are of the one that was kept."""
+    options = replace(MEAN, readout="positions", positions=(-3, -2, -1), calibration=0.5)
+    corpus, test = halves(tmp_path / "train.tsv", 180, seed=0)
+    bank = train_bank(corpus, loaded, tmp_path / "mood", options)
+    found = evaluate_bank(bank, test, loaded, work=tmp_path / "test")
+    assert found.sets is not None
+    assert found.sets.coverage_interval[1] > 0.87
+    assert found.sets.abstention is not None and found.sets.abstention < 0.1
+
+
+def test_the_texts_of_the_training_are_refused(loaded: LoadedModel, tmp_path: Path) -> None:
+    """Heads are surer of what they have learned than of anything new."""
+    bank = trained(loaded, tmp_path)
+    same = read_texts(tmp_path / "train.tsv", 20)
+    with pytest.raises(UsageError, match=r"the file the bank was trained on.*Name texts"):
+        calibrate_bank(bank, same, loaded, work=tmp_path / "work")
+
+
+def test_texts_of_the_training_within_others_are_left_out(
+    loaded: LoadedModel, tmp_path: Path
+) -> None:
+    """They are known by the record that training leaves, and counted on the card."""
+    bank = trained(loaded, tmp_path)
+    seen, unseen = read_texts(tmp_path / "train.tsv", 20), read_texts(tmp_path / "dev.tsv", 60, 1)
+    mixed = replace(unseen, examples=(*unseen.examples, *seen.examples))
+    folder = tmp_path / "mood"
+    made = calibrate_bank(bank, mixed, loaded, folder=folder, work=tmp_path / "work")
+    alone = calibrate_bank(bank, unseen, loaded, folder=folder, work=tmp_path / "alone")
+    assert made.card.uncertainty is not None and alone.card.uncertainty is not None
+    assert "60 left out, as in the training data" in made.card.uncertainty.split
+    assert made.card.uncertainty.thresholds == alone.card.uncertainty.thresholds
+
+
+def test_too_few_texts_are_refused_before_any_state_is_read(
+    loaded: LoadedModel, tmp_path: Path
+) -> None:
+    """And the number that is needed is said."""
+    bank = trained(loaded, tmp_path)
+    few = read_texts(tmp_path / "dev.tsv", 40, seed=1)
+    with pytest.raises(TrainingError, match="on 120 groups of texts: 143 are needed"):
+        calibrate_bank(bank, few, loaded, work=tmp_path / "work")
+    assert not (tmp_path / "work").exists()
+
+
+def test_names_are_numbered_in_their_order() -> None:
+    """Groups are told apart by number."""
+    assert numbered(["b", "a", "b", "c"]) == [0, 1, 0, 2]
+
+
+def test_there_are_thirty_different_texts_of_each_kind() -> None:
+    """Shares of fewer would say little."""
+    found = unlike_texts()
+    assert list(found) == ["code", "tool calls", "other languages"]
+    assert all(len(set(texts)) == len(texts) == 30 for texts in found.values())
+    assert all(text.strip() for texts in found.values() for text in texts)
