@@ -34,6 +34,11 @@ FACTORS = 64
 LEAST_NOISE = 0.01
 """Variance along those others at least, in units of the states' own; fewer rows than dimensions
 would make it 0."""
+LEAST_LIMIT = 0.5
+"""In units of standard deviations; states that vary at all lie farther from their mean."""
+LEAST_SPREAD, LEAST_SHARE = 1e-2, 1e-5
+"""Standard deviation of a dimension at least, as a share of its mean and of the states' RMS.
+Where all states are the same, as at offset 0 after the same message, only rounding differs."""
 DECIMALS = 6
 """Thresholds are rounded down to these, coarser than the scores of a trace."""
 Doubles = NDArray[np.float64]
@@ -119,7 +124,8 @@ def calibrate(
         found = fit_distance(reference.states, reference.offsets, bins)
         distances = StateDistance(found, bins).of(held.states, held.offsets).double().numpy()
         limits = by_bin(lambda r: distance_limit(distances[r], groups[r], keeps))
-        found["state_scale"] /= torch.tensor(limits, dtype=torch.float32)[:, None]
+        # States that are all alike lie at the limit, and are not to pass it by rounding.
+        found["state_scale"] /= 1.0001 * torch.tensor(limits, dtype=torch.float32)[:, None]
         tensors |= found
         factors = found["state_factors"].shape[1]
         uncertainty = replace(uncertainty, keeps=keeps, factors=factors)
@@ -174,14 +180,14 @@ def conformal_threshold(true: Doubles, labels: Ints, groups: Ints, level: float)
 def distance_limit(distances: Doubles, groups: Ints, keeps: float) -> float:
     """Find the distance that the states of a new group do not pass with probability `keeps`.
 
-    The highest of all where there are too few groups for that.
+    The highest of all where there are too few groups for that, and at least `LEAST_LIMIT`.
     """
     group = np.unique(groups, return_inverse=True)[1].ravel()
     counts = np.bincount(group)
     order = np.argsort(distances, kind="stable")
     reached = np.cumsum(1.0 / (counts[group] * len(counts))[order])
     place = int(np.searchsorted(reached, keeps * (1 + 1 / len(counts)) - 1e-9))
-    return max(float(distances[order[min(place, len(order) - 1)]]), 1e-6)
+    return max(float(distances[order[min(place, len(order) - 1)]]), LEAST_LIMIT)
 
 
 def fit_distance(states: Tensor, offsets: Tensor, bins: Sequence[int]) -> dict[str, Tensor]:
@@ -204,8 +210,10 @@ def fit_distance(states: Tensor, offsets: Tensor, bins: Sequence[int]) -> dict[s
         if int(chosen.sum()) < MIN_GROUPS:
             chosen = torch.ones_like(chosen)
         mean, scale = standardisation(states[None], chosen.float() / chosen.sum())
+        size = states[chosen].square().mean().sqrt()
+        least = LEAST_SPREAD * mean.abs() + LEAST_SHARE * size
         means.append(mean[0, 0])
-        scales.append(scale[0, 0])
+        scales.append(scale.minimum(1 / least)[0, 0])
     mean, scale = torch.stack(means), torch.stack(scales)  # [bins, d_model]
     centred = (states - mean[of_bin]) * scale[of_bin]
     varying = max(1, int((scale > 0).any(0).sum()))

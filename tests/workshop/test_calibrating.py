@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,10 +42,13 @@ def loaded(tiny_model: LlamaForCausalLM, tiny_tokenizer: PreTrainedTokenizerFast
 
 
 def halves(path: Path, per_class: int, seed: int) -> tuple[Corpus, Corpus]:
-    """Read texts of one kind and part them: numbers in texts of another seed begin otherwise."""
+    """Read texts of one kind and part them at random: those of another seed are another kind."""
     corpus = read_texts(path, per_class, seed)
-    sides = [[e for n, e in enumerate(corpus.examples) if n // 3 % 2 == side] for side in (0, 1)]
-    first, second = (replace(corpus, examples=tuple(side)) for side in sides)
+    drawn = random.Random(0).sample(corpus.examples, len(corpus))
+    middle = len(drawn) // 2
+    first, second = (
+        replace(corpus, examples=tuple(side)) for side in (drawn[:middle], drawn[middle:])
+    )
     return first, replace(second, sha256="other")
 
 
