@@ -110,12 +110,18 @@ def persistence(
     show_default=True,
     help="Longest reply.",
 )
+@click.option(
+    "--envent",
+    metavar="FILE",
+    help="crowd-enVENT (enVent_gen_Data.csv), for the notebook study; without it that is left out.",
+)
 @click.option("--only", multiple=True, metavar="STUDY", help="Run these alone; repeatable.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done and how long it takes.")
 def all_studies(
     out: Path,
     as_json: bool,
     max_new_tokens: int,
+    envent: str | None,
     only: tuple[str, ...],
     dry_run: bool,
     **given: Any,
@@ -123,14 +129,17 @@ def all_studies(
     """Run all studies in order; what is done already is not done again."""
     from emowatch.studies.estimating import measure_speed
     from emowatch.studies.folder import PAGE
+    from emowatch.studies.notebook.accounts import read_accounts
     from emowatch.studies.plan import claim, expected, remaining, run_plan
     from emowatch.studies.steps import PlanOptions, steps_for
 
-    options = PlanOptions(max_new_tokens=max_new_tokens, only=only)
+    accounts = None if envent is None else read_accounts(envent)
+    options = PlanOptions(max_new_tokens=max_new_tokens, accounts=accounts, only=only)
     steps = steps_for(options)
     setting = open_setting(out, **given)
     if not dry_run:
-        claim(setting, steps, out, {"max_new_tokens": max_new_tokens})
+        of_texts = None if accounts is None else accounts.sha256
+        claim(setting, steps, out, {"max_new_tokens": max_new_tokens, "envent": of_texts})
     missing = remaining(steps, out)
     if missing:
         times = expected(setting, missing, measure_speed(setting))

@@ -15,4 +15,4 @@ those of paper A (arXiv 2510.04064) where no other is named."""
 OF_OTHER_TEXTS = {
     "notebook": "Emotions and appraisals of crowd-enVENT, and what moves them (Tak et al.).",
 }
-"""Name and one line of each study of texts of its own, which `all` does not run."""
+"""Name and one line of each study of texts of its own, which `all` runs where it is given them."""

@@ -14,6 +14,8 @@ from emowatch.studies.findings import Findings
 from emowatch.studies.geometry import study_geometry
 from emowatch.studies.judges import ClassifierJudge
 from emowatch.studies.layers import SHUFFLES, study_layers
+from emowatch.studies.notebook.accounts import Accounts
+from emowatch.studies.notebook.study import NotebookOptions, study_notebook
 from emowatch.studies.persistence import PersistenceOptions, study_persistence
 from emowatch.studies.plan import Step
 from emowatch.studies.setting import Setting
@@ -26,12 +28,22 @@ LONG = 0.1
 """Share of replies that are longer than `ROUND` tokens, usually."""
 
 
+LETTERS = 4
+"""In a token, usually."""
+QUESTION = 80
+"""Letters of the notebook's question around each text."""
+PUSHES = 40
+"""Forwards of one token for each pushed text and layer, about."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanOptions:
     """What the studies of a plan are told beside their setting."""
 
     max_new_tokens: int = 256
     """Longest reply."""
+    accounts: Accounts | None = None
+    """crowd-enVENT, for the notebook study, which is left out without it."""
     only: tuple[str, ...] = ()
     """Studies to run; empty: all."""
 
@@ -43,7 +55,7 @@ def steps_for(options: PlanOptions) -> tuple[Step, ...]:
         UsageError: for a name that is none of them.
     """
     persistence = PersistenceOptions(max_new_tokens=options.max_new_tokens)
-    steps = (
+    steps: tuple[Step, ...] = (
         Step(name="classification", run=_run_classification, work=_classification),
         Step(name="layers", run=study_layers, work=_layers),
         Step(name="geometry", run=study_geometry, work=lambda setting: Work()),
@@ -58,6 +70,14 @@ def steps_for(options: PlanOptions) -> tuple[Step, ...]:
             work=lambda setting: _persistence(setting, persistence),
         ),
     )
+    if (accounts := options.accounts) is not None:
+        steps += (
+            Step(
+                name="notebook",
+                run=lambda setting: _run_notebook(setting, accounts),
+                work=lambda setting: _notebook(setting, accounts),
+            ),
+        )
     unknown = [name for name in options.only if name not in {step.name for step in steps}]
     if unknown:
         raise UsageError(
@@ -116,6 +136,26 @@ def _persistence(setting: Setting, options: PersistenceOptions) -> Work:
     states = len(setting.train) * options.states_per_reply
     fits = EPOCHS * states * (_layer_count(setting) + 1 + options.shuffles)
     return Work(tokens=2 * (learned + held + spoken), steps=steps, rows=fits)
+
+
+def _run_notebook(setting: Setting, accounts: Accounts) -> Findings:
+    options = NotebookOptions(
+        work=setting.work / "notebook",
+        batch_tokens=setting.batch_tokens,
+        report=setting.report,
+    )
+    return study_notebook(accounts, setting.loaded, options)
+
+
+def _notebook(setting: Setting, accounts: Accounts) -> Work:
+    """Read all prompts; fit heads at five positions; push the last token at many places."""
+    letters = sum(map(len, accounts.texts)) + QUESTION * len(accounts)
+    layers = _layer_count(setting)
+    pushes = PUSHES * layers * NotebookOptions(work=setting.work).texts
+    return Work(
+        tokens=letters / LETTERS + pushes,
+        rows=EPOCHS * len(accounts) * layers * (5 * (2 + SHUFFLES)),
+    )
 
 
 def _layer_count(setting: Setting) -> int:

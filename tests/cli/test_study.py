@@ -83,6 +83,16 @@ def test_data_that_is_not_there_is_refused_before_the_model_is_loaded(
     assert not out.exists()
 
 
+def test_texts_of_the_notebook_that_are_not_there_are_refused_at_once(
+    cli: Cli, data: Path, tmp_path: Path
+) -> None:
+    """Not after the other studies have run."""
+    out = tmp_path / "out"
+    command = "study", "all", data / "train.tsv", "--out", out, "--envent", tmp_path / "no.csv"
+    refused(cli(*command), "no.csv")
+    assert not out.exists()
+
+
 def test_a_test_set_in_another_encoding_is_refused_in_words(
     cli: Cli, model: Path, data: Path, tmp_path: Path
 ) -> None:
