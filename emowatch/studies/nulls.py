@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import t
 
 from emowatch.workshop.metrics import Estimate
-
-NORMAL = 1.96
-"""Standard deviations on either side within which 95 % of a normal distribution lie."""
 
 
 def spread_of(figures: NDArray[np.float64]) -> Estimate | None:
@@ -24,5 +22,7 @@ def spread_of(figures: NDArray[np.float64]) -> Estimate | None:
     """
     if len(figures) < 2:
         return None
-    mean, spread = float(figures.mean()), NORMAL * float(figures.std(ddof=1))
+    n = len(figures)
+    wide = float(t.ppf(0.975, n - 1)) * (1 + 1 / n) ** 0.5  # of a further order, n being few
+    mean, spread = float(figures.mean()), wide * float(figures.std(ddof=1))
     return Estimate(mean, mean - spread, mean + spread)

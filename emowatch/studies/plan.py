@@ -50,12 +50,10 @@ def claim(setting: Setting, steps: Sequence[Step], out: Path, options: Any) -> N
         StudyError: if it holds those of other texts, another model or other options, or cannot be
             written to.
     """
+    sides = setting.train, setting.test
     parts = [
         setting.described,
-        setting.train.sha256,
-        len(setting.train),
-        setting.test.sha256,
-        len(setting.test),
+        *([(e.row, e.text, e.group, e.label) for e in side.examples] for side in sides),
         model_key(setting.loaded.model),
         options,
     ]
@@ -69,6 +67,11 @@ def claim(setting: Setting, steps: Sequence[Step], out: Path, options: Any) -> N
                     "model or other options. Name another folder with --out, or remove it."
                 )
             return
+        if found := [s.name for s in steps if (out / s.name / FINDINGS).exists()]:
+            raise StudyError(
+                f"Could not use the folder {shown!r}: it holds a study of {found[0]} that no plan "
+                "made, perhaps of other texts. Name another folder with --out, or remove it."
+            )
         out.mkdir(parents=True, exist_ok=True)
         plan = {"key": key, "settings": setting.described, "studies": [s.name for s in steps]}
         path.write_text(json.dumps(plan, indent=1) + "\n", encoding="utf-8")

@@ -199,6 +199,6 @@ def _of(setting: Setting, corpus: Corpus, options: TrainOptions, names: Sequence
 
 
 def _key(setting: Setting, corpus: Corpus, *more: Any) -> str:
-    rows = [example.row for example in corpus.examples]
+    rows = [(example.row, example.text, example.group) for example in corpus.examples]
     parts = [corpus.sha256, rows, model_key(setting.loaded.model), *more]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

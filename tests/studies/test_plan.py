@@ -90,6 +90,16 @@ def test_a_folder_of_other_studies_is_refused(
     claim(setting, steps, tmp_path, {})
 
 
+def test_a_study_that_no_plan_made_is_not_taken_for_done(
+    setting: Setting, tmp_path: Path, ran: list[str]
+) -> None:
+    """A single study may have written there, of other texts."""
+    steps = [step("first", ran)]
+    list(run_plan(setting, steps, tmp_path))
+    with pytest.raises(StudyError, match="a study of first that no plan made"):
+        claim(setting, steps, tmp_path, {})
+
+
 @pytest.mark.parametrize("damage", ["{", "[]"])
 def test_a_damaged_plan_is_refused_in_words(
     damage: str, setting: Setting, tmp_path: Path, ran: list[str]
