@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,7 +72,7 @@ def geometry(**given: Any) -> None:
 @click.option(
     "--offsets",
     type=click.IntRange(1),
-    help="Offset that must be reached. Default: as far as replies go.",
+    help="Refuse replies that all end before this offset. Default: as far as they go.",
 )
 @click.option(
     "--bandwidth",
@@ -102,7 +102,7 @@ def persistence(
 
 @command.command(name="all")
 @study_options
-@folder_option(default="studies", show_default=True, help="Folder of all reports.")
+@folder_option(default="studies/all", show_default=True, help="Folder of all reports.")
 @click.option(
     "--max-new-tokens",
     type=click.IntRange(2, 512),
@@ -137,9 +137,9 @@ def all_studies(
     options = PlanOptions(max_new_tokens=max_new_tokens, accounts=accounts, only=only)
     steps = steps_for(options)
     setting = open_setting(out, **given)
-    if not dry_run:
-        of_texts = None if accounts is None else accounts.sha256
-        claim(setting, steps, out, {"max_new_tokens": max_new_tokens, "envent": of_texts})
+    of_texts = None if accounts is None else accounts.sha256
+    told = {"max_new_tokens": max_new_tokens, "envent": of_texts}
+    claim(setting, steps, out, told, mark=not dry_run)
     missing = remaining(steps, out)
     if missing:
         times = expected(setting, missing, measure_speed(setting))
@@ -150,7 +150,8 @@ def all_studies(
         return
     outcomes = []
     with stoppable():
-        for outcome in run_plan(setting, steps, out):
+        every = [step.name for step in steps_for(replace(options, only=()))]
+        for outcome in run_plan(setting, steps, out, every):
             outcomes.append(outcome)
             if not as_json:
                 click.echo(_told(outcome))

@@ -51,7 +51,7 @@ def study_options(function: Function) -> Function:
                 show_default=True,
                 help="Tokens in a batch.",
             ),
-            click.option("--seed", type=int, default=0, show_default=True),
+            click.option("--seed", type=click.IntRange(0), default=0, show_default=True),
             click.option(
                 "--work",
                 type=click.Path(path_type=Path),
@@ -70,9 +70,11 @@ def run_study(
 ) -> None:
     """Open texts and model, run a study, write its folder and print what it found."""
     from emowatch.studies.folder import PAGE, write_findings
+    from emowatch.studies.plan import check_free
     from emowatch.studies.rendering import as_json as as_object
     from emowatch.studies.rendering import render_findings
 
+    check_free(out)
     setting = open_setting(out, **given)
     with stoppable():
         findings = study(setting)
@@ -99,7 +101,10 @@ def open_setting(
     learned, held = open_texts(data, test, seed=given["seed"], **reading)
     counts = ", ".join(f"{label} {n}" for label, n in learned.counts().items())
     click.echo(clean_line(f"{len(learned)} texts to learn from: {counts}"), err=True)
-    click.echo(f"{len(held)} texts to measure on, classes of equal size", err=True)
+    click.echo(
+        clean_line(f"{len(held)} texts to measure on, classes of equal size: {held.source}"),
+        err=True,
+    )
     tell_left_out(learned, reading["limit"])
     return Setting(
         loaded=open_model(**placing),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from dataclasses import replace
 
 from emowatch.errors import CorpusError
 from emowatch.studies.probing import relabelled
@@ -42,7 +43,11 @@ def control_task(train: Corpus, test: Corpus, *, seed: int) -> tuple[Corpus, Cor
                 f"{n_labels}. Give more texts, or leave the control out with --no-control."
             )
     said = "classes dealt to first words"
-    return relabelled(train, dealt, said), relabelled(test, held, said)
+    of_words = replace(
+        test,
+        examples=tuple(replace(e, group=_first_word(e.text) or e.group) for e in test.examples),
+    )  # texts that begin alike are resampled together: chance dealt their class once
+    return relabelled(train, dealt, said), relabelled(of_words, held, said)
 
 
 def _first_word(text: str) -> str | None:

@@ -45,7 +45,7 @@ def write_findings(findings: Findings, out: Path) -> list[Path]:
     try:
         out.mkdir(parents=True, exist_ok=True)
         (out / FINDINGS).unlink(missing_ok=True)
-        return [_write(out / name, data) for name, data in files.items()]
+        return [write_file(out / name, data) for name, data in files.items()]
     except OSError as error:
         raise StudyError(
             f"Could not write the findings to {clean_line(str(out))!r}: {error.strerror}. What was "
@@ -53,7 +53,8 @@ def write_findings(findings: Findings, out: Path) -> list[Path]:
         ) from error
 
 
-def _write(path: Path, data: bytes) -> Path:
+def write_file(path: Path, data: bytes) -> Path:
+    """Write a file that is whole or not there."""
     temporary = path.with_name(f".{path.name}.part")
     temporary.write_bytes(data)
     temporary.replace(path)
@@ -119,7 +120,7 @@ def write_overview(out: Path, names: Sequence[str], model: str) -> Path:
             .get_template("overview.html.jinja")
             .render(found=found, missing=missing, model=model, page=PAGE, version=__version__)
         )
-        return _write(out / PAGE, page.encode())
+        return write_file(out / PAGE, page.encode())
     except (OSError, ValueError, UndefinedError) as error:
         raise StudyError(
             f"Could not write the overview to {clean_line(str(out))!r}: "

@@ -113,11 +113,12 @@ def _findings(
     main = next(layout for layout in layouts if layout.layer == card.primary)
     points = Table(
         name="points",
-        title=f"Texts on the plane, layer {main.layer}",
-        columns=("label", "x", "y"),
+        title="Texts on the planes",
+        columns=("layer", "label", "x", "y"),
         rows=tuple(
-            (names[label], float(x), float(y))
-            for label, (x, y) in zip(labels, main.points, strict=True)
+            (layout.layer, names[label], float(x), float(y))
+            for layout in layouts
+            for label, (x, y) in zip(labels, layout.points, strict=True)
         ),
     )
     confusion = Table(

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from emowatch.errors import EmowatchError, StudyError
+from emowatch.errors import EmowatchError, StudyError, UsageError
 from emowatch.studies.estimating import Speed, Work
 from emowatch.studies.findings import Findings
-from emowatch.studies.folder import FINDINGS, write_findings, write_overview
+from emowatch.studies.folder import FINDINGS, write_file, write_findings, write_overview
 from emowatch.studies.setting import Setting
 from emowatch.text import clean_line
 from emowatch.workshop.extraction import model_key
@@ -43,8 +43,26 @@ class Outcome:
     seconds: float = 0.0
 
 
-def claim(setting: Setting, steps: Sequence[Step], out: Path, options: Any) -> None:
+def check_free(out: Path) -> None:
+    """Refuse to write one study where a plan has written it among others.
+
+    Raises:
+        UsageError: naming the plan.
+    """
+    plan = out.parent / PLAN
+    if plan.exists():
+        raise UsageError(
+            f"Could not write to {clean_line(str(out))!r}: the folder above it holds the studies "
+            "of one plan, and this one would be of another run. Name another folder with --out."
+        )
+
+
+def claim(
+    setting: Setting, steps: Sequence[Step], out: Path, options: Any, *, mark: bool = True
+) -> None:
     """Mark `out` as holding these studies, or make sure that it already does.
+
+    Without `mark` nothing is written.
 
     Raises:
         StudyError: if it holds those of other texts, another model or other options, or cannot be
@@ -72,9 +90,11 @@ def claim(setting: Setting, steps: Sequence[Step], out: Path, options: Any) -> N
                 f"Could not use the folder {shown!r}: it holds a study of {found[0]} that no plan "
                 "made, perhaps of other texts. Name another folder with --out, or remove it."
             )
+        if not mark:
+            return
         out.mkdir(parents=True, exist_ok=True)
-        plan = {"key": key, "settings": setting.described, "studies": [s.name for s in steps]}
-        path.write_text(json.dumps(plan, indent=1) + "\n", encoding="utf-8")
+        plan = {"key": key, "settings": setting.described}
+        write_file(path, (json.dumps(plan, indent=1) + "\n").encode())
     except (OSError, ValueError, AttributeError) as error:
         raise StudyError(
             f"Could not use the folder {shown!r}: {clean_line(str(error), 120)}. Name another "
@@ -92,11 +112,19 @@ def expected(setting: Setting, steps: Sequence[Step], speed: Speed) -> dict[str,
     return {step.name: speed.seconds(step.work(setting)) for step in steps}
 
 
-def run_plan(setting: Setting, steps: Sequence[Step], out: Path) -> Iterator[Outcome]:
+def run_plan(
+    setting: Setting, steps: Sequence[Step], out: Path, names: Sequence[str] | None = None
+) -> Iterator[Outcome]:
     """Run the studies that are not done, and say of each what became of it.
 
-    A study that is refused does not keep the others from running. When all are through, a page is
-    written that leads to them.
+    A study that is refused or fails does not keep the others from running. When all are through, a
+    page is written that leads to them.
+
+    Args:
+        setting: what they are done with.
+        steps: the studies to run.
+        out: their folder.
+        names: the studies that the page tells of, where these are more than are run.
     """
     missing = {step.name for step in remaining(steps, out)}
     for step in steps:
@@ -109,5 +137,7 @@ def run_plan(setting: Setting, steps: Sequence[Step], out: Path) -> Iterator[Out
             error = ""
         except EmowatchError as refused:
             error = str(refused)
+        except Exception as failed:  # what we did not foresee in one study is none of the others'
+            error = f"failed with {type(failed).__name__}: {clean_line(str(failed), 200)}"
         yield Outcome(name=step.name, error=error, seconds=time.monotonic() - start)
-    write_overview(out, [step.name for step in steps], setting.loaded.name)
+    write_overview(out, names or [step.name for step in steps], setting.loaded.name)

@@ -137,8 +137,9 @@ def fit_alone(
     prepared: Prepared,
     activations: Activations,
     options: TrainOptions,
-) -> Heads:
-    """Fit heads as `train` does, without a bank around them."""
+) -> tuple[Heads, int]:
+    """Fit heads as `train` does, without a bank around them; give them, and the place of the layer
+    that validation likes best."""
     splits, _ = split_of_training(corpus, options)
     d_model, layers = activations.d_model, activations.layers
     at_once = layers_at_once(options, len(corpus), len(layers), d_model)
@@ -146,7 +147,8 @@ def fit_alone(
     fitted, _ = fit_in_parts(corpus, prepared, activations, splits, plain, at_once, setting.report)
     own = {n: t for n, t in fitted.tensors.items() if n not in ("temperature", "direction")}
     last = int(activations.offset.max())
-    return Heads(options.head, own, fitted.tensors["temperature"], fitted.bins, last)
+    heads = Heads(options.head, own, fitted.tensors["temperature"], fitted.bins, last)
+    return heads, fitted.primary
 
 
 def fit_shuffled(
@@ -165,7 +167,8 @@ def fit_shuffled(
     for number in range(count):
         order = np.random.default_rng([setting.seed, number]).permutation(len(labels))
         shuffled = relabelled(setting.train, labels[order].tolist(), "labels shuffled")
-        yield fit_alone(replace(setting, report=quiet), shuffled, prepared, activations, options)
+        silent = replace(setting, report=quiet)
+        yield fit_alone(silent, shuffled, prepared, activations, options)[0]
         setting.report("fitting shuffled labels", number + 1, count)
 
 

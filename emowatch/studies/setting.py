@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from emowatch.bank.heads import HeadKind
-from emowatch.errors import UsageError
+from emowatch.errors import CorpusError, UsageError
 from emowatch.model.loading import LoadedModel
+from emowatch.text import clean_line
 from emowatch.workshop.corpora import Corpus, read_corpus, split_by_group, undersample
 from emowatch.workshop.options import BATCH_TOKENS
 from emowatch.workshop.preparation import Report, quiet
@@ -80,17 +81,18 @@ def open_texts(
     """Read the texts to learn from and those to measure on.
 
     Without `test` a tenth of the groups of `data` is held out. The texts to measure on are cut to
-    classes of equal size, as in paper A; `limit` is of `data` alone.
+    classes of equal size, as in paper A, and those that training has are left out; `limit` is of
+    `data` alone.
 
     Raises:
-        CorpusError: as `read_corpus`.
+        CorpusError: as `read_corpus`, and where training has all texts of `test`.
         RetryableError: as `read_corpus`.
     """
     whole = read_corpus(data, limit=limit, **reading)
     if test is not None:
         split = {"split": "test"} if reading.get("split") else {}
         held = read_corpus(test, labels=whole.labels, min_per_class=0, **reading | split)
-        return whole, _equal(held, seed)
+        return whole, _equal(_unseen(held, whole), seed)
     # Under names of its own: training draws its validation side from the same seed, and groups
     # that lie at one end of that draw would all be here.
     parts = split_by_group(
@@ -101,6 +103,22 @@ def open_texts(
     learned = _part(whole, parts["train"].tolist(), f"{1 - HELD_OUT:.0%} of the groups")
     held = _part(whole, parts["test"].tolist(), f"{HELD_OUT:.0%} of the groups")
     return learned, _equal(held, seed)
+
+
+def _unseen(held: Corpus, learned: Corpus) -> Corpus:
+    """Leave out what training has; how many that were stands in the source, which is shown."""
+    seen = {example.group for example in learned.examples}
+    kept = tuple(example for example in held.examples if example.group not in seen)
+    left_out = len(held) - len(kept)
+    if not left_out:
+        return held
+    if not kept:
+        raise CorpusError(
+            f"Could not measure on {clean_line(held.source)!r}: all of its {len(held):,} texts are "
+            "among those to learn from. Name others with --test, or leave it out."
+        )
+    told = f"less {left_out:,} that training has"
+    return replace(held, examples=kept, source=f"{held.source} ({told})")
 
 
 def _equal(corpus: Corpus, seed: int) -> Corpus:

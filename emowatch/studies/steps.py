@@ -55,10 +55,11 @@ def steps_for(options: PlanOptions) -> tuple[Step, ...]:
         UsageError: for a name that is none of them.
     """
     persistence = PersistenceOptions(max_new_tokens=options.max_new_tokens)
+    alone = bool(options.only) and not {"classification", "layers"} & set(options.only)
     steps: tuple[Step, ...] = (
         Step(name="classification", run=_run_classification, work=_classification),
         Step(name="layers", run=study_layers, work=_layers),
-        Step(name="geometry", run=study_geometry, work=lambda setting: Work()),
+        Step(name="geometry", run=study_geometry, work=_probes if alone else _nothing),
         Step(
             name="expression",
             run=lambda setting: _run_expression(setting, options.max_new_tokens),
@@ -117,6 +118,17 @@ def _expression(setting: Setting, most: int) -> Work:
 def _steps_of_replies(most: int) -> float:
     """Say how many forwards a batch of replies takes, with the share of long ones after it."""
     return min(ROUND, most) + LONG * max(0, most - ROUND)
+
+
+def _probes(setting: Setting) -> Work:
+    """Read both sides and fit heads once."""
+    learned, held = tokens_of(setting)
+    return Work(tokens=learned + held, rows=_layer_count(setting) * EPOCHS * len(setting.train))
+
+
+def _nothing(setting: Setting) -> Work:
+    """Draw what another study of the plan has read."""
+    return Work()
 
 
 def _layers(setting: Setting) -> Work:

@@ -50,7 +50,14 @@ def generate_replies(
     order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
     key = hashlib.sha256(
         json.dumps(
-            [[list(p) for p in prompts], max_new_tokens, seed, sample, model_key(model)]
+            [
+                [list(p) for p in prompts],
+                max_new_tokens,
+                seed,
+                sample,
+                model_key(model),
+                _sampling(model) if sample else {},
+            ]
         ).encode()
     ).hexdigest()
     replies = _read(path, key)
@@ -144,6 +151,13 @@ class _Answerer:
         for row in output[:, longest:].tolist():
             tokens = list(itertools.takewhile(lambda token: token not in self._ends, row))
             yield tokens, len(tokens) < len(row)
+
+
+def _sampling(model: Any) -> dict[str, str]:
+    """Give how the model's own settings have tokens drawn; no version of a library."""
+    config = getattr(model, "generation_config", None)
+    settings = {} if config is None else config.to_diff_dict()
+    return {name: str(value) for name, value in settings.items() if name != "transformers_version"}
 
 
 def end_tokens(model: Any, tokenizer: Any) -> set[int]:

@@ -44,6 +44,15 @@ def test_a_first_word_always_has_the_same_class() -> None:
     assert {e.label for e in learned.examples} == {0, 1, 2}
 
 
+def test_texts_that_begin_alike_are_resampled_together() -> None:
+    """Chance dealt their class once: they are one draw, not many."""
+    test = corpus(*(e.text for e in WORDS.examples), "AA, other", "aa again")
+    _, held = control_task(WORDS, test, seed=0)
+    alike = [e.group for e in held.examples if e.text.casefold().startswith("aa")]
+    assert len(alike) == 3 and len(set(alike)) == 1
+    assert len({e.group for e in held.examples}) == 26
+
+
 def test_another_seed_deals_other_classes() -> None:
     """The task is random, not the words."""
     dealt = [[e.label for e in control_task(WORDS, WORDS, seed=n)[0].examples] for n in (0, 1)]

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from emowatch.errors import StudyError
+from emowatch.errors import StudyError, UsageError
 from emowatch.studies.estimating import Speed, Work
 from emowatch.studies.findings import Findings
 from emowatch.studies.folder import FINDINGS, PAGE
-from emowatch.studies.plan import PLAN, Step, claim, expected, remaining, run_plan
+from emowatch.studies.plan import PLAN, Step, check_free, claim, expected, remaining, run_plan
 from emowatch.studies.setting import Setting
 
 
@@ -98,6 +98,51 @@ def test_a_study_that_no_plan_made_is_not_taken_for_done(
     list(run_plan(setting, steps, tmp_path))
     with pytest.raises(StudyError, match="a study of first that no plan made"):
         claim(setting, steps, tmp_path, {})
+
+
+def test_one_study_is_not_written_where_a_plan_has_written_it(
+    setting: Setting, tmp_path: Path, ran: list[str]
+) -> None:
+    """Its figures would stand on the plan's page."""
+    check_free(tmp_path / "first")
+    claim(setting, [step("first", ran)], tmp_path, {})
+    with pytest.raises(UsageError, match="the folder above it holds the studies of one plan"):
+        check_free(tmp_path / "first")
+
+
+def test_a_claim_that_is_only_asked_after_writes_nothing(
+    setting: Setting, tmp_path: Path, ran: list[str]
+) -> None:
+    """A dry run leaves no folder, and is refused where the run would be."""
+    steps = [step("first", ran)]
+    claim(setting, steps, tmp_path / "out", {}, mark=False)
+    assert not (tmp_path / "out").exists()
+    claim(setting, steps, tmp_path / "out", {})
+    with pytest.raises(StudyError, match="other options"):
+        claim(setting, steps, tmp_path / "out", {"more": 1}, mark=False)
+
+
+def test_a_study_that_breaks_keeps_no_other_from_running(
+    setting: Setting, tmp_path: Path, ran: list[str]
+) -> None:
+    """What nobody foresaw is told as a failure of this study alone."""
+
+    def broken(setting: Setting) -> Findings:
+        raise MemoryError("too large")
+
+    steps = [replace(step("first", ran), run=broken), step("second", ran)]
+    outcomes = list(run_plan(setting, steps, tmp_path))
+    assert [o.error for o in outcomes] == ["failed with MemoryError: too large", ""]
+
+
+def test_the_page_tells_of_studies_that_this_run_left_alone(
+    setting: Setting, tmp_path: Path, ran: list[str]
+) -> None:
+    """One study chosen must not take the others off the page."""
+    steps = [step("first", ran), step("second", ran)]
+    list(run_plan(setting, steps, tmp_path))
+    list(run_plan(setting, steps[:1], tmp_path, ["first", "second"]))
+    assert 'href="second/index.html"' in (tmp_path / PAGE).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("damage", ["{", "[]"])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from emowatch.errors import UsageError
+from emowatch.errors import CorpusError, UsageError
 from emowatch.studies.setting import Setting, open_texts
 from emowatch.workshop.corpora import split_by_group
 from tests.workshop.synthetic import WORDS, write_texts
@@ -41,6 +41,25 @@ def test_texts_that_are_measured_on_are_classes_of_equal_size(tmp_path: Path) ->
     learned, held = open_texts(str(path), str(tmp_path / "test.tsv"), seed=0)
     assert held.labels == learned.labels == tuple(WORDS)
     assert set(Counter(e.label for e in held.examples).values()) == {8}
+
+
+def test_texts_that_training_has_are_not_measured_on(tmp_path: Path) -> None:
+    """They would be known by heart; how many there were is told."""
+    rows = write_texts(tmp_path / "train.tsv", per_class=30).read_text().splitlines()
+    fresh = write_texts(tmp_path / "fresh.tsv", per_class=20, seed=1).read_text().splitlines()
+    mixed = tmp_path / "mixed.tsv"
+    mixed.write_text("\n".join([*fresh, *rows[1:8]]) + "\n", encoding="utf-8")
+    learned, held = open_texts(str(tmp_path / "train.tsv"), str(mixed), seed=0)
+    assert not {e.group for e in learned.examples} & {e.group for e in held.examples}
+    assert len(held) == 60
+    assert held.source.endswith("mixed.tsv (less 7 that training has)")
+
+
+def test_a_test_set_that_is_the_training_is_refused(tmp_path: Path) -> None:
+    """There is nothing left to measure on."""
+    path = str(write_texts(tmp_path / "train.tsv", per_class=30))
+    with pytest.raises(CorpusError, match="all of its 90 texts are among those to learn from"):
+        open_texts(path, path, seed=0)
 
 
 def test_a_limit_is_of_the_training_alone(tmp_path: Path) -> None:

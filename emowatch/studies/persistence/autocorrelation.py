@@ -38,7 +38,8 @@ def autocorrelation(
     """Correlate readings of the same reply along each direction, lag by lag.
 
     The mean of each offset is taken off first, since what every reply does at some offset is no
-    memory; offset 0 is left out, being a token of the prompt.
+    memory; offset 0 is left out, being a token of the prompt, and so are those that few reach,
+    whose mean would take most of a state off.
 
     Args:
         replies: states of one layer.
@@ -51,17 +52,21 @@ def autocorrelation(
     sums = torch.zeros(int(offsets.max()) + 1, states.shape[1]).index_add_(0, offsets, states)
     means = sums / torch.bincount(offsets).clamp(min=1)[:, None]
     centred = states - means[offsets]
-    covariance = (centred.T @ centred) / len(centred)
+    counts = torch.bincount(offsets)
+    reached = int((counts >= FEWEST).sum())  # replies only end, so the first ones
+    counted = centred[(offsets > 0) & (offsets < reached)]
+    covariance = (counted.T @ counted) / len(counted)
     matched = matched_directions(directions, covariance, seed=seed)  # [labels, count, d_model]
     n_labels = len(directions)
     everything = torch.cat([directions, matched.flatten(0, 1)])  # [labels · (1 + count), d_model]
     variance = ((everything @ covariance) * everything).sum(1)
     own, others = variance[:n_labels, None], variance[n_labels:].reshape(n_labels, -1)
     projected = replies.spread((centred @ everything.T).numpy().astype(np.float64), np.nan)
-    alive = np.arange(projected.shape[1]) < replies.lengths[:, None]
+    projected = projected[:, :reached]
+    alive = np.arange(reached) < replies.lengths[:, None]
     lags, pairs, emotion, random = [], [], [], []
     for lag in LAGS:
-        if int((replies.lengths > 1 + lag).sum()) < FEWEST:
+        if 1 + lag >= reached:
             break
         moments = lagged(projected, alive, lag)
         found = moments.correlation(draws)  # [1 + resamples, directions]

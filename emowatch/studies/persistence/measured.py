@@ -27,6 +27,8 @@ class Measured:
     """Of the replies that are left."""
     weighted: Curves
     """As if no reply had ended."""
+    alone_layer: int
+    """Where the reply alone is read: the layer that validation likes best for that."""
     leak: Curves
     """Of a head that reads the same replies behind a message without words; weighted."""
     nulls: NDArray[np.float64]

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from emowatch.bank.heads import Heads
+from emowatch.model.blocks import find_blocks, resolve_layers
 from emowatch.studies.persistence.curves import Predictions
 from emowatch.studies.probing import answered, fit_alone, read, read_passages
 from emowatch.studies.setting import Setting
@@ -72,7 +73,7 @@ def read_replies(setting: Setting, corpus: Corpus, options: TrainOptions, layer:
 def reread(setting: Setting, corpus: Corpus, replies: Replies, layer: int) -> Replies:
     """Read the same replies again behind a message without words."""
     prepared = without_message(replies.prepared, empty_prompt(setting))
-    activations = _extract(setting, prepared, layer)
+    activations = _extract(setting, prepared, (layer,))
     return _replies(corpus, prepared, rows_of(corpus, prepared, activations))
 
 
@@ -91,15 +92,22 @@ def without_message(prepared: Prepared, empty: Sequence[int]) -> Prepared:
     return replace(prepared, passages=passages)
 
 
-def fit_without_message(setting: Setting, options: TrainOptions, layer: int) -> Heads:
-    """Fit a head to the states of the training replies behind a message without words.
+def fit_without_message(setting: Setting, options: TrainOptions) -> tuple[Heads, int]:
+    """Fit heads to the states of the training replies behind a message without words.
 
-    It reads what the reply's own words give away, as well as a head of its kind can.
+    They read what the reply's own words give away, as well as heads of their kind can: at the layer
+    that validation likes best for this, as the other heads are at theirs.
+
+    Returns:
+        The head of that layer, and the layer.
     """
     corpus = setting.train
     prepared = without_message(answered(setting, corpus, options), empty_prompt(setting))
-    activations = _extract(setting, prepared, layer)
-    return fit_alone(setting, corpus, prepared, activations, replace(options, layers=str(layer)))
+    blocks = find_blocks(setting.loaded.model, setting.loaded.blocks)
+    layers = resolve_layers(options.layers, blocks.n_layers)
+    activations = _extract(setting, prepared, layers)
+    heads, best = fit_alone(setting, corpus, prepared, activations, options)
+    return heads.only([best]), layers[best]
 
 
 def predict(heads: Heads, replies: Replies, n_labels: int) -> Predictions:
@@ -123,12 +131,12 @@ def _dense(options: TrainOptions) -> TrainOptions:
     return replace(options, states_per_reply=options.max_new_tokens)
 
 
-def _extract(setting: Setting, prepared: Prepared, layer: int) -> Activations:
-    digest = hashlib.sha256(f"{layer} {model_key(setting.loaded.model)}".encode())
+def _extract(setting: Setting, prepared: Prepared, layers: tuple[int, ...]) -> Activations:
+    digest = hashlib.sha256(f"{layers} {model_key(setting.loaded.model)}".encode())
     for passage in prepared.passages:
         digest.update(repr((passage.ids, passage.places)).encode())
     folder = setting.work / "states" / f"alone-{digest.hexdigest()[:16]}"
-    return read_passages(setting, prepared, (layer,), folder)
+    return read_passages(setting, prepared, layers, folder)
 
 
 def _replies(corpus: Corpus, prepared: Prepared, rows: Rows) -> Replies:

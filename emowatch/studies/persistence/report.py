@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from functools import partial
 
+import numpy as np
+from numpy.typing import NDArray
+
 from emowatch.studies.findings import Cell, Figure, Findings, Table
 from emowatch.studies.nulls import spread_of
 from emowatch.studies.persistence.curves import FEWEST, estimate_at, half_life
@@ -14,6 +17,7 @@ from emowatch.studies.published import PAPER_A
 from emowatch.studies.setting import Setting
 from emowatch.workshop.options import TrainOptions
 
+Doubles = NDArray[np.float64]
 SHOWN = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 400, 512)
 """Offsets of the table; the CSV files have all."""
 
@@ -130,6 +134,8 @@ def _recalls(measured: Measured) -> Table:
             estimate_at(measured.observed.recall[:, label], k),
             estimate_at(measured.weighted.recall[:, label], k),
             estimate_at(measured.weighted.informedness[:, label], k),
+            estimate_at(measured.leak.informedness[:, label], k),
+            estimate_at(_residual(measured, label), k),
         )
         for label, name in enumerate(measured.card.labels)
         for k in range(reach)
@@ -137,9 +143,23 @@ def _recalls(measured: Measured) -> Table:
     return Table(
         name="recall",
         title="Recall by label and offset",
-        columns=("label", "offset", "replies", "those left", "weighted", "informedness"),
+        columns=(
+            "label",
+            "offset",
+            "replies",
+            "those left",
+            "weighted",
+            "informedness",
+            "reply alone",
+            "residual",
+        ),
         rows=tuple(rows),
     )
+
+
+def _residual(measured: Measured, label: int) -> Doubles:
+    """Informedness of a label less what the reply alone tells ``[1 + resamples, offsets]``."""
+    return measured.weighted.informedness[:, label] - measured.leak.informedness[:, label]
 
 
 def _half_lives(measured: Measured) -> Table:
@@ -157,6 +177,7 @@ def _half_lives(measured: Measured) -> Table:
                 half_life(informed),
                 half_life(informed, start=1),
                 half_life(plain),
+                half_life(_residual(measured, label)[:, :reach]),
             )
         )
     return Table(
@@ -170,12 +191,14 @@ def _half_lives(measured: Measured) -> Table:
             "half-life",
             "from offset 1",
             "of those left",
+            "of the residual",
         ),
         rows=tuple(rows),
         note="Informedness is recall less the rate at which messages of other labels are taken "
         f"for this one: 0 at chance. 'beyond': not within the {reach} offsets that {FEWEST} "
-        "replies of every label reach; a dash: not told from chance to begin with.",
-        digits={"half-life": 0, "from offset 1": 0, "of those left": 0},
+        "replies of every label reach; a dash: not told from chance to begin with. Of the "
+        "residual: informedness less that of the reply alone.",
+        digits=dict.fromkeys(("half-life", "from offset 1", "of those left", "of the residual"), 0),
     )
 
 
@@ -215,13 +238,17 @@ def _lags(measured: Measured) -> Table:
 
 
 def _notes(measured: Measured) -> tuple[str, ...]:
+    last = measured.reach - 1
+    why = f"fewer than {FEWEST} replies of some label go further"
+    if measured.reach == measured.found.alive.shape[1]:
+        why = "no reply goes further"
     notes = [
-        f"The curves end at offset {measured.reach - 1}: fewer than {FEWEST} replies of some label "
-        "go further.",
+        f"The curves end at offset {last}: {why}.",
         "Survivorship weights use what is known at offset 0: the label, the length of the prompt, "
         "whether the head is right there, and how surely. They are held fixed in the resamples. "
         "What else makes a reply end is not weighed.",
-        "The reply alone stands behind an empty message, so its head also sees states that the "
+        f"The reply alone is read at layer {measured.alone_layer}, which validation likes best for "
+        "it. It stands behind an empty message, so its head also sees states that the "
         "model would not have there; and words that the message put into the reply are part of "
         "how an emotion persists. Residual is what the state holds beyond them.",
         "At offset 0 nothing of the reply is there: what the reply alone reads there is chance.",
@@ -244,4 +271,6 @@ def _numbers(measured: Measured) -> dict[str, Cell]:
     for label, name in enumerate(measured.card.labels):
         life = half_life(measured.weighted.informedness[:, label, : measured.reach])
         numbers[f"half-life of {name}"] = life
+        residual_life = half_life(_residual(measured, label)[:, : measured.reach])
+        numbers[f"half-life of {name}, residual"] = residual_life
     return numbers

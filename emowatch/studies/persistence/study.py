@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from emowatch.bank.heads import Heads
 from emowatch.bank.probe_bank import ProbeBank
-from emowatch.errors import StudyError
+from emowatch.errors import StudyError, UsageError
 from emowatch.studies.findings import Findings
 from emowatch.studies.persistence.autocorrelation import autocorrelation
 from emowatch.studies.persistence.curves import BANDWIDTH, FEWEST, curves, draw
@@ -46,7 +46,7 @@ class PersistenceOptions:
     states_per_reply: int = 8
     """Offsets of each training reply that are learned from: 0 and random others."""
     offsets: int | None = None
-    """Offset that the curves must reach; `None`: as far as enough replies of every label do."""
+    """Offset that some reply must reach; the curves end where too few of a label are left."""
     shuffles: int = 5
     """How often a head is fitted to shuffled labels."""
     bandwidth: float = BANDWIDTH
@@ -61,11 +61,18 @@ def study_persistence(setting: Setting, chosen: PersistenceOptions | None = None
         chosen: how replies are made and followed.
 
     Raises:
-        UsageError: if the model has no chat template.
+        UsageError: if the model has no chat template, or the offset asked for is past the longest
+            reply that is allowed.
         StudyError: if the replies are too few, or too short for the offset that was asked for.
     """
     setting.require_template()
     asked = chosen or PersistenceOptions()
+    if asked.offsets is not None and asked.offsets >= asked.max_new_tokens:
+        raise UsageError(
+            f"Could not follow the states to offset {asked.offsets}: replies of at most "
+            f"{asked.max_new_tokens} tokens end at offset {asked.max_new_tokens - 1}. Ask for "
+            "fewer with --offsets, or raise --max-new-tokens."
+        )
     options = options_for(
         setting,
         readout="reply",
@@ -92,6 +99,12 @@ def _check_reach(
             f"Could not follow the emotions: only {counts.min()} test messages of {scarce!r} were "
             f"answered, and {FEWEST} of each label are needed. Name more test texts with --test."
         )
+    if (spoken := int((lengths > 2).sum())) < FEWEST:
+        raise StudyError(
+            f"Could not follow the emotions: only {spoken} of {len(lengths):,} test replies have "
+            f"three tokens or more, and {FEWEST} are needed. Check what the model answers with "
+            "`emowatch run`."
+        )
     wanted, longest = asked.offsets or 0, int(lengths.max()) - 1
     if wanted > longest:
         enough = np.sort(lengths)[-min(FEWEST, len(lengths))] - 1
@@ -112,8 +125,9 @@ def _measure(
     weights = survival_weights(
         replies.lengths, _known(heads, replies, n_labels), most=options.max_new_tokens
     )
-    alone = reread(setting, setting.test, replies, layer)
-    leak = predict(fit_without_message(setting, options, layer), alone, n_labels)
+    reader, alone_layer = fit_without_message(setting, options)
+    alone = reread(setting, setting.test, replies, alone_layer)
+    leak = predict(reader, alone, n_labels)
     draws = draw(replies.groups, seed=setting.seed)
     observed = curves(found, draws, bandwidth=asked.bandwidth)
     weighted, of_leak = (
@@ -129,6 +143,7 @@ def _measure(
         found=found,
         reach=found.reach,
         weights=weights,
+        alone_layer=alone_layer,
         observed=observed,
         weighted=weighted,
         leak=of_leak,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from emowatch.errors import StudyError
+from emowatch.errors import StudyError, UsageError
 from emowatch.studies.folder import write_findings
 from emowatch.studies.persistence import PersistenceOptions, study_persistence
 from emowatch.studies.setting import Setting
@@ -35,6 +35,37 @@ def test_one_call_leads_from_messages_to_figures(setting: Setting, tmp_path: Pat
     assert len((tmp_path / "accuracy.csv").read_text().splitlines()) == 1 + 6
 
 
+def test_each_emotion_has_its_own_residual(setting: Setting) -> None:
+    """Half-lives, too, may be of the reply's words alone."""
+    found = study_persistence(setting, SHORT)
+    assert found.tables[1].columns[-1] == "of the residual"
+    recall = next(figure for figure in found.figures if figure.name == "recall").data
+    names = ("informedness", "reply alone", "residual")
+    for informed, alone, residual in zip(*map(recall.column, names), strict=True):
+        assert isinstance(informed, Estimate) and isinstance(alone, Estimate)
+        assert isinstance(residual, Estimate)
+        assert residual.value == pytest.approx(informed.value - alone.value)
+
+
+def test_an_offset_past_the_longest_reply_is_refused_before_anything_is_written(
+    setting: Setting,
+) -> None:
+    """No reply can go so far."""
+    asked = PersistenceOptions(max_new_tokens=6, offsets=6)
+    with pytest.raises(UsageError, match=r"at most 6 tokens end at offset 5"):
+        study_persistence(setting, asked)
+    assert not setting.work.exists()
+
+
+def test_replies_of_hardly_a_word_are_refused_before_any_training(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is nothing to follow."""
+    monkeypatch.setattr("emowatch.studies.persistence.study.train", None)  # a call would fail
+    with pytest.raises(StudyError, match="only 0 of 36 test replies have three tokens"):
+        study_persistence(setting, PersistenceOptions(max_new_tokens=2))
+
+
 def test_the_residual_is_the_state_less_the_reply_alone(setting: Setting) -> None:
     """Row by row, with the interval of the paired difference."""
     offsets = study_persistence(setting, SHORT).tables[0]
@@ -50,8 +81,9 @@ def test_an_offset_that_no_reply_has_is_refused_before_any_training(
 ) -> None:
     """The message says how far replies go, and what to change."""
     monkeypatch.setattr("emowatch.studies.persistence.study.train", None)  # a call would fail
-    asked = PersistenceOptions(max_new_tokens=6, offsets=40)
-    with pytest.raises(StudyError, match=r"to offset 40: of 36 replies .* offset 5.*--offsets"):
+    asked = PersistenceOptions(max_new_tokens=60, offsets=59)
+    monkeypatch.setattr(setting.loaded.model.generation_config, "eos_token_id", list(range(2, 22)))
+    with pytest.raises(StudyError, match=r"to offset 59: of 36 replies .*--offsets"):
         study_persistence(setting, asked)
 
 
