@@ -80,12 +80,12 @@ def study_persistence(setting: Setting, chosen: PersistenceOptions | None = None
         max_new_tokens=asked.max_new_tokens,
         states_per_reply=asked.states_per_reply,
     )
-    _check_reach(*reply_lengths(setting, setting.test, options), setting.test.labels, asked)
+    check_reach(*reply_lengths(setting, setting.test, options), setting.test.labels, asked)
     bank = train(setting, "persistence", options)
     return report_findings(setting, options, _measure(setting, options, asked, bank))
 
 
-def _check_reach(
+def check_reach(
     lengths: NDArray[np.int64],
     labels: NDArray[np.int64],
     names: Sequence[str],

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from emowatch.errors import StudyError, UsageError
 from emowatch.studies.folder import write_findings
 from emowatch.studies.persistence import PersistenceOptions, study_persistence
+from emowatch.studies.persistence.study import check_reach
 from emowatch.studies.setting import Setting
 from emowatch.workshop.metrics import Estimate
 
@@ -76,15 +78,15 @@ def test_the_residual_is_the_state_less_the_reply_alone(setting: Setting) -> Non
         assert residual.value == pytest.approx(weighted.value - alone.value)
 
 
-def test_an_offset_that_no_reply_has_is_refused_before_any_training(
-    setting: Setting, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_offset_that_no_reply_has_is_refused() -> None:
     """The message says how far replies go, and what to change."""
-    monkeypatch.setattr("emowatch.studies.persistence.study.train", None)  # a call would fail
-    asked = PersistenceOptions(max_new_tokens=60, offsets=59)
-    monkeypatch.setattr(setting.loaded.model.generation_config, "eos_token_id", list(range(2, 22)))
-    with pytest.raises(StudyError, match=r"to offset 59: of 36 replies .*--offsets"):
-        study_persistence(setting, asked)
+    lengths, labels = np.arange(3, 43), np.arange(40) % 2
+    check_reach(lengths, labels, ("joy", "sadness"), PersistenceOptions(offsets=41))
+    with pytest.raises(
+        StudyError,
+        match=r"to offset 42: of 40 replies the longest ends at offset 41, and 10 reach offset 32",
+    ):
+        check_reach(lengths, labels, ("joy", "sadness"), PersistenceOptions(offsets=42))
 
 
 def test_too_few_replies_of_a_label_are_refused_before_any_training(
