@@ -22,7 +22,7 @@ from emowatch.workshop.extraction import extract
 from emowatch.workshop.options import TrainOptions, options_of
 from emowatch.workshop.outputs import STATES_FOLDER, recorded_training
 from emowatch.workshop.preparation import Prepared, Report, Rows, prepare, quiet, rows_of
-from emowatch.workshop.uncertainty import KEEPS, LEVEL, MIN_GROUPS, HeldOut, calibrate
+from emowatch.workshop.uncertainty import KEEPS, LEVEL, MIN_GROUPS, MIN_OF_LABEL, HeldOut, calibrate
 
 REFERENCE = 0.3
 """Share of groups that the states' mean and spread come from; thresholds come from the others."""
@@ -68,7 +68,9 @@ def calibrate_bank(
         )
     blocks = find_blocks(loaded.model, loaded.blocks)
     bank.check_fits(loaded.model, blocks, loaded.tokenizer, model_name=loaded.name)
-    corpus, shared = _unseen(corpus, recorded_training(folder, card))
+    training = recorded_training(folder, card)
+    known = training is not None
+    corpus, shared = _unseen(corpus, training)
     spread = 0.0 if keeps is None else REFERENCE
     _check_groups(len({example.group for example in corpus.examples}), spread)
     settings = options or options_of(card)
@@ -94,6 +96,8 @@ def calibrate_bank(
             f"by group: {spread:.0%} for the spread of states, {1 - spread:.0%} for thresholds "
             f"(seed {settings.seed})"
         )
+    if not known:
+        split += "; whether texts were in the training data could not be checked"
     if shared:
         split += f"; {shared} left out, as in the training data"
     return calibrate(
@@ -152,6 +156,8 @@ def calibrate_trained(
     groups = numbered([example.group for example in corpus.examples])
     held = held_out(rows, groups, splits["calibration"].tolist(), position)
     if len(set(held.groups)) < MIN_GROUPS:
+        return bank
+    if min(torch.bincount(held.labels, minlength=len(bank.card.labels))) < MIN_OF_LABEL:
         return bank
     return calibrate(
         bank,

@@ -39,6 +39,9 @@ def doubts(
             found.append(f"{shared} of these {len(measured)} texts were in the training data.")
     elif corpus.sha256 == card.data.sha256:
         found.append("This is the file the bank was trained on.")
+    of_sets = card.uncertainty
+    if of_sets is not None and corpus.sha256 == of_sets.sha256 != card.data.sha256:
+        found.append("These are the texts its label sets were calibrated on.")
     counts = Counter(example.label for example in measured)
     if missing := [label for place, label in enumerate(corpus.labels) if not counts[place]]:
         found.append(f"There are no texts of {', '.join(missing)}: the figures leave them out.")

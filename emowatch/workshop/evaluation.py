@@ -13,7 +13,7 @@ from torch import Tensor
 
 from emowatch.bank.card import Evaluation, Interval, LayerMetrics, OffsetMetrics
 from emowatch.bank.probe_bank import ProbeBank
-from emowatch.workshop.metrics import Estimate, Report, means, perfect_ece, report
+from emowatch.workshop.metrics import Estimate, Report, group_means, perfect_ece, report
 from emowatch.workshop.sets import measure_sets, set_columns
 from emowatch.workshop.text_baseline import TextBaseline
 
@@ -224,7 +224,7 @@ def _sets_in(
     offsets, states = rows.offsets[chosen], rows.states[place, chosen]
     groups = [g for g, c in zip(rows.groups, chosen.tolist(), strict=True) if c]
     covered, sizes, _ = set_columns(bank, states, rows.labels[chosen], offsets)
-    coverage, size = means(np.stack([covered, sizes], axis=1), groups, seed=seed)
+    coverage, size = group_means(np.stack([covered, sizes], axis=1), groups, seed=seed)
     return {
         "coverage": _round(coverage.value),
         "coverage_interval": _interval(coverage.interval),

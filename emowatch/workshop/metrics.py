@@ -237,6 +237,19 @@ def means(
     return tuple(_estimate(column) for column in (found[:, :-1] / found[:, -1:]).T)
 
 
+def group_means(
+    values: Doubles,
+    groups: Sequence[int] | Ints,
+    *,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> tuple[Estimate, ...]:
+    """Estimate the mean of each column as `means` does, but every group weighs the same."""
+    sums, counts = _by_group(values, groups)
+    of_groups = sums / counts[:, None]
+    return means(of_groups, np.arange(len(of_groups)), seed=seed, resamples=resamples)
+
+
 def auroc(
     positives: Doubles,
     positive_groups: Sequence[int] | Ints,

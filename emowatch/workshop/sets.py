@@ -12,7 +12,7 @@ from torch import Tensor
 from emowatch.bank.probe_bank import ProbeBank
 from emowatch.bank.uncertainty import Detection, SetMetrics
 from emowatch.labels import LabelSets
-from emowatch.workshop.metrics import Estimate, auroc, means
+from emowatch.workshop.metrics import Estimate, auroc, group_means
 
 Doubles = NDArray[np.float64]
 Booleans = NDArray[np.bool_]
@@ -56,9 +56,9 @@ def measure_sets(
     kept = calibrated.numpy()
     rows = np.stack([covered, sizes], axis=1)[kept]
     group = np.asarray(groups)
-    coverage, size = means(rows, group[kept], seed=seed)
+    coverage, size = group_means(rows, group[kept], seed=seed)
     by_label = {
-        name: means(covered[chosen][:, None], group[chosen], seed=seed)[0]
+        name: group_means(covered[chosen][:, None], group[chosen], seed=seed)[0]
         for number, name in enumerate(bank.card.labels)
         if (chosen := kept & (true == number)).any()
     }
@@ -66,7 +66,7 @@ def measure_sets(
     detection: tuple[Detection, ...] = ()
     if bank.distance is not None:
         distances = bank.distance.of(states, offsets).double().numpy()
-        abstention = means((distances > 1)[:, None].astype(float), group, seed=seed)[0]
+        abstention = group_means((distances > 1)[:, None].astype(float), group, seed=seed)[0]
         detection = tuple(
             _detection(bank, kind, *rows, distances, group, seed) for kind, rows in unlike.items()
         )
@@ -115,7 +115,7 @@ def _detection(
     assert bank.distance is not None
     distances = bank.distance.of(states, offsets).double().numpy()
     group = np.asarray(texts)
-    (share,) = means((distances > 1)[:, None].astype(float), group, seed=seed)
+    (share,) = group_means((distances > 1)[:, None].astype(float), group, seed=seed)
     area = auroc(distances, group, like, groups, seed=seed)
     return Detection(
         kind=kind,

@@ -7,7 +7,7 @@ not: every group weighs the same, however many rows it has.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,6 +20,7 @@ from emowatch.bank.distance import DISTANCE_SHAPES, StateDistance
 from emowatch.bank.probe_bank import ProbeBank
 from emowatch.bank.uncertainty import Uncertainty
 from emowatch.errors import TrainingError
+from emowatch.text import clean_line
 from emowatch.workshop.scaling import standardisation
 
 LEVEL = 0.9
@@ -29,6 +30,9 @@ KEEPS = 0.95
 MIN_GROUPS = 100
 """Groups that a bin needs for thresholds of its own, and a bank for any: with fewer, what the sets
 really hold may be 6 points off what they promise."""
+MIN_OF_LABEL = 10
+"""Groups of each label that thresholds need: classes count equally, so the fewest decide how near
+sets come to what they promise."""
 FACTORS = 64
 """Directions of the distance at most; others count as if states varied equally along them."""
 LEAST_NOISE = 0.01
@@ -83,7 +87,7 @@ def calibrate(
         keeps: share of groups' states from which the bank is not to abstain.
 
     Raises:
-        TrainingError: for fewer than `MIN_GROUPS` groups.
+        TrainingError: for fewer than `MIN_GROUPS` groups, or `MIN_OF_LABEL` of some label.
     """
     n_groups = len(set(held.groups))
     if n_groups < MIN_GROUPS:
@@ -94,8 +98,17 @@ def calibrate(
     bins = bank.card.bins
     of_bin = _bins_of(held.offsets, bins)
     groups = np.unique(held.groups, return_inverse=True)[1].astype(np.int64)
+    labels = held.labels.numpy()
+    by_label = [
+        _groups_of_labels(groups[of_bin == number], labels[of_bin == number], bank.card.labels)
+        for number in range(len(bins))
+    ]
+    _check_labels(_groups_of_labels(groups, labels, bank.card.labels))
     counts = tuple(len(np.unique(groups[of_bin == number])) for number in range(len(bins)))
-    pooled = tuple(count < MIN_GROUPS for count in counts)
+    pooled = tuple(
+        count < MIN_GROUPS or min(of_labels.values()) < MIN_OF_LABEL
+        for count, of_labels in zip(counts, by_label, strict=True)
+    )
 
     def by_bin(rule: Callable[[NDArray[np.bool_]], float]) -> list[float]:
         of_all = rule(np.ones(len(of_bin), dtype=bool))
@@ -105,7 +118,6 @@ def calibrate(
 
     heads = bank.heads_at((bank.card.primary,))
     scores = heads.scores(held.states[None], held.offsets)[0].double().numpy()
-    labels = held.labels.numpy()
     true = scores[np.arange(len(labels)), labels]
     uncertainty = Uncertainty(
         source=source,
@@ -121,7 +133,7 @@ def calibrate(
     )
     tensors = {k: v for k, v in bank.tensors.items() if k not in DISTANCE_SHAPES}
     if reference is not None:
-        found = fit_distance(reference.states, reference.offsets, bins)
+        found = fit_distance(reference.states, reference.offsets, reference.groups, bins)
         distances = StateDistance(found, bins).of(held.states, held.offsets).double().numpy()
         limits = by_bin(lambda r: distance_limit(distances[r], groups[r], keeps))
         # States that are all alike lie at the limit, and are not to pass it by rounding.
@@ -132,6 +144,21 @@ def calibrate(
     evaluation = _without_sets(bank.card.evaluation)
     card = replace(bank.card, uncertainty=uncertainty, evaluation=evaluation)
     return ProbeBank(card, tensors)
+
+
+def _groups_of_labels(groups: Ints, labels: Ints, names: Sequence[str]) -> dict[str, int]:
+    return {name: len(np.unique(groups[labels == n])) for n, name in enumerate(names)}
+
+
+def _check_labels(counts: Mapping[str, int]) -> None:
+    """Refuse labels so rare that one text more would move every set."""
+    rare = {name: count for name, count in counts.items() if count < MIN_OF_LABEL}
+    if rare:
+        told = ", ".join(f"{clean_line(name)} {count}" for name, count in rare.items())
+        raise TrainingError(
+            f"Could not calibrate label sets: {MIN_OF_LABEL} groups of texts of each label are "
+            f"needed at least, and there are only {told}. Give more of these."
+        )
 
 
 def _without_sets(evaluation: Evaluation | None) -> Evaluation | None:
@@ -190,14 +217,17 @@ def distance_limit(distances: Doubles, groups: Ints, keeps: float) -> float:
     return max(float(distances[order[min(place, len(order) - 1)]]), LEAST_LIMIT)
 
 
-def fit_distance(states: Tensor, offsets: Tensor, bins: Sequence[int]) -> dict[str, Tensor]:
+def fit_distance(
+    states: Tensor, offsets: Tensor, groups: Sequence[int], bins: Sequence[int]
+) -> dict[str, Tensor]:
     """Fit the Gaussian of a `StateDistance`: mean and scale of each bin, factors of all.
 
-    A bin of fewer rows than `MIN_GROUPS` takes those of all rows.
+    A bin of fewer groups than `MIN_GROUPS` takes those of all rows.
 
     Args:
         states: ``[rows, d_model]``.
         offsets: ``[rows]``.
+        groups: ``[rows]``.
         bins: first offset of each bin.
 
     Returns:
@@ -207,7 +237,9 @@ def fit_distance(states: Tensor, offsets: Tensor, bins: Sequence[int]) -> dict[s
     means, scales = [], []
     for number in range(len(bins)):
         chosen = of_bin == number
-        if int(chosen.sum()) < MIN_GROUPS:
+        if len({group for group, mine in zip(groups, chosen.tolist(), strict=True) if mine}) < (
+            MIN_GROUPS
+        ):
             chosen = torch.ones_like(chosen)
         mean, scale = standardisation(states[None], chosen.float() / chosen.sum())
         size = states[chosen].square().mean().sqrt()
@@ -219,7 +251,7 @@ def fit_distance(states: Tensor, offsets: Tensor, bins: Sequence[int]) -> dict[s
     varying = max(1, int((scale > 0).any(0).sum()))
     count = max(1, min(FACTORS, varying // 4, len(states) // 4))
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)  # the host's alone; that of a GPU is not forked
         _, singular, directions = torch.svd_lowrank(
             centred, q=min(2 * count, *centred.shape), niter=8
         )

@@ -87,6 +87,9 @@ def test_a_bank_gets_sets_that_hold_and_abstains_from_what_it_does_not_know(
     if options is MEAN:
         assert all(one.auroc > 0.9 for one in sets.detection)
     assert save_evaluation(again, found, folder).card.evaluation is not None
+    assert "sets were calibrated" not in found.note
+    same = evaluate_bank(again, held, loaded, folder=folder, work=tmp_path / "same")
+    assert "These are the texts its label sets were calibrated on." in same.note
 
 
 def test_training_keeps_texts_for_sets_where_it_has_enough(

@@ -24,6 +24,7 @@ from emowatch.workshop.metrics import (
     Predictions,
     auroc,
     fall,
+    group_means,
     means,
     named,
     perfect_ece,
@@ -213,6 +214,14 @@ def test_means_are_over_rows_and_intervals_over_groups() -> None:
     for one, other in zip(found, copied, strict=True):
         assert other.interval == pytest.approx(one.interval)
         assert one.high - one.low == pytest.approx(4 * values.std() / 200**0.5, rel=0.2)
+
+
+def test_a_group_weighs_the_same_however_many_rows_it_has() -> None:
+    """A long reply is one reply."""
+    values = np.array([[1.0], [0.0], [0.0], [0.0]])
+    groups = np.array([0, 1, 1, 1])
+    assert group_means(values, groups)[0].value == 0.5
+    assert means(values, groups)[0].value == 0.25
 
 
 @settings(max_examples=30, deadline=None)

@@ -144,6 +144,22 @@ def test_a_bank_is_not_calibrated_on_a_handful_of_texts() -> None:
         made(rows(MIN_GROUPS - 1, 0))
 
 
+def test_a_label_of_a_handful_of_texts_is_refused() -> None:
+    """Classes count equally: one text more of it would move every set."""
+    held = rows(300, 0)
+    chosen = torch.ones(len(held.labels), dtype=torch.bool)
+    chosen[(held.labels == 2).nonzero()[4:, 0]] = False
+    few = HeldOut(
+        states=held.states[chosen],
+        labels=held.labels[chosen],
+        offsets=held.offsets[chosen],
+        groups=[g for g, c in zip(held.groups, chosen.tolist(), strict=True) if c],
+    )
+    name = reader().card.labels[2]
+    with pytest.raises(TrainingError, match=rf"10 groups .* there are only {name} 4\."):
+        made(few)
+
+
 def test_scores_stay_what_they_were() -> None:
     """Sets are read from scores; they do not change them."""
     held = rows(200, 0)
@@ -202,7 +218,7 @@ def test_bins_have_their_own_centre() -> None:
     states = torch.randn(600, 5, generator=torch.Generator().manual_seed(0))
     offsets = torch.tensor([0, 3, 20]).repeat(200)
     states[offsets == 3] += 50
-    found = fit_distance(states, offsets, (0, 1, 8))
+    found = fit_distance(states, offsets, range(len(states)), (0, 1, 8))
     apart = found["state_mean"][1] - found["state_mean"][0]
     assert torch.allclose(apart, torch.full((5,), 50.0), atol=1)
     distance = StateDistance(found, (0, 1, 8))
@@ -210,11 +226,13 @@ def test_bins_have_their_own_centre() -> None:
     assert float(distance.of(states[:1], 3)) > 20
 
 
-def test_a_bin_of_few_rows_takes_the_centre_of_all() -> None:
-    """A mean of a dozen rows would make all others look strange."""
+@pytest.mark.parametrize("rows", [10, 150])
+def test_a_bin_of_few_texts_takes_the_centre_of_all(rows: int) -> None:
+    """A mean of a dozen texts would make all others look strange, however long they are."""
     states = torch.randn(300, 4, generator=torch.Generator().manual_seed(0))
-    offsets = torch.tensor([0] * 290 + [9] * 10)
-    found = fit_distance(states, offsets, (0, 1))
+    offsets = torch.tensor([0] * (300 - rows) + [9] * rows)
+    groups = [*range(300 - rows), *(1000 + n % 10 for n in range(rows))]
+    found = fit_distance(states, offsets, groups, (0, 1))
     assert torch.allclose(found["state_mean"][1], states.mean(0), atol=1e-5)
 
 
@@ -222,7 +240,7 @@ def test_dimensions_that_never_vary_say_nothing() -> None:
     """The embedding of a template's last token is a constant."""
     states = torch.randn(200, 6, generator=torch.Generator().manual_seed(0))
     states[:, 2] = 7.0
-    found = fit_distance(states, torch.zeros(200, dtype=torch.long), (0,))
+    found = fit_distance(states, torch.zeros(200, dtype=torch.long), range(200), (0,))
     assert float(found["state_scale"][0, 2]) == 0
     other = states.clone()
     other[:, 2] = -100
@@ -233,7 +251,7 @@ def test_dimensions_that_never_vary_say_nothing() -> None:
 def test_fewer_rows_than_dimensions_are_enough() -> None:
     """A wide model and a small corpus: the spread along unseen directions is not zero."""
     few: Tensor = torch.randn(150, 400, generator=torch.Generator().manual_seed(0))
-    found = fit_distance(few[:100], torch.zeros(100, dtype=torch.long), (0,))
+    found = fit_distance(few[:100], torch.zeros(100, dtype=torch.long), range(100), (0,))
     assert all(bool(torch.isfinite(tensor).all()) for tensor in found.values())
     near, far = (StateDistance(found, (0,)).of(part, 0).mean() for part in (few[:100], few[100:]))
     assert float(far / near) < 1.6

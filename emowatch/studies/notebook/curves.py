@@ -17,6 +17,7 @@ from emowatch.studies.notebook.floors import (
 from emowatch.studies.notebook.probes import SHUFFLES, Legible, Split
 from emowatch.studies.notebook.resampling import Resampling, estimate
 from emowatch.studies.notebook.states import POSITIONS
+from emowatch.studies.nulls import spread_of
 from emowatch.workshop.metrics import Estimate
 
 
@@ -69,7 +70,7 @@ def emotion_curve(
             (
                 layer,
                 accuracy,
-                _spread(legible.shuffled[place]),
+                spread_of(legible.shuffled[place]),
                 resampling.mean(legible.mlp[place]),
                 word,
                 selectivity,
@@ -121,12 +122,6 @@ def emotion_curve(
     )
 
 
-def _spread(values: Doubles) -> Estimate:
-    """Give the mean of some figures, and 95 % of a normal distribution of their spread."""
-    mean, spread = float(values.mean()), 1.96 * float(values.std(ddof=1))
-    return Estimate(mean, mean - spread, mean + spread)
-
-
 def _chance(train: Ints, test: Ints) -> float:
     """Give the share of `test` that is of the commonest class of `train`."""
     return float((test == np.bincount(train).argmax()).mean())
@@ -146,8 +141,8 @@ def appraisal_tables(
         "states": legible.appraisals[primary],
         "mean": floor,
         "TF-IDF": tfidf_appraisals(accounts, sides),
-        "shuffled": legible.appraisals_shuffled[primary],
     }
+    nulls = [_null(resampling, true, orders) for orders in legible.appraisals_shuffled]
     explained = {name: _explained(resampling, true, said) for name, said in sources.items()}
     agreed = _agreed(resampling, true, sources["states"])
     names: list[str] = [*APPRAISALS, "mean of all"]
@@ -155,7 +150,8 @@ def appraisal_tables(
     for number, name in enumerate(names):
         which = slice(None) if number == len(APPRAISALS) else slice(number, number + 1)
         cells = [estimate(explained[source][which].mean(0)) for source in sources]
-        rows.append((name, cells[0], estimate(agreed[which].mean(0)), *cells[1:]))
+        null = spread_of(nulls[primary][:, which].mean(1))
+        rows.append((name, cells[0], estimate(agreed[which].mean(0)), *cells[1:], null))
     layer = legible.layers[primary]
     by_dimension = Table(
         name="appraisals",
@@ -163,7 +159,8 @@ def appraisal_tables(
         columns=("appraisal", "R²", "r", "R², mean", "R², TF-IDF", "R², shuffled"),
         rows=tuple(rows),
         note="Ridge with alpha 5 on raw states; the mean is that of the training texts. An R² "
-        "below 0 is worse than to know the test texts' mean.",
+        "below 0 is worse than to know the test texts' mean. Shuffled: the mean of "
+        f"{SHUFFLES} orders of the ratings, and where 95 % of further ones would lie.",
     )
     by_layer = Table(
         name="appraisal-layers",
@@ -174,7 +171,7 @@ def appraisal_tables(
                 layer,
                 estimate(_explained(resampling, true, legible.appraisals[place]).mean(0)),
                 estimate(_agreed(resampling, true, legible.appraisals[place]).mean(0)),
-                estimate(_explained(resampling, true, legible.appraisals_shuffled[place]).mean(0)),
+                spread_of(nulls[place].mean(1)),
             )
             for place, layer in enumerate(legible.layers)
         ),
@@ -213,6 +210,11 @@ def _explained(resampling: Resampling, true: Doubles, said: Doubles) -> Doubles:
     errors = resampling.sums((true - said).T ** 2)
     spread = squares - total**2 / n
     return 1 - np.divide(errors, spread, out=np.full_like(errors, np.nan), where=spread > 0)
+
+
+def _null(resampling: Resampling, true: Doubles, orders: Doubles) -> Doubles:
+    """Give R² ``[orders, dimensions]`` of predictions ``[orders, texts, dimensions]``."""
+    return np.stack([_explained(resampling, true, said)[:, 0] for said in orders])
 
 
 def _agreed(resampling: Resampling, true: Doubles, said: Doubles) -> Doubles:

@@ -82,8 +82,7 @@ def patch_table(scene: Scene, found: Outcomes, sources: Ints) -> Table:
                 for name in names
             ]
             turned = [
-                measured(scene.resampling.mean(_answers(found.words(name), sources)))
-                for name in names
+                measured(scene.resampling.mean(_turned(found, name, sources))) for name in names
             ]
             rows.append((kind, start, *cells, *turned))
     columns = ("word", "word, random", "probe", "probe, random", "turned", "turned, random")
@@ -94,7 +93,7 @@ def patch_table(scene: Scene, found: Outcomes, sources: Ints) -> Table:
         columns=("site", "layer", *columns),
         rows=tuple(rows),
         note="Changes of log p(source's emotion) - log p(own). Random: a change of equal length. "
-        "Turned: share of texts whose likeliest label word is the source's. " + LATER,
+        "Turned: share of texts whose likeliest label word becomes the source's. " + LATER,
     )
 
 
@@ -117,7 +116,7 @@ def promotion_tables(scene: Scene, found: Outcomes, primary: int) -> tuple[Table
                 cells.append(measured(scene.resampling.mean(each)))
         for how in ("promotion", "random"):
             turned = [
-                _of_others(_answers(found.words(f"{how} {label} {start}"), number), scene, number)
+                _of_others(_turned(found, f"{how} {label} {start}", number), scene, number)
                 for number, label in enumerate(scene.labels)
             ]
             cells.append(measured(scene.resampling.mean(_mean_known(np.stack(turned)))))
@@ -144,7 +143,8 @@ def promotion_tables(scene: Scene, found: Outcomes, primary: int) -> tuple[Table
         title=f"Promotion from layer {primary} on, by promoted emotion",
         columns=("emotion", "word", "word, random", "probe", "probe, random"),
         rows=tuple(by_emotion),
-        note="Each emotion has one random direction: intervals tell of texts, not of directions.",
+        note="Random: the same turned by one random rotation; intervals tell of texts, not of "
+        "rotations.",
     )
     return layers, emotions
 
@@ -199,12 +199,15 @@ def measured(found: Estimate) -> Cell:
     return None if np.isnan(found.value) else found
 
 
-def _answers(words: Doubles, wanted: Ints | int) -> Doubles:
-    """Tell where the likeliest label word is the one wanted ``[texts]``."""
-    known = ~np.isnan(words).any(1)
-    told = np.where(known, np.nan_to_num(words).argmax(1) == wanted, np.nan)
-    found: Doubles = told.astype(np.float64)
-    return found
+def _turned(found: Outcomes, name: str, wanted: Ints | int) -> Doubles:
+    """Tell where the likeliest label word becomes the one wanted ``[texts]``; of texts where it was
+    that before, nothing."""
+    before, after = found.words("untouched"), found.words(name)
+    known = ~(np.isnan(before) | np.isnan(after)).any(1)
+    known &= np.nan_to_num(before).argmax(1) != wanted
+    told = np.where(known, np.nan_to_num(after).argmax(1) == wanted, np.nan)
+    turned: Doubles = told.astype(np.float64)
+    return turned
 
 
 def _of_others(values: Doubles, scene: Scene, number: int) -> Doubles:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -98,7 +99,9 @@ def promotions(
     parts: Parts, probes: Tensor, labels: Sequence[str], seed: int
 ) -> list[Intervention]:
     """Add an emotion's probe direction and take all emotions' subspace out:
-    ``h + β₁ ‖h‖ w − β₂ P h``; the same without the second term, and with a random direction.
+    ``h + β₁ ‖h‖ w − β₂ P h``; the same without the second term; and as a control the first, turned
+    by one random rotation. So its directions are as alike from layer to layer as the emotion's are,
+    and each site takes out what the one before has pushed, as there.
 
     Args:
         parts: of the model.
@@ -109,25 +112,18 @@ def promotions(
     n_layers, width = parts.blocks.n_layers, parts.blocks.d_model
     directions = nn.functional.normalize(probes, dim=1)
     spans = [_span(weights) for weights in probes]
+    turn = random_rotation(width, seed)
+    turned = [turn @ span for span in spans]
     made = []
     for start in range(1, n_layers):  # at layer 0 the last token is the same in every text
         sites = span_of("residual", start, PUSH_SPAN, n_layers)
         for number, label in enumerate(labels):
-            noise = random_directions(torch.tensor([number]), width, seed, start)[0]
-            for name, removed, along in (
-                ("promotion", REMOVED, None),
-                ("no removal", 0.0, None),
-                ("random", REMOVED, noise),
+            along = {site: directions[site.layer, :, number] for site in sites}
+            for name, pushes in (
+                ("promotion", {s: _push(d, SHARE, spans[s.layer]) for s, d in along.items()}),
+                ("no removal", {s: _push(d, SHARE) for s, d in along.items()}),
+                ("random", {s: _push(turn @ d, SHARE, turned[s.layer]) for s, d in along.items()}),
             ):
-                pushes = {
-                    site: _push(
-                        directions[site.layer, :, number] if along is None else along,
-                        SHARE,
-                        spans[site.layer],
-                        removed,
-                    )
-                    for site in sites
-                }
                 made.append(Intervention(f"{name} {label} {start}", pushes))
     return made
 
@@ -142,11 +138,22 @@ def _span(weights: Tensor) -> Tensor:
     return basis
 
 
-def _push(direction: Tensor, share: float, span: Tensor, removed: float) -> Push:
+def random_rotation(width: int, seed: int) -> Tensor:
+    """Draw an orthogonal matrix ``[width, width]``, uniformly (Mezzadri 2007)."""
+    drawn = np.random.default_rng(seed).standard_normal((width, width))
+    matrix, triangle = np.linalg.qr(drawn)
+    return torch.from_numpy(matrix * np.sign(np.diag(triangle))).float()
+
+
+def _push(direction: Tensor, share: float, span: Tensor | None = None) -> Push:
+    """Add a share of the state's length along a direction, and take out a span, if one is named."""
+
     def push(rows: Tensor, states: Tensor) -> Tensor:
-        along, basis = direction.to(states.device), span.to(states.device)
         length = states.norm(dim=1, keepdim=True)
-        pushed: Tensor = states + share * length * along - removed * (states @ basis) @ basis.T
+        pushed: Tensor = states + share * length * direction.to(states.device)
+        if span is not None:
+            basis = span.to(states.device)
+            pushed = pushed - REMOVED * (states @ basis) @ basis.T
         return pushed
 
     return push
@@ -157,7 +164,8 @@ def surgeries(parts: Parts, ridge: Tensor, start: int, seed: int) -> list[Interv
 
     ``held`` uses the part of the appraisal's direction that is orthogonal to those of all others,
     which the published code computes and does not use; ``bare`` is the direction itself, which
-    it uses. `RANDOM` random directions of equal length stand beside them.
+    it uses. `RANDOM` of the bare directions, each turned by a random rotation of its own, stand
+    beside them: as long, and as alike from layer to layer.
 
     Args:
         parts: of the model.
@@ -167,20 +175,19 @@ def surgeries(parts: Parts, ridge: Tensor, start: int, seed: int) -> list[Interv
     """
     width = parts.blocks.d_model
     sites = span_of("residual", start, PUSH_SPAN, parts.blocks.n_layers)
-    nothing = torch.zeros(width, 0)
     along: dict[str, dict[Site, Tensor]] = {}
     for number, name in enumerate(APPRAISALS):
         bare = {site: ridge[site.layer, :, number] for site in sites}
         along[f"bare {name}"] = bare
         along[f"held {name}"] = {site: orthogonal(ridge[site.layer], number) for site in sites}
     for number in range(RANDOM):
-        drawn = random_directions(torch.tensor([number]), width, seed)[0]
-        along[f"random {number}"] = dict.fromkeys(sites, drawn)
+        turn = random_rotation(width, seed + 1 + number)
+        along[f"random {number}"] = {s: turn @ ridge[s.layer, :, number] for s in sites}
     return [
         Intervention(
             f"{said} {sign}",
             {
-                site: _push(nn.functional.normalize(one, dim=0), share, nothing, 0.0)
+                site: _push(nn.functional.normalize(one, dim=0), share)
                 for site, one in directions.items()
             },
         )

@@ -83,6 +83,7 @@ class Legible:
     appraisals: Doubles
     """``[layers, test texts, 20]``, predicted."""
     appraisals_shuffled: Doubles
+    """``[layers, orders, test texts, 20]``, predicted by ridges of permuted ratings."""
     ridge_weight: Tensor
     """``[layers, d_model, 20]``."""
     ridge_bias: Tensor
@@ -169,10 +170,12 @@ def _read(
     probes = fit_logistic(stacks[:, train], learned, n_labels)
     right = (probes.predict(stacks[:, test]) == held).double().unflatten(0, (n_layers, n_positions))
     last = states[:, -1].contiguous()  # [layers, texts, d_model]
-    mixed = torch.randperm(len(learned), generator=torch.Generator().manual_seed(seed))
     ratings = torch.from_numpy(accounts.appraisals)
     ridge = fit_ridge(last[:, train], ratings[train], ALPHA)
-    ridge_null = fit_ridge(last[:, train], ratings[train][mixed], ALPHA)
+    generator = torch.Generator().manual_seed(seed)
+    orders = [torch.randperm(len(learned), generator=generator) for _ in range(SHUFFLES)]
+    mixed = torch.cat([ratings[train][order] for order in orders], 1)  # [texts, orders · 20]
+    null = fit_ridge(last[:, train], mixed, ALPHA).predict(last[:, test])
     known = torch.zeros(n_layers, 0, dtype=torch.double)
     if control is not None:
         words = torch.from_numpy(control.train_words)
@@ -189,7 +192,7 @@ def _read(
         "weight": probes.weight[of_last],
         "bias": probes.bias[of_last],
         "appraisals": ridge.predict(last[:, test]).numpy(),
-        "appraisals_shuffled": ridge_null.predict(last[:, test]).numpy(),
+        "appraisals_shuffled": null.unflatten(-1, (SHUFFLES, -1)).transpose(1, 2).numpy(),
         "ridge_weight": ridge.weight.float(),
         "ridge_bias": ridge.bias.float(),
         "unsolved": probes.unsolved.numpy(),

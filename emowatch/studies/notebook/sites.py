@@ -6,6 +6,7 @@ family's source to reach them. Here they are found by what the modules are calle
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -58,13 +59,21 @@ class Parts:
 
 
 def find_parts(blocks: Blocks) -> Parts:
-    """Look for one attention and one MLP among the children of each block."""
+    """Look for one attention and one MLP among the children of each block.
+
+    One that adds the residual itself, as those of Bloom do, gives out the whole stream and not what
+    it adds: it is no such site.
+    """
     inside: dict[Kind, tuple[nn.Module, ...]] = {}
     for kind in KINDS[1:]:
         found = [[m for m in block.children() if _kind_of(m) == kind] for block in blocks.blocks]
-        if all(len(modules) == 1 for modules in found):
+        if all(len(modules) == 1 and not _adds_residual(modules[0]) for modules in found):
             inside[kind] = tuple(modules[0] for modules in found)
     return Parts(blocks, inside)
+
+
+def _adds_residual(module: nn.Module) -> bool:
+    return "residual" in inspect.signature(module.forward).parameters
 
 
 def _kind_of(module: nn.Module) -> str | None:

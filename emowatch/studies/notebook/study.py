@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+import numpy as np
+
 from emowatch.model.blocks import find_blocks, resolve_layers
 from emowatch.model.loading import LoadedModel
 from emowatch.studies.findings import Cell, Figure, Findings, Table
@@ -167,7 +169,7 @@ def _probe_notes(
     model: str,
 ) -> list[str]:
     groups = questions.accounts.groups
-    copies = int(sum(group in set(groups[sides.train]) for group in groups[sides.test]))
+    copies = int(np.isin(groups[sides.test], groups[sides.train]).sum())
     notes = [
         "A fifth of the texts is held out at random, not by emotion, as in the notebook; "
         f"{copies} of {len(sides.test)} test texts have a copy among those learned from.",

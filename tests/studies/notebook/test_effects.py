@@ -22,6 +22,7 @@ from emowatch.studies.notebook.running import Intervention
 from emowatch.workshop.metrics import Estimate
 
 LABELS = ("fear", "joy", "relief")
+HOWS = ("promotion", "no removal", "random")
 EMOTIONS = np.array([0, 1, 2, 0, 1, 2])
 SCENE = Scene(EMOTIONS, LABELS, Resampling(np.arange(6)), ("residual",), 2)
 
@@ -91,10 +92,28 @@ def test_a_patch_is_measured_from_the_own_word_to_the_sources() -> None:
     assert value(table, 1, "word") == pytest.approx(0.25)
 
 
+def test_an_answer_that_was_there_before_has_not_turned() -> None:
+    """A model that always says the same moves for nothing that is done to it."""
+    said = torch.zeros(6, 26)
+    said[:, 1] = 5.0  # all texts are answered with the second label
+    changes = {f"{how} {label} 1": change() for how in HOWS for label in LABELS}
+    changes |= {
+        f"{how} residual {start}": change() for how in ("patch", "random") for start in (0, 1)
+    }
+    names = ["untouched", *changes]
+    same = Outcomes(
+        [Intervention(name, UNTOUCHED.pushes) for name in names], said.repeat(len(names), 1, 1), 3
+    )
+    by_layer, _ = promotion_tables(SCENE, same, primary=1)
+    assert value(by_layer, 0, "turned") == 0
+    patched = patch_table(SCENE, same, np.array([1, 2, 0, 1, 2, 0]))
+    assert value(patched, 0, "turned") == 0
+
+
 def test_a_promoted_emotion_is_measured_on_texts_of_the_others() -> None:
     """Its own texts say it already."""
     changes: dict[str, torch.Tensor] = {}
-    for how in ("promotion", "no removal", "random"):
+    for how in HOWS:
         for number, label in enumerate(LABELS):
             size = {"promotion": 2.0, "no removal": 1.0, "random": 0.0}[how]
             made = change(number, size)

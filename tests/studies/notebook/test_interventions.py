@@ -15,6 +15,7 @@ from emowatch.studies.notebook.interventions import (
     orthogonal,
     patches,
     promotions,
+    random_rotation,
     surgeries,
 )
 from emowatch.studies.notebook.sites import KINDS, Site, find_parts
@@ -94,9 +95,24 @@ def test_promotion_adds_one_direction_and_takes_the_emotions_out(
     assert REMOVED == 1
     pushed = made["promotion joy 1"].pushes[site](ROWS, before)
     torch.testing.assert_close(pushed @ probes[1], added @ probes[1], rtol=1e-3, atol=1e-4)
-    noise = made["random joy 1"].pushes[site](ROWS, before)
-    removed = pushed - added
-    torch.testing.assert_close((noise - removed).norm(dim=1), added.norm(dim=1))
+
+
+def test_the_control_of_promotion_is_promotion_in_a_turned_space(
+    tiny_model: LlamaForCausalLM,
+) -> None:
+    """Site by site: so it goes as far over a whole span, whatever the probes have in common."""
+    made = {
+        one.name: one
+        for one in promotions(find_parts(find_blocks(tiny_model)), weights(3), LABELS, seed=7)
+    }
+    turn = random_rotation(32, 7)
+    state, turned = states(), states() @ turn.T
+    for site in sorted(made["promotion joy 1"].pushes):
+        state = made["promotion joy 1"].pushes[site](ROWS, state)
+        turned = made["random joy 1"].pushes[site](ROWS, turned)
+        torch.testing.assert_close(turned, state @ turn.T, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(turn @ turn.T, torch.eye(32), rtol=0, atol=1e-5)
+    assert not torch.allclose(turn, torch.eye(32), atol=0.5)
 
 
 def test_surgery_holds_the_other_appraisals(tiny_model: LlamaForCausalLM) -> None:
