@@ -95,7 +95,9 @@ def gate_options(function: Function) -> Function:
             click.option("--judge-model", help="Another model of the endpoint to check with."),
             template_option("label", "--label-template"),
             click.option("--to", callback=_labels, metavar="A,B", help="Emotions to write."),
-            click.option("--seed", type=int, default=0, show_default=True, help="Of the draw."),
+            click.option(
+                "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the draw."
+            ),
         )
     ):
         function = option(function)

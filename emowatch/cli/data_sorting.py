@@ -55,6 +55,7 @@ def filter_(
     from emowatch.workshop.building.rows import check_out, quarantine_beside, write_rows
 
     check_out(out, overwrite=overwrite)
+    check_out(quarantine_beside(out), overwrite=overwrite)
     rows = _rows(data, reading)
     options = FilterOptions(min_words=min_words, language=not any_language, near=near)
     with stoppable(kept=False):
@@ -93,7 +94,7 @@ def filter_(
     show_default=True,
     help="Share of the validation side; 0 for none.",
 )
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Figures as one JSON object.")
 @data_options
 def split(

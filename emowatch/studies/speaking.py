@@ -18,7 +18,7 @@ from emowatch.model.segments import SegmentParser
 from emowatch.text import clean_line
 from emowatch.workshop.extraction import Progress, model_key
 from emowatch.workshop.locking import alone
-from emowatch.workshop.replies import generate_replies
+from emowatch.workshop.replies import generate_replies, generation_settings
 
 Dialogue = Sequence[Mapping[str, str]]
 """Messages with ``role`` and ``content``."""
@@ -126,7 +126,8 @@ def answer(
     fitting = [prompt for prompt, has_room in zip(prompts, fits, strict=True) if has_room]
     if not fitting:
         return [None] * len(prompts)
-    key = [fitting, most, seed, sample, model_key(loaded.model)]
+    settings = generation_settings(loaded.model)
+    key = [fitting, most, seed, sample, model_key(loaded.model), settings]
     name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
     with alone(folder):
         replies = iter(

@@ -56,7 +56,7 @@ def generate_replies(
                 seed,
                 sample,
                 model_key(model),
-                _sampling(model) if sample else {},
+                generation_settings(model),
             ]
         ).encode()
     ).hexdigest()
@@ -153,8 +153,8 @@ class _Answerer:
             yield tokens, len(tokens) < len(row)
 
 
-def _sampling(model: Any) -> dict[str, str]:
-    """Give how the model's own settings have tokens drawn; no version of a library."""
+def generation_settings(model: Any) -> dict[str, str]:
+    """Give how the model's own settings have tokens chosen; no version of a library."""
     config = getattr(model, "generation_config", None)
     settings = {} if config is None else config.to_diff_dict()
     return {name: str(value) for name, value in settings.items() if name != "transformers_version"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -57,17 +57,17 @@ def filter_rows(rows: Sequence[CorpusRow], options: FilterOptions, report: Repor
     Raises:
         UsageError: if a library of the extra ``corpus`` is missing.
     """
-    reasons: dict[int, tuple[str, str]] = {}
+    reasons: dict[int, tuple[str, str, str]] = {}  # why, what was found, and whose copy it is
     first: dict[str, CorpusRow] = {}
     check = EnglishCheck() if options.language else None
     for number, row in enumerate(rows):
         words = folded(row.text)
         if count_words(row.text) < options.min_words:
-            reasons[number] = f"fewer than {options.min_words} words", ""
+            reasons[number] = f"fewer than {options.min_words} words", "", ""
         elif words in first:
-            reasons[number] = "duplicate", _of(first[words], row)
+            reasons[number] = "duplicate", _of(first[words], row), first[words].id
         elif check is not None and (language := check.other_language(row.text)):
-            reasons[number] = "not English", language
+            reasons[number] = "not English", language, ""
         else:
             first[words] = row
         report("reading", number + 1, len(rows))
@@ -77,11 +77,10 @@ def filter_rows(rows: Sequence[CorpusRow], options: FilterOptions, report: Repor
         found = near_duplicates(texts, options.near, lambda n: report("comparing", n, len(left)))
         for later, earlier in found.items():
             kept, row = rows[left[earlier]], rows[left[later]]
-            reasons[left[later]] = "near duplicate", _of(kept, row)
+            reasons[left[later]] = "near duplicate", _of(kept, row), kept.id
+    stands_for = {rows[number].id: kept for number, (_, _, kept) in reasons.items() if kept}
     kept_rows = tuple(
-        replace(row, group=None)  # of a split that was made before
-        for number, row in enumerate(rows)
-        if number not in reasons
+        _linked(row, stands_for) for number, row in enumerate(rows) if number not in reasons
     )
     dropped = tuple(
         Dropped(
@@ -91,9 +90,22 @@ def filter_rows(rows: Sequence[CorpusRow], options: FilterOptions, report: Repor
             reason=reason,
             detail=detail,
         )
-        for number, (reason, detail) in sorted(reasons.items())
+        for number, (reason, detail, _) in sorted(reasons.items())
     )
     return Filtered(kept_rows, dropped)
+
+
+def _linked(row: CorpusRow, stands_for: Mapping[str, str]) -> CorpusRow:
+    """Let a row name, in place of copies that were dropped, those that stand for them, whose kin it
+    is. The group of a split that was made before is forgotten."""
+
+    def standing(name: str) -> str:
+        while name in stands_for:
+            name = stands_for[name]
+        return name
+
+    examples = tuple(map(standing, row.examples))
+    return replace(row, parent=standing(row.parent), examples=examples, group=None)
 
 
 def _of(kept: CorpusRow, row: CorpusRow) -> str:

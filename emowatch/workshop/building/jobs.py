@@ -61,12 +61,14 @@ def work_beside(out: Path) -> Path:
 def check_job(out: Path, work: Path, step: str, *, overwrite: bool) -> None:
     """Refuse an output that cannot be written, before any work is done.
 
-    A file that the step made before, and whose answers are kept, is made of them anew.
+    A file that the step made before, and whose answers are kept beside it, is made of them anew.
 
     Raises:
         UsageError: saying why.
     """
-    check_out(out, overwrite=overwrite or (work / f"{step}{ANSWERS}").exists())
+    ours = work == work_beside(out) and (work / f"{step}{ANSWERS}").exists()
+    check_out(out, overwrite=overwrite or ours)
+    check_out(quarantine_beside(out), overwrite=overwrite or ours)
 
 
 @contextmanager

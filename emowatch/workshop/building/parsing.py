@@ -35,7 +35,8 @@ Problem = Literal[
 - ``no tag``, ``several tags``: the text is not between one pair of tags
 - ``empty``: nothing is between the tags, or there is no answer at all
 """
-_THOUGHT = re.compile(r"\s*<think>.*?</think>", re.DOTALL)
+_THOUGHT = re.compile(r"\s*(?:<think>)?.*?</think>", re.DOTALL)
+"""Some templates open a thought themselves, so that the answer begins inside it."""
 _FENCE = re.compile(r"```(?:json)?[ \t]*\n(.*)\n```", re.DOTALL)
 _KEYS = ("is_english", "has_emotion", "emotion")
 

@@ -165,11 +165,37 @@ def _row(row: Row) -> CorpusRow:
     return CorpusRow(
         text=usable_text(given.get("text")),
         provenance=provenance,
-        intensity=intensity if isinstance(intensity, int) else None,
-        examples=tuple(map(str, examples)) if isinstance(examples, list) else (),
+        intensity=_whole(intensity),
+        examples=_several(examples),
         **names,
         **{k: clean_line(v, 200) for k, v in known.items() if isinstance(v, str)},
     )
+
+
+def _whole(value: object) -> int | None:
+    """Read a number that a table may have as text or with a point."""
+    if value is None or value != value or value == "":
+        return None
+    try:
+        number = float(str(value))
+        if number == int(number):
+            return int(number)
+    except (ValueError, OverflowError):
+        pass
+    raise Unusable("malformed row", f"intensity is {shorten(value)}")
+
+
+def _several(value: object) -> tuple[str, ...]:
+    """Read a list of ids, which a table without lists has as JSON: a split hangs on them."""
+    if value is None or value != value or value == "":
+        return ()
+    try:
+        found = json.loads(value) if isinstance(value, str) else list(value)  # type: ignore[call-overload]  # else it is no list
+    except (ValueError, TypeError, RecursionError):
+        found = None
+    if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
+        raise Unusable("malformed row", f"examples are {shorten(value)}")
+    return tuple(found)
 
 
 def _name(value: object, column: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -129,3 +130,20 @@ def test_near_duplicates_are_those_of_an_exact_search() -> None:
 def test_words_have_letters_or_digits(text: str, words: int) -> None:
     """Three laughing faces are no sentence."""
     assert count_words(text) == words
+
+
+def test_what_was_made_of_a_copy_is_kin_to_the_text_that_stays() -> None:
+    """Else one of them could be in the training and the other in the test."""
+    first, copy = (
+        natural(text, "neutral")
+        for text in ("The bus was late again today", "the bus was  late again today")
+    )
+    made = replace(
+        natural("I could scream, that bus is late again", "anger"),
+        provenance="rewritten",
+        parent=copy.id,
+        examples=(copy.id,),
+    )
+    kept = filter_rows([first, copy, made], FilterOptions(near=1), silent).rows
+    assert [row.id for row in kept] == [first.id, made.id]
+    assert (kept[1].parent, kept[1].examples) == (first.id, (first.id,))
