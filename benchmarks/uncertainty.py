@@ -194,7 +194,7 @@ def detectors(
     bank: ProbeBank, reference: HeldOut, rows: HeldOut
 ) -> Iterator[tuple[str, NDArray[np.float64]]]:
     """Measure rows with each detector; higher is less like the reference."""
-    fitted = fit_distance(reference.states, reference.offsets, bank.card.bins)
+    fitted = fit_distance(reference.states, reference.offsets, reference.groups, bank.card.bins)
     distance = StateDistance(fitted, bank.card.bins)
     yield "distance", distance.of(rows.states, rows.offsets).double().numpy()
     heads = bank.heads_at((bank.card.primary,))

@@ -14,7 +14,9 @@ from emowatch.text import clean_line
 @click.argument("first")
 @click.argument("second")
 @click.option("--bank", help="Whose scores are compared; default: the first bank of each.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of permutations.")
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of permutations."
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def command(first: str, second: str, bank: str | None, seed: int, as_json: bool) -> None:
     """Compare two traces of the same prompts token by token.

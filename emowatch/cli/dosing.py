@@ -49,7 +49,7 @@ def scene_options(tokens: int, rounds: int) -> Callable[[Function], Function]:
                     show_default=True,
                     help="Replies to each message.",
                 ),
-                click.option("--seed", type=int, default=0, show_default=True),
+                click.option("--seed", type=click.IntRange(0), default=0, show_default=True),
             )
         ):
             function = option(function)

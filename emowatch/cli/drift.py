@@ -45,7 +45,9 @@ def command() -> None:
     show_default=True,
     help="False alarms per 1,000 tokens to allow at most.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the two halves.")
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the two halves."
+)
 @click.option("--overwrite", is_flag=True, help="Replace the baseline.")
 def calibrate(
     traces: tuple[str, ...],

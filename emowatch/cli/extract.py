@@ -38,7 +38,7 @@ from emowatch.text import clean
 )
 @click.option("--batch-tokens", type=click.IntRange(16), default=1024, show_default=True)
 @click.option("--max-new-tokens", type=click.IntRange(1), default=128, show_default=True)
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 def command(data: str, out: Path, layers: str, **given: Any) -> None:
     """Read the states of labelled text into shards.
 

@@ -87,7 +87,7 @@ from emowatch.text import clean, clean_line
 )
 @click.option("--work", type=click.Path(path_type=Path), help="Keep states and replies here.")
 @click.option("--licence", default="", help="Licence of the data, noted on the card.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--overwrite", is_flag=True, help="Replace the bank that the folder holds.")
 def command(data: str, out: Path, overwrite: bool, **given: Any) -> None:
     """Train a bank on labelled text.

@@ -55,7 +55,9 @@ def _new_file(help_: str) -> Callable[[Function], Function]:
     show_default=True,
     help="Which states of a text count.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the two halves.")
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the two halves."
+)
 def build(
     data: str, out: Path, overwrite: bool, layers: str, readout: Any, seed: int, **given: Any
 ) -> None:

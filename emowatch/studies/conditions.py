@@ -10,7 +10,7 @@ import numpy as np
 from emowatch.bank.card import BankCard, Evaluation, LayerMetrics
 from emowatch.model.loading import LoadedModel
 from emowatch.studies.layers import SHUFFLES, balanced_accuracy
-from emowatch.studies.nulls import spread_of
+from emowatch.studies.nulls import SHARE, spread_of
 from emowatch.studies.probing import fit_shuffled, measure, options_for, read, train
 from emowatch.studies.setting import Setting
 from emowatch.workshop.metrics import Estimate
@@ -99,5 +99,5 @@ def _nulls(setting: Setting, options: TrainOptions, layers: Sequence[int]) -> di
             for heads in fit_shuffled(setting, options, SHUFFLES, layers)
         ]
     )  # [orders, layers]
-    spreads = {layer: spread_of(found[:, place]) for place, layer in enumerate(layers)}
+    spreads = {layer: spread_of(found[:, place], SHARE) for place, layer in enumerate(layers)}
     return {layer: spread for layer, spread in spreads.items() if spread is not None}

@@ -116,7 +116,13 @@ def _chosen(setting: Setting, messages: int | None) -> list[Example]:
     examples = setting.test.examples
     if messages is None:
         return list(examples)
-    each = max(1, messages // max(1, len({example.label for example in examples})))
+    labels = len({example.label for example in examples})
+    if messages < labels:
+        raise UsageError(
+            f"Could not answer at most {messages} messages: there are {labels} labels, and each "
+            "needs one. Raise --messages."
+        )
+    each = messages // labels
     counts = Counter[int]()
     taken = []
     for example in examples:

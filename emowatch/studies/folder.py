@@ -44,6 +44,8 @@ def write_findings(findings: Findings, out: Path) -> list[Path]:
     files[FINDINGS] = (json.dumps(as_json(findings), indent=1) + "\n").encode()
     try:
         out.mkdir(parents=True, exist_ok=True)
+        for left_over in _written_before(out) - set(files):
+            (out / left_over).unlink(missing_ok=True)
         (out / FINDINGS).unlink(missing_ok=True)
         return [write_file(out / name, data) for name, data in files.items()]
     except OSError as error:
@@ -51,6 +53,17 @@ def write_findings(findings: Findings, out: Path) -> list[Path]:
             f"Could not write the findings to {clean_line(str(out))!r}: {error.strerror}. What was "
             "computed is kept; run the same command again, or name another folder with --out."
         ) from error
+
+
+def _written_before(out: Path) -> set[str]:
+    """Name the tables and figures of the findings that a folder holds."""
+    try:
+        found = json.loads((out / FINDINGS).read_text(encoding="utf-8"))
+        names = [*found["tables"], *found["figures"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
+    safe = [name for name in names if Path(name).name == name]  # somebody may have edited it
+    return {f"{name}.{ending}" for name in safe for ending in ("csv", "png", "svg")}
 
 
 def write_file(path: Path, data: bytes) -> Path:

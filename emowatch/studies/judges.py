@@ -13,7 +13,7 @@ from functools import partial
 from typing import Literal, Protocol, get_args
 
 from emowatch.bank import load_bank
-from emowatch.errors import StudyError, UsageError
+from emowatch.errors import RetryableError, StudyError, UsageError
 from emowatch.model.loading import LoadedModel, check_model, load_model
 from emowatch.studies.asking import ANSWER_TOKENS, Verdict, ask
 from emowatch.studies.reading_judge import BankJudge, check_reads_texts
@@ -260,6 +260,13 @@ class EndpointJudge:
         with Endpoint(self._options) as endpoint, open_job(self._folder, "replies", purse) as job:
             stage: Stage[int] = job.stage("judge", self._question, read, endpoint)
             found = stage.ask(items, answered)
+        silent = sum(isinstance(one, Lost) and one.is_pending for one in found)
+        if silent:
+            raise RetryableError(
+                f"Could not judge {silent:,} of {len(texts):,} replies: the endpoint "
+                f"{clean_line(self._options.base_url)!r} gave no answer for them. Those that came "
+                "are kept; run the same command again."
+            )
         self._tokens = purse.prompt_tokens, purse.completion_tokens
         return [
             Verdict(None, one.reason) if isinstance(one, Lost) else Verdict(one) for one in found

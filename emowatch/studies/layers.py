@@ -14,7 +14,7 @@ from emowatch.bank.card import BankCard, Evaluation, LayerMetrics
 from emowatch.studies.control import control_task
 from emowatch.studies.findings import Cell, Figure, Findings, Table, difference, estimate_of
 from emowatch.studies.law import check_chance, check_last_token
-from emowatch.studies.nulls import spread_of
+from emowatch.studies.nulls import SHARE, spread_of
 from emowatch.studies.probing import fit_shuffled, measure, options_for, read, train
 from emowatch.studies.published import PAPER_A, TABLE_3, published_for
 from emowatch.studies.rendering import written
@@ -71,7 +71,7 @@ def _null(setting: Setting, options: TrainOptions, count: int) -> list[Estimate 
             for heads in fit_shuffled(setting, options, count)
         ]
     )  # [shuffles, layers]
-    return [spread_of(found[:, place]) if count else None for place in range(len(layers))]
+    return [spread_of(found[:, place], SHARE) if count else None for place in range(len(layers))]
 
 
 def balanced_accuracy(predicted: Tensor, labels: Tensor) -> list[float]:
@@ -101,8 +101,8 @@ def _findings(
     table = Table(
         name="layers",
         title="Balanced accuracy by layer",
-        columns=(*columns, "selectivity", "published"),
-        rows=tuple(rows),
+        columns=(*columns, "selectivity", *(["published"] if theirs else [])),
+        rows=tuple(row if theirs else row[:-1] for row in rows),
         note=f"Chance {task.chance:.3f}; TF-IDF with logistic regression {written(floor)}; layer "
         f"{primary} was chosen on validation data. "
         "Selectivity is the accuracy less that of the control task.",
@@ -183,7 +183,8 @@ def _draw(canvas: Any, *, table: Table, task: Evaluation, primary: int) -> None:
     axes.axhline(task.chance, color="black", linestyle=":", label="chance")
     if task.tfidf_balanced_accuracy is not None:
         axes.axhline(task.tfidf_balanced_accuracy, color=RED, linestyle="--", label="TF-IDF")
-    published = [(x, y) for x, y in zip(layers, table.column("published"), strict=True) if y]
+    theirs = table.column("published") if "published" in table.columns else []
+    published = [(x, y) for x, y in zip(layers, theirs, strict=False) if y]
     if published:
         axes.plot(*zip(*published, strict=True), "x", color="black", label="published")
     axes.axvline(primary, color=BLUE, alpha=0.15, linewidth=6, zorder=0)

@@ -87,7 +87,7 @@ def density_of(points: Doubles, grid: tuple[Doubles, Doubles]) -> Doubles | None
 
 def _grid(points: Doubles) -> tuple[Doubles, Doubles]:
     low, high = points.min(0), points.max(0)
-    margin = 0.1 * (high - low) + 1e-6
+    margin = 0.3 * (high - low) + 1e-6  # kernels reach past the points
     x, y = (np.linspace(low[n] - margin[n], high[n] + margin[n], GRID) for n in range(2))
     across, up = np.meshgrid(x, y)
     return across, up

@@ -42,15 +42,9 @@ class Agreement:
     """Accuracy of all texts with the verdicts permuted over them: the mean, and where 95 % lie."""
     recall_nulls: tuple[Estimate | None, ...]
     """By label, the same of recall."""
-
-    @property
-    def null_of_covered(self) -> Estimate | None:
-        """`null` of the texts with a verdict: a permutation leaves their number as it is."""
-        covered = self.coverage.value
-        if not covered:
-            return None
-        parts = self.null.value, self.null.low, self.null.high
-        return Estimate(*(part / covered for part in parts))
+    null_of_covered: Estimate | None
+    """`null` of the texts with a verdict, permuted among themselves: which texts have one may hang
+    on their labels. `None` where there is none."""
 
 
 def agreement(
@@ -82,6 +76,9 @@ def agreement(
     if coverage is None or accuracy is None:
         raise ValueError("there are no texts to compare")
     null, recall_nulls = _permuted(true, given, n_labels, seed)
+    of_covered = None
+    if covered.any():
+        of_covered, _ = _permuted(true[covered], given[covered], n_labels, seed)
     return Agreement(
         n=len(true),
         coverage=coverage,
@@ -92,6 +89,7 @@ def agreement(
         named=tuple(np.bincount(given[covered], minlength=n_labels).tolist()),
         null=null,
         recall_nulls=recall_nulls,
+        null_of_covered=of_covered,
     )
 
 

@@ -34,6 +34,7 @@ def calibrate_bank(
     loaded: LoadedModel,
     *,
     folder: Path | None = None,
+    training: Corpus | None = None,
     work: Path,
     options: TrainOptions | None = None,
     report: Report = quiet,
@@ -47,6 +48,7 @@ def calibrate_bank(
         corpus: labelled texts it has not seen, with the bank's labels.
         loaded: the bank's model.
         folder: the bank's folder; where the record of its training lies.
+        training: texts the bank learned from, which are left out; looked for by the record.
         work: folder for states and replies.
         options: how texts become states; as in training where `None`.
         report: told of progress.
@@ -68,7 +70,7 @@ def calibrate_bank(
         )
     blocks = find_blocks(loaded.model, loaded.blocks)
     bank.check_fits(loaded.model, blocks, loaded.tokenizer, model_name=loaded.name)
-    training = recorded_training(folder, card)
+    training = training or recorded_training(folder, card)
     known = training is not None
     corpus, shared = _unseen(corpus, training)
     spread = 0.0 if keeps is None else REFERENCE

@@ -59,7 +59,7 @@ def test_it_is_the_mahalanobis_distance_of_the_gaussian_that_was_fitted() -> Non
     """Few factors stand for a whole covariance; the sum must be that of its inverse."""
     rows = torch.randn(400, 16, generator=torch.Generator().manual_seed(1))
     rows[:, :4] *= torch.tensor([9.0, 5.0, 4.0, 3.0])
-    found = fit_distance(rows, torch.zeros(400, dtype=torch.long), (0,))
+    found = fit_distance(rows, torch.zeros(400, dtype=torch.long), range(400), (0,))
     scale, factors = found["state_scale"][0], found["state_factors"]
     precision = torch.diag(scale) @ (torch.eye(16) - factors @ factors.T) @ torch.diag(scale)
     centred = rows - found["state_mean"][0]

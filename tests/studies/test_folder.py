@@ -7,6 +7,7 @@ import csv
 import json
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,14 @@ def test_the_same_findings_make_the_same_files(tmp_path: Path) -> None:
         write_findings(findings(), tmp_path / folder)
     for name in os.listdir(tmp_path / "one"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_files_of_an_earlier_run_that_this_one_has_not_are_taken_away(tmp_path: Path) -> None:
+    """They would be taken for figures of this one; files of anybody else stay."""
+    write_findings(findings(), tmp_path)
+    (tmp_path / "mine.csv").write_text("kept", encoding="utf-8")
+    write_findings(replace(findings(), figures=()), tmp_path)
+    assert sorted(os.listdir(tmp_path)) == [FINDINGS, PAGE, "mine.csv", "t.csv"]
 
 
 def test_a_folder_that_could_not_be_written_does_not_look_whole(tmp_path: Path) -> None:

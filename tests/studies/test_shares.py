@@ -96,6 +96,16 @@ def test_the_null_of_the_covered_counts_those_alone() -> None:
     assert found.null_of_covered.value == pytest.approx(0.5, abs=0.02)
 
 
+def test_answering_one_label_alone_is_no_skill() -> None:
+    """A model that says neutral, and mostly where it is true, knows no more than its null."""
+    labels = [0] * 100 + [1] * 100
+    given = [0] * 100 + [0] * 10 + [None] * 90
+    found = agreement(labels, given, range(200), 2)
+    assert found.accuracy_of_covered is not None and found.null_of_covered is not None
+    assert found.accuracy_of_covered.value == pytest.approx(100 / 110)
+    assert found.null_of_covered.value == pytest.approx(100 / 110)
+
+
 def test_a_paired_mean_knows_its_sign() -> None:
     """Changes are -1, 0 or 1 for each message."""
     fell = mean([-1.0] * 30 + [0.0] * 60 + [1.0] * 10, range(100))

@@ -126,6 +126,7 @@ def measure_bank(name: str, plan: stages.Plan, report: Report = quiet) -> ProbeB
             bank,
             _held_out(plan, MOST_HELD_OUT[name]),
             loaded,
+            training=given.training,
             work=plan.work / name / "dev",
             options=given.options,
             report=report,

@@ -15,9 +15,9 @@ from emowatch.studies.notebook.floors import (
     tfidf_emotions,
 )
 from emowatch.studies.notebook.probes import SHUFFLES, Legible, Split
-from emowatch.studies.notebook.resampling import Resampling, estimate
+from emowatch.studies.notebook.resampling import Resampling, basic, estimate
 from emowatch.studies.notebook.states import POSITIONS
-from emowatch.studies.nulls import spread_of
+from emowatch.studies.nulls import SHARE, spread_of
 from emowatch.workshop.metrics import Estimate
 
 
@@ -70,7 +70,7 @@ def emotion_curve(
             (
                 layer,
                 accuracy,
-                spread_of(legible.shuffled[place]),
+                spread_of(legible.shuffled[place], SHARE),
                 resampling.mean(legible.mlp[place]),
                 word,
                 selectivity,
@@ -149,7 +149,7 @@ def appraisal_tables(
     rows: list[tuple[Cell, ...]] = []
     for number, name in enumerate(names):
         which = slice(None) if number == len(APPRAISALS) else slice(number, number + 1)
-        cells = [estimate(explained[source][which].mean(0)) for source in sources]
+        cells = [basic(explained[source][which].mean(0)) for source in sources]
         null = spread_of(nulls[primary][:, which].mean(1))
         rows.append((name, cells[0], estimate(agreed[which].mean(0)), *cells[1:], null))
     layer = legible.layers[primary]
@@ -169,7 +169,7 @@ def appraisal_tables(
         rows=tuple(
             (
                 layer,
-                estimate(_explained(resampling, true, legible.appraisals[place]).mean(0)),
+                basic(_explained(resampling, true, legible.appraisals[place]).mean(0)),
                 estimate(_agreed(resampling, true, legible.appraisals[place]).mean(0)),
                 spread_of(nulls[place].mean(1)),
             )

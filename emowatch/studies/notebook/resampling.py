@@ -49,3 +49,11 @@ def estimate(samples: Doubles) -> Estimate:
         return Estimate(float(samples[0]), float("nan"), float("nan"))
     low, high = np.quantile(rest, (0.025, 0.975))
     return Estimate(float(samples[0]), float(low), float(high))
+
+
+def basic(samples: Doubles) -> Estimate:
+    """Estimate with the interval mirrored at the figure and stretched to hold it, by the basic
+    bootstrap: for figures such as R² whose resamples lie to one side."""
+    found = estimate(samples)
+    low, high = 2 * found.value - found.high, 2 * found.value - found.low
+    return Estimate(found.value, min(found.value, low), max(found.value, high))

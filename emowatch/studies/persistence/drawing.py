@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emowatch.colours import LIGHT, colours_of
-from emowatch.studies.nulls import spread_of
+from emowatch.studies.nulls import SHARE, spread_of
 from emowatch.studies.persistence.measured import Measured
 
 Doubles = NDArray[np.float64]
@@ -23,7 +23,7 @@ def draw_accuracy(canvas: Any, *, measured: Measured) -> None:
         (measured.leak.accuracy, "reply alone", RED),
     ):
         _band(axes, accuracy[:, : measured.reach], name, colour)
-    found = [spread_of(orders) for orders in measured.nulls[:, : measured.reach].T]
+    found = [spread_of(orders, SHARE) for orders in measured.nulls[:, : measured.reach].T]
     nulls = [one for one in found if one is not None]
     if nulls:
         axes.plot([one.value for one in nulls], color=GREY, label="shuffled labels")

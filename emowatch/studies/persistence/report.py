@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emowatch.studies.findings import Cell, Figure, Findings, Table
-from emowatch.studies.nulls import spread_of
+from emowatch.studies.nulls import SHARE, spread_of
 from emowatch.studies.persistence.curves import FEWEST, estimate_at, half_life
 from emowatch.studies.persistence.drawing import draw_accuracy, draw_labels, draw_lags
 from emowatch.studies.persistence.measured import Measured
@@ -96,7 +96,7 @@ def _offsets(measured: Measured, offsets: range | list[int], name: str) -> Table
             estimate_at(measured.weighted.accuracy, k),
             estimate_at(measured.leak.accuracy, k),
             estimate_at(residual, k),
-            spread_of(measured.nulls[:, k]),
+            spread_of(measured.nulls[:, k], SHARE),
         )
         for k in offsets
     ]

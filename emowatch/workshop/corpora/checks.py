@@ -44,6 +44,10 @@ def check_classes(corpus: Corpus, *, min_per_class: int, limit: int | None) -> N
     aside = f" Rows put aside: {_quarantine_words(corpus)}." if corpus.quarantined else ""
     cut = limit is not None and len(corpus) == limit
     more = f" The limit of {limit:,} examples may be too low: raise --limit." if cut else ""
+    least = min((n for n in counts.values() if n), default=0)
+    if cut and limit is not None and 0 < least < min_per_class:
+        enough = -(-limit * min_per_class // least)
+        more += f" Some {enough:,} would do."
     if "undecodable bytes" in corpus.quarantine_counts():
         more += f" {_encoding_advice(corpus)}"
     if len(filled) == 1:
@@ -63,8 +67,10 @@ def check_classes(corpus: Corpus, *, min_per_class: int, limit: int | None) -> N
         raise CorpusError(
             f"Could not use {corpus.source} because {len(poor)} of its {len(counts)} classes "
             f"{'has' if len(poor) == 1 else 'have'} fewer than {min_per_class} usable examples: "
-            f"{classes}. Add rows, or merge classes; in Python, read_corpus(…, min_per_class=0) "
-            f"reads it all the same.{more}{aside}"
+            f"{classes}."
+            + ("" if cut else " Add rows, or merge classes; in Python, read_corpus(…, ")
+            + ("" if cut else "min_per_class=0) reads it all the same.")
+            + f"{more}{aside}"
         )
 
 

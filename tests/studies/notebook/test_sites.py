@@ -59,7 +59,7 @@ def test_what_is_silenced_at_a_site_leaves_the_rest_of_the_stream(family: str) -
     ids = torch.tensor([[5]])
     mask = torch.ones_like(ids)
     for kind in set(parts.kinds) - {"residual"}:
-        site = Site(kind, 1)  # type: ignore[arg-type]  # of those that there are
+        site = Site(kind, 1)
         silent = {site: lambda rows, states: torch.zeros_like(states)}
         with standing(parts, torch.tensor([0]), silent, []):
             (behind,) = read_states(model, blocks, [2], ids, mask)
