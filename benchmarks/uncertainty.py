@@ -1,4 +1,4 @@
-"""Ways to make label sets, and to tell states that a bank should abstain from, side by side.
+"""Ways to make label sets and to tell states that a bank should abstain from, and what ECE is.
 
 Sets are calibrated on one file and measured on another, groups and classes counting equally.
 
@@ -23,9 +23,10 @@ from emowatch.bank.readme import with_interval
 from emowatch.model.blocks import find_blocks
 from emowatch.model.loading import LoadedModel, load_model
 from emowatch.workshop.calibrating import REFERENCE, held_out, numbered
+from emowatch.workshop.calibration import fit_temperatures
 from emowatch.workshop.corpora import Corpus, read_corpus, split_by_group
 from emowatch.workshop.extraction import extract
-from emowatch.workshop.metrics import auroc
+from emowatch.workshop.metrics import ECE_BINS, auroc
 from emowatch.workshop.options import TrainOptions, options_of
 from emowatch.workshop.preparation import prepare, quiet, rows_of
 from emowatch.workshop.uncertainty import (
@@ -39,6 +40,7 @@ from emowatch.workshop.uncertainty import (
 from emowatch.workshop.unlike import unlike_rows
 
 HALVES = 100
+DRAWS = 500
 Doubles = NDArray[np.float64]
 Booleans = NDArray[np.bool_]
 
@@ -79,6 +81,7 @@ def main(bank: str, held: Path, test: Path, limit: int | None, work: Path | None
         for kind, rows in others.items()
     }
     show_sets(found, thresholds, tested)
+    show_calibration(found, fit, tested)
     show_detectors(found, reference, thresholds, tested, unlike)
 
 
@@ -185,6 +188,74 @@ def by_group(values: NDArray[np.generic], groups: NDArray[np.int64]) -> float:
     """Average over groups the means within them."""
     of_row = np.unique(groups, return_inverse=True)[1].ravel()
     return float((np.bincount(of_row, weights=values) / np.bincount(of_row)).mean())
+
+
+# Calibration
+
+
+def show_calibration(bank: ProbeBank, fit: HeldOut, test: HeldOut) -> None:
+    """Measure the ECE of each offset bin on every row of the test, classes counting equally."""
+    bins, place = bank.card.bins, bank.card.layers.index(bank.card.primary)
+    scores = scores_of(bank, test)
+    heads = bank.heads_at((bank.card.primary,))
+    temperatures = fit_temperatures(
+        heads.head_logits(fit.states[None], fit.offsets), fit.labels, fit.offsets, bins
+    )[0]
+    of_bin = torch.bucketize(test.offsets, torch.tensor(bins[1:]), right=True)
+    head_logits = heads.head_logits(test.states[None], test.offsets)[0]
+    anew = (head_logits / temperatures[of_bin][:, None]).softmax(-1).double().numpy()
+    shipped = bank.tensors["temperature"][place].tolist()
+    groups = np.array(test.groups)
+    for number, first in enumerate(bins):
+        rows = (of_bin == number).numpy()
+        present = len(set(test.labels[of_bin == number].tolist()))
+        if not present:
+            continue
+        for name, table, temperature in (
+            ("as shipped", scores, shipped[number]),
+            ("temperatures of the held-out file", anew, float(temperatures[number])),
+        ):
+            found = balanced_ece(table[rows], test.labels.numpy()[rows], groups[rows])
+            row(
+                f"ECE from offset {first}, {name} ({temperature:.2f})",
+                f"{found} ({len(set(groups[rows]))} groups, {rows.sum()} rows, "
+                f"{present} of {scores.shape[1]} labels)",
+            )
+
+
+def balanced_ece(scores: Doubles, labels: NDArray[np.int64], groups: NDArray[np.int64]) -> str:
+    """Give the ECE, its interval over groups, and what it were of perfectly calibrated scores.
+
+    Rows weigh so that every class counts the same: with all rows of a file, an ECE of few rare
+    ones and of many common ones has less noise than that of a draw with as many of each.
+    """
+    group = np.unique(groups, return_inverse=True)[1].ravel()
+    confidence, right = scores.max(1), scores.argmax(1) == labels
+    bins = np.minimum((confidence * ECE_BINS).astype(int), ECE_BINS - 1)
+    label_of_group = np.zeros(group.max() + 1, dtype=np.int64)
+    label_of_group[group] = labels
+    rng = np.random.default_rng(0)
+
+    def ece(hits: NDArray[np.bool_], times: NDArray[np.int64]) -> float:
+        each = times[group].astype(float)
+        of_label = np.bincount(labels, weights=each)
+        weights = each / of_label[labels] / np.count_nonzero(of_label)
+        return float(np.abs(np.bincount(bins, weights=weights * (hits - confidence))).sum())
+
+    def drawn() -> NDArray[np.int64]:
+        times = np.zeros(len(label_of_group), dtype=np.int64)
+        for label in np.unique(label_of_group):
+            mine = np.flatnonzero(label_of_group == label)
+            times[mine] = rng.multinomial(len(mine), np.full(len(mine), 1 / len(mine)))
+        return times
+
+    once = np.ones(len(label_of_group), dtype=np.int64)
+    value = ece(right, once)
+    again = np.quantile([ece(right, drawn()) for _ in range(DRAWS)], (0.025, 0.975))
+    # Noise adds to an ECE, and to that of a sample of the sample once more.
+    low, high = max(0.0, 2 * value - again[1]), 2 * value - again[0]
+    perfect = np.mean([ece(rng.random(len(once))[group] < confidence, once) for _ in range(DRAWS)])
+    return f"{with_interval(value, (low, high))}, calibrated perfectly {perfect:.3f}"
 
 
 # Abstention
