@@ -8,6 +8,7 @@ of the study would be of something else.
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from emowatch.bank.card import Evaluation
 from emowatch.errors import StudyError
@@ -37,8 +38,23 @@ def check_last_token(prepared: Prepared, activations: Activations) -> bool:
             "where it should be one marker. Check the template with `emowatch doctor`."
         )
     (states,) = activations.states([0])  # [texts, d_model]
+    return check_embeddings(states, torch.tensor([place for _, place in ends])[activations.passage])
+
+
+def check_embeddings(states: Tensor, places: Tensor) -> bool:
+    """Hold the states of one token at layer 0 to be one wherever it stands at the same position.
+
+    Args:
+        states: ``[texts, d_model]``.
+        places: where the token stands in each prompt ``[texts]``.
+
+    Returns:
+        Whether all are equal; they are not where positions are learned.
+
+    Raises:
+        StudyError: if they differ at one position.
+    """
     scale = 1 + float(states.abs().max())
-    places = torch.tensor([place for _, place in ends])[activations.passage]
     for place in places.unique():
         here = states[places == place]
         spread = float((here - here[0]).abs().max())

@@ -110,7 +110,7 @@ def calibrate_bank(
         sha256=corpus.sha256,
         split=split,
         level=level,
-        keeps=keeps or KEEPS,
+        keeps=KEEPS if keeps is None else keeps,
     )
 
 

@@ -73,6 +73,10 @@ class Accounts:
     sha256: str
     put_aside: Mapping[str, int]
     """Rows that cannot be used, by reason."""
+    encoding: str
+    """That it was read in."""
+    limit: int | None
+    """Of rows, where there was one."""
 
     def __len__(self) -> int:
         """Count the usable rows."""
@@ -132,7 +136,7 @@ def read_accounts(
                 rows.append(row)
             sha256 = table.fingerprint()
     _check_encoding(rows, path, encoding)
-    whole = _usable(rows, str(path), sha256)
+    whole = replace(_usable(rows, str(path), sha256, encoding), limit=limit)
     kept = whole if limit is None else whole.only(_smallest(whole.texts, limit))
     _check_classes(kept, limit)
     return kept
@@ -180,7 +184,7 @@ def _is_utf8(text: str, encoding: str) -> bool:
     return True
 
 
-def _usable(rows: Sequence[Row], source: str, sha256: str) -> Accounts:
+def _usable(rows: Sequence[Row], source: str, sha256: str, encoding: str) -> Accounts:
     put_aside: Counter[str] = Counter()
     texts, names, ratings, numbers = [], [], [], []
     for row in rows:
@@ -204,6 +208,8 @@ def _usable(rows: Sequence[Row], source: str, sha256: str) -> Accounts:
         source=source,
         sha256=sha256,
         put_aside=dict(put_aside.most_common()),
+        encoding=encoding,
+        limit=None,
     )
 
 

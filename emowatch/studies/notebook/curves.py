@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from emowatch.studies.findings import Cell, Table, difference
+from emowatch.studies.findings import Cell, Table
 from emowatch.studies.notebook.accounts import APPRAISALS, Accounts, Doubles, Ints
 from emowatch.studies.notebook.floors import (
     emotions_from_appraisals,
@@ -53,19 +53,22 @@ def emotion_curve(
     """
     resampling = Resampling(accounts.groups[sides.test], seed=seed)
     control = legible.control
-    by_word = None
+    known_words = np.full(legible.right.shape[::2], np.nan)  # [layers, test texts]
     control_chance = None
     if control is not None:
-        by_word = Resampling(accounts.groups[control.test], seed=seed)
+        known_words[:, np.searchsorted(sides.test, control.test)] = legible.control_right
         control_chance = _chance(control.train_words, control.test_words)
     rows: list[tuple[Cell, ...]] = []
     for place, layer in enumerate(legible.layers):
         accuracy = resampling.mean(legible.right[place, -1])
         word: Cell = None
         selectivity: Cell = None
-        if by_word is not None:
-            found = by_word.mean(legible.control_right[place])
-            word, selectivity = found, difference(accuracy, found)
+        if control is not None:
+            word = resampling.mean(known_words[place])
+            right, told = (
+                resampling.means(one) for one in (legible.right[place, -1], known_words[place])
+            )
+            selectivity = estimate(right - told)
         rows.append(
             (
                 layer,

@@ -162,6 +162,9 @@ def surgery_table(scene: Scene, found: Outcomes, profiles: Doubles, start: int) 
     for number, name in enumerate(APPRAISALS):
         cells: list[Cell] = []
         for how in ("held", "bare"):
+            if f"{how} {name} up" not in found:
+                cells += [None] * 3
+                continue
             read = _slope(found.appraisals, f"{how} {name}")  # [texts, 20]
             others = np.delete(np.abs(read), number, axis=1).mean(1)
             cells += [
@@ -169,10 +172,10 @@ def surgery_table(scene: Scene, found: Outcomes, profiles: Doubles, start: int) 
                 measured(scene.resampling.mean(others)),
                 _agreement(scene, _slope(found.words, f"{how} {name}"), profiles[:, number]),
             ]
-        moved = _slope(found.words, f"held {name}").mean(0)
-        raised = None if np.isnan(moved).any() else scene.labels[int(moved.argmax())]
-        rows.append((name, *cells, raised))
+        rows.append((name, *cells, _raised(scene, found, f"held {name}")))
     for number in range(RANDOM):
+        if f"random {number} up" not in found:
+            continue
         read = np.abs(_slope(found.appraisals, f"random {number}")).mean(1)
         words = _slope(found.words, f"random {number}")
         agreed = [_correlation(words.mean(0), profile) for profile in profiles.T]
@@ -190,7 +193,8 @@ def surgery_table(scene: Scene, found: Outcomes, profiles: Doubles, start: int) 
         "the deepest layer; of the others the mean size. Emotions r: correlation over emotions of "
         "the change of their words with how writers rated the appraisal; of random directions the "
         "mean size over appraisals. Bare: not orthogonal to the others, as the published code has "
-        "it.",
+        "it. Empty where nothing of a direction is orthogonal to the others, or ratings are all "
+        "the same.",
     )
 
 
@@ -228,6 +232,14 @@ def _mean_known(values: Doubles) -> Doubles:
 def _slope(read: Callable[[str], Doubles], name: str) -> Doubles:
     """Give half the difference of a push up and one down."""
     return (read(f"{name} up") - read(f"{name} down")) / 2
+
+
+def _raised(scene: Scene, found: Outcomes, name: str) -> Cell:
+    """Name the emotion whose word a push raises most."""
+    if f"{name} up" not in found:
+        return None
+    moved = _slope(found.words, name).mean(0)
+    return None if np.isnan(moved).any() else scene.labels[int(moved.argmax())]
 
 
 def _agreement(scene: Scene, moved: Doubles, profile: Doubles) -> Cell:

@@ -165,7 +165,7 @@ def surgeries(parts: Parts, ridge: Tensor, start: int, seed: int) -> list[Interv
     ``held`` uses the part of the appraisal's direction that is orthogonal to those of all others,
     which the published code computes and does not use; ``bare`` is the direction itself, which
     it uses. `RANDOM` of the bare directions, each turned by a random rotation of its own, stand
-    beside them: as long, and as alike from layer to layer.
+    beside them: as long, and as alike from layer to layer. What has no direction is not done.
 
     Args:
         parts: of the model.
@@ -183,6 +183,11 @@ def surgeries(parts: Parts, ridge: Tensor, start: int, seed: int) -> list[Interv
     for number in range(RANDOM):
         turn = random_rotation(width, seed + 1 + number)
         along[f"random {number}"] = {s: turn @ ridge[s.layer, :, number] for s in sites}
+    done = {
+        said: directions
+        for said, directions in along.items()
+        if all(bool(one.any()) for one in directions.values())
+    }
     return [
         Intervention(
             f"{said} {sign}",
@@ -191,7 +196,7 @@ def surgeries(parts: Parts, ridge: Tensor, start: int, seed: int) -> list[Interv
                 for site, one in directions.items()
             },
         )
-        for said, directions in along.items()
+        for said, directions in done.items()
         for sign, share in (("up", SHARE), ("down", -SHARE))
     ]
 

@@ -54,6 +54,10 @@ class Outcomes:
         self._outputs: Doubles = outputs.double().numpy()
         self._n = n_labels
 
+    def __contains__(self, name: str) -> bool:
+        """Tell whether it was done."""
+        return name in self._place
+
     def words(self, name: str) -> Doubles:
         """Log-probabilities of the label words ``[texts, labels]``."""
         return self._outputs[self._place[name], :, : self._n]

@@ -100,18 +100,37 @@ def split(accounts: Accounts, seed: int) -> Split:
     """Hold a fifth of the texts out at random, as the notebook does, whatever their emotion.
 
     Raises:
-        StudyError: if an emotion is missing on one side.
+        StudyError: if an emotion is missing among those that are learned from.
     """
     train, test = train_test_split(np.arange(len(accounts)), test_size=TEST, random_state=seed)
-    for side, said in ((train, "learn from"), (test, "measure on")):
-        found = np.bincount(accounts.emotions[side], minlength=len(accounts.labels))
-        if not found.all():
-            name = clean_line(accounts.labels[int(found.argmin())], 40)
-            raise StudyError(
-                f"Could not split {len(accounts):,} texts: none of those to {said} is of "
-                f"{name!r}. Give more texts (--limit), or another --seed."
-            )
+    found = np.bincount(accounts.emotions[train], minlength=len(accounts.labels))
+    if not found.all():
+        name = clean_line(accounts.labels[int(found.argmin())], 40)
+        raise StudyError(
+            f"Could not split {len(accounts):,} texts: none of those to learn from is of "
+            f"{name!r}. Give more texts (--limit), or another --seed."
+        )
     return Split(np.sort(train), np.sort(test))
+
+
+def check_tells_nothing(legible: Legible, emotions: Ints) -> None:
+    """Hold probes of states that are all equal to one answer for every text.
+
+    Args:
+        legible: what probes said; its first layer is 0.
+        emotions: of the test texts.
+
+    Raises:
+        StudyError: if some texts are told and others of the same emotion are not, or two emotions.
+    """
+    right = legible.right[0, -1].astype(bool)
+    told = np.unique(emotions[right])
+    if len(told) > 1 or not right[np.isin(emotions, told)].all():
+        raise StudyError(
+            "Could not trust the probes: at layer 0 the last token has one state in all texts, yet "
+            "a probe gives them different emotions. Labels or rows are mixed up; this is a mistake "
+            "of emowatch, please report it."
+        )
 
 
 def first_words(texts: Sequence[str], sides: Split) -> Control | None:

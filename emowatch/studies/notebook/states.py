@@ -9,11 +9,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from emowatch.errors import StudyError
 from emowatch.model.blocks import Blocks, text_config
 from emowatch.model.loading import LoadedModel
+from emowatch.studies.law import check_embeddings
 from emowatch.studies.notebook.accounts import Accounts
 from emowatch.workshop.activations import Activations
 from emowatch.workshop.extraction import extract, model_key
@@ -100,6 +102,27 @@ def read_layers(
         batch_tokens=batch_tokens,
         progress=lambda done, total: report("reading states", done, total),
     )
+
+
+def check_layer_0(questions: Questions, activations: Activations) -> bool:
+    """Hold the last token of all prompts, which is the same, to have one state at layer 0.
+
+    Returns:
+        Whether all its states are equal, so that nothing can be told from them.
+
+    Raises:
+        StudyError: if prompts end with different tokens, or one token has different states.
+    """
+    ends = {passage.ids[-1] for passage in questions.passages}
+    if len(ends) > 1:
+        raise StudyError(
+            f"Could not trust the tokens: all prompts end alike, yet their last tokens "
+            f"are {len(ends)} ({', '.join(map(str, sorted(ends)[:5]))}). Check the tokenizer with "
+            "`emowatch doctor`."
+        )
+    (states,) = activations.states([0])
+    last = states.unflatten(0, (-1, len(POSITIONS)))[:, -1]  # [texts, d_model]
+    return check_embeddings(last, torch.tensor([len(p.ids) for p in questions.passages]))
 
 
 def groups_of_layers(activations: Activations) -> Iterator[tuple[tuple[int, ...], Tensor]]:

@@ -9,16 +9,23 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from emowatch.errors import StudyError
 from emowatch.model.blocks import find_blocks, resolve_layers
 from emowatch.model.loading import LoadedModel
 from emowatch.studies.findings import Cell, Figure, Findings, Table
 from emowatch.studies.notebook.accounts import Accounts
 from emowatch.studies.notebook.curves import Curve, appraisal_tables, emotion_curve
 from emowatch.studies.notebook.drawing import curve_figures, effect_figure
-from emowatch.studies.notebook.probes import Legible, Split, read_probes, split
+from emowatch.studies.notebook.probes import (
+    Legible,
+    Split,
+    check_tells_nothing,
+    read_probes,
+    split,
+)
 from emowatch.studies.notebook.pushing import Pushed, Pushing, push
 from emowatch.studies.notebook.sites import Parts, find_parts
-from emowatch.studies.notebook.states import Questions, ask, read_layers
+from emowatch.studies.notebook.states import Questions, ask, check_layer_0, read_layers
 from emowatch.studies.published import NOTEBOOK, published_for
 from emowatch.text import clean_line
 from emowatch.workshop.options import BATCH_TOKENS
@@ -59,11 +66,18 @@ def study_notebook(accounts: Accounts, loaded: LoadedModel, options: NotebookOpt
 
     Raises:
         UsageError: for a layer that the model does not have.
-        StudyError: if no prompt fits the model, an emotion is missing on one side of the split, or
-            too few texts are told right for interventions.
+        StudyError: if no prompt fits the model, an emotion is missing among the texts to learn
+            from, layer 0 tells what it cannot know, or a model has one block or too few texts are
+            told right for interventions.
     """
     blocks = find_blocks(loaded.model, loaded.blocks)
     pushed = "interventions" in options.parts
+    if pushed and blocks.n_layers < 2:
+        raise StudyError(
+            f"Could not push answers of {loaded.name!r}: it has one block, and layer 0 is "
+            "all that could be pushed: the same in every text. Leave interventions out with "
+            "--parts probes,appraisals."
+        )
     layers = resolve_layers("all" if pushed else options.layers, blocks.n_layers)
     questions = ask(accounts, loaded)
     sides = split(questions.accounts, options.seed)
@@ -76,9 +90,12 @@ def study_notebook(accounts: Accounts, loaded: LoadedModel, options: NotebookOpt
         batch_tokens=options.batch_tokens,
         report=options.report,
     )
+    blind = 0 in layers and check_layer_0(questions, activations)
     legible = read_probes(
         questions.accounts, activations, sides, seed=options.seed, report=options.report
     )
+    if blind:
+        check_tells_nothing(legible, questions.accounts.emotions[sides.test])
     parts = find_parts(blocks)
     moved = None
     if pushed:
@@ -135,6 +152,8 @@ def _findings(
         settings={
             "model": loaded.name,
             "texts": accounts.source,
+            "encoding": accounts.encoding,
+            "limit": accounts.limit,
             "layers": list(legible.layers),
             "parts": [part for part in PARTS if part in options.parts],
             "seed": options.seed,
@@ -173,6 +192,7 @@ def _probe_notes(
     notes = [
         "A fifth of the texts is held out at random, not by emotion, as in the notebook; "
         f"{copies} of {len(sides.test)} test texts have a copy among those learned from.",
+        *_missing_note(questions.accounts, sides),
         "The primary layer is the best of five folds of the training texts; the best layer on the "
         "test texts is chosen with hindsight.",
     ]
@@ -196,6 +216,13 @@ def _probe_notes(
         else f"The notebook has no figures of {clean_line(model)!r}."
     )
     return notes
+
+
+def _missing_note(accounts: Accounts, sides: Split) -> list[str]:
+    found = np.bincount(accounts.emotions[sides.test], minlength=len(accounts.labels))
+    missing = [label for label, n in zip(accounts.labels, found, strict=True) if not n]
+    listed = ", ".join(clean_line(label, 40) for label in missing)
+    return [f"No test text is of {listed}: nothing is said of them."] if missing else []
 
 
 def _push_notes(moved: Pushed, parts: Parts, n: int) -> list[str]:

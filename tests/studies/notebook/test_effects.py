@@ -151,6 +151,17 @@ def test_surgery_tells_the_appraisal_from_the_others_and_from_the_emotions() -> 
     assert value(table, 20, "others") == 0
 
 
+def test_surgery_that_was_not_done_is_not_measured() -> None:
+    """An empty cell: a push along no direction would have changed nothing."""
+    done = [f"{how} {name}" for how in ("held", "bare") for name in APPRAISALS[1:]]
+    done += [f"random {number}" for number in range(1, RANDOM)]
+    changes = {f"{name} {sign}": change() for name in done for sign in ("up", "down")}
+    table = surgery_table(SCENE, outcomes(changes), np.ones((3, 20)), start=1)
+    assert table.rows[0][1:] == (None,) * 7
+    assert value(table, 1, "itself") == 0
+    assert [row[0] for row in table.rows[20:]] == ["random direction 2", "random direction 3"]
+
+
 def test_words_that_cannot_be_told_are_not_measured() -> None:
     """An empty cell, not a number; the probe is measured all the same."""
     found = outcomes(

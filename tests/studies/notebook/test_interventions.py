@@ -149,3 +149,16 @@ def test_an_appraisal_that_is_made_of_the_others_is_not_pushed() -> None:
     """What is left of it would be rounding errors, blown up to full length."""
     probes = weights(5)[0]  # of sum 0
     assert not orthogonal(probes, 2).any()
+
+
+def test_what_has_no_direction_is_not_done(tiny_model: LlamaForCausalLM) -> None:
+    """A push of nothing would be measured as one that changes nothing."""
+    ridge = torch.randn(3, 32, len(APPRAISALS), generator=torch.Generator().manual_seed(2))
+    ridge[:, :, 0] = 0  # rated the same by everybody
+    ridge[:, :, 1] = ridge[:, :, 2:5].sum(-1)
+    names = {
+        one.name for one in surgeries(find_parts(find_blocks(tiny_model)), ridge, start=1, seed=0)
+    }
+    first, second = APPRAISALS[:2]
+    assert not {f"bare {first} up", f"held {first} up", f"held {second} up", "random 0 up"} & names
+    assert f"bare {second} down" in names

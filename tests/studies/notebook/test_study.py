@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import pytest
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from emowatch.errors import StudyError
 from emowatch.model.loading import LoadedModel
 from emowatch.studies.folder import write_findings
 from emowatch.studies.notebook.accounts import Accounts
 from emowatch.studies.notebook.study import NotebookOptions, Part, study_notebook
 from emowatch.studies.rendering import render_findings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 TABLES = (
     "curve",
@@ -41,6 +49,25 @@ def test_the_study_runs_from_a_file_to_a_page(
     assert (tmp_path / "out" / "index.html").exists()
     again = study_notebook(accounts, loaded, options)
     assert render_findings(again) == told
+
+
+def test_a_model_of_one_block_is_not_pushed(
+    accounts: Accounts, tiny_tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    """Behind its only block nothing is left that could answer differently."""
+    config = LlamaConfig(
+        vocab_size=len(tiny_tokenizer),
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+    )
+    small = LoadedModel(LlamaForCausalLM(config).train(False), tiny_tokenizer, "small")
+    with pytest.raises(StudyError, match="it has one block"):
+        study_notebook(accounts, small, NotebookOptions(work=tmp_path))
+    assert not list(tmp_path.glob("states*"))
+    probes = NotebookOptions(work=tmp_path, parts=("probes", "appraisals"))
+    assert len(study_notebook(accounts, small, probes).tables) == 5
 
 
 def test_parts_that_are_not_asked_for_are_left_out(
