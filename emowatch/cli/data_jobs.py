@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from emowatch.workshop.building.gate import Gate
     from emowatch.workshop.building.jobs import Job
     from emowatch.workshop.building.prompting import Kind, PromptTemplate
-    from emowatch.workshop.building.rows import CorpusRow
+    from emowatch.workshop.building.rows import CorpusRow, RowFile
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -174,14 +174,46 @@ def load_template(kind: Kind, path: Path | None) -> PromptTemplate:
     return PromptTemplate.load(kind, path)
 
 
-def read_labelled(data: str, given: Mapping[str, Any]) -> Sequence[CorpusRow]:
+def read_labelled(data: str, **reading: Any) -> RowFile:
     """Read a labelled file, and say on stderr how many of its rows cannot be used."""
     from emowatch.workshop.building.rows import read_rows
 
-    found = read_rows(data, encoding=given["encoding"])
+    found = read_rows(data, **reading)
+    shown = clean_line(data)
     for reason, n in found.aside.items():
-        click.echo(f"{n} rows put aside: {reason}", err=True)
-    return found.rows
+        click.echo(f"{shown}: {n} rows put aside: {reason}", err=True)
+    if found.encoding_hint:
+        click.echo(f"{shown}: {clean_line(found.encoding_hint)}", err=True)
+    return found
+
+
+class ToWrite(NamedTuple):
+    """What texts are written from, and for."""
+
+    rows: Sequence[CorpusRow]
+    targets: Sequence[str]
+    prompt: PromptTemplate
+    check: PromptTemplate
+
+
+def read_to_write(
+    data: str, kind: Kind, template: Path | None, given: Mapping[str, Any], *, but: str
+) -> ToWrite:
+    """Read what a step that writes texts needs, and refuse what it cannot do before it asks.
+
+    Args:
+        data: the labelled file.
+        kind: the step.
+        template: its prompt.
+        given: its options.
+        but: the label that texts are not written for, unless it is named.
+    """
+    check_out(given, kind)
+    prompt, check = load_template(kind, template), load_template("label", given["label_template"])
+    targets = given["to"] or tuple(name for name in given["labels"] if name != but)
+    check_targets(targets, given["labels"])
+    rows = read_labelled(data, encoding=given["encoding"]).rows
+    return ToWrite(rows, targets, prompt, check)
 
 
 def check_targets(targets: Sequence[str], labels: Sequence[str]) -> None:

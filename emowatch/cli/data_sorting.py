@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from emowatch.cli.bars import progress, stoppable
+from emowatch.cli.data_jobs import read_labelled
 from emowatch.cli.options import READING, data_options, folder_option
 from emowatch.errors import UsageError
 from emowatch.text import clean, clean_line
 
 if TYPE_CHECKING:
-    from emowatch.workshop.building.rows import CorpusRow
+    from emowatch.workshop.building.rows import CorpusRow, Dropped
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -56,18 +59,20 @@ def filter_(
 
     check_out(out, overwrite=overwrite)
     check_out(quarantine_beside(out), overwrite=overwrite)
-    rows = _rows(data, reading)
+    rows, unusable = _read(data, reading)
     options = FilterOptions(min_words=min_words, language=not any_language, near=near)
     with stoppable(kept=False):
         found = filter_rows(rows, options, progress)
     aside = quarantine_beside(out)
-    write_rows(aside, found.dropped)
+    write_rows(aside, [*unusable, *found.dropped])
     write_rows(out, found.rows)
     told = found.as_object()
+    reasons = Counter(one.reason for one in unusable) + Counter(told["dropped"])
+    told["dropped"] = dict(reasons.most_common())
     if as_json:
         click.echo(json.dumps({"out": str(out), **told}))
     else:
-        click.echo(clean(f"{out}: {len(found.rows):,} of {len(rows):,} rows"))
+        click.echo(clean(f"{out}: {len(found.rows):,} of {len(rows) + len(unusable):,} rows"))
         for reason, n in told["dropped"].items():
             click.echo(f"  {reason:<20} {n:,}")
     click.echo(clean(f"what was left out, and why, is in {aside}"), err=True)
@@ -121,7 +126,8 @@ def split(
 
     fractions = fractions_of(test=test, validation=validation)
     check_folder(out, overwrite=overwrite)
-    found = split_rows(_rows(data, reading), fractions, seed)
+    rows, _ = _read(data, reading)
+    found = split_rows(rows, fractions, seed)
     write_split(out, found)
     if as_json:
         told = {"out": str(out), "groups": found.groups, "largest_group": found.largest}
@@ -143,7 +149,7 @@ def card(data: tuple[str, ...], as_json: bool, plot: Path | None, **reading: Any
     """
     from emowatch.workshop.building.describing import describe, draw_lengths, render
 
-    rows = _rows(data, reading)
+    rows, _ = _read(data, reading)
     found = describe(rows)
     if plot is not None:
         draw_lengths(rows, plot)
@@ -153,14 +159,7 @@ def card(data: tuple[str, ...], as_json: bool, plot: Path | None, **reading: Any
         click.echo(clean(f"drawn to {plot}"), err=True)
 
 
-def _rows(data: tuple[str, ...], reading: dict[str, Any]) -> list[CorpusRow]:
-    """Read and join files; say on stderr what of them cannot be used."""
-    from emowatch.workshop.building.rows import read_rows
-
-    rows: list[CorpusRow] = []
-    for source in data:
-        found = read_rows(source, **{key: reading[key] for key in READING})
-        for reason, n in found.aside.items():
-            click.echo(clean_line(f"{source}: {n} rows put aside: {reason}"), err=True)
-        rows += found.rows
-    return rows
+def _read(data: Sequence[str], reading: Mapping[str, Any]) -> tuple[list[CorpusRow], list[Dropped]]:
+    """Read and join files: their rows, and what cannot be used of them."""
+    files = [read_labelled(source, **{key: reading[key] for key in READING}) for source in data]
+    return [r for one in files for r in one.rows], [d for one in files for d in one.put_aside]

@@ -10,7 +10,6 @@ import click
 from emowatch.cli.bars import progress
 from emowatch.cli.data_jobs import (
     check_out,
-    check_targets,
     finish,
     gate_options,
     job_options,
@@ -18,7 +17,7 @@ from emowatch.cli.data_jobs import (
     load_template,
     make_gate,
     opened_job,
-    read_labelled,
+    read_to_write,
     template_option,
 )
 from emowatch.cli.options import folder_option
@@ -71,12 +70,7 @@ def rewrite(data: str, template: Path | None, origin: str, **given: Any) -> None
     from emowatch.workshop.building.rewriting import plan, read_rewrite
     from emowatch.workshop.building.rewriting import rewrite as write_texts
 
-    check_out(given, "rewrite")
-    prompt = load_template("rewrite", template)
-    check = load_template("label", given["label_template"])
-    targets = given["to"] or tuple(name for name in given["labels"] if name != origin)
-    check_targets(targets, given["labels"])
-    rows = read_labelled(data, given)
+    rows, targets, prompt, check = read_to_write(data, "rewrite", template, given, but=origin)
     lots = plan(rows, targets, origin=origin, seed=given["seed"], limit=given["limit"])
     with opened_job(given, data, 0.7) as opened:
         writer = opened.having()
@@ -110,12 +104,7 @@ def synthesize(data: str, template: Path | None, per_label: int, shots: int, **g
     from emowatch.workshop.building.synthesis import plan, read_generation
     from emowatch.workshop.building.synthesis import synthesize as write_texts
 
-    check_out(given, "synthesize")
-    prompt = load_template("synthesize", template)
-    check = load_template("label", given["label_template"])
-    targets = given["to"] or tuple(name for name in given["labels"] if name != NEUTRAL)
-    check_targets(targets, given["labels"])
-    rows = read_labelled(data, given)
+    rows, targets, prompt, check = read_to_write(data, "synthesize", template, given, but=NEUTRAL)
     wishes = plan(rows, targets, per_label=per_label, shots=shots, seed=given["seed"])
     with opened_job(given, data, 1.0) as opened:
         writer = opened.having()

@@ -15,8 +15,9 @@ from emowatch.studies.published import PAPER_A, TABLE_4, published_for
 from emowatch.studies.recalls import recall_figure
 from emowatch.studies.setting import Setting
 from emowatch.studies.shares import Agreement, agreement
-from emowatch.studies.speaking import Said, answer, encode, reply_limit
+from emowatch.studies.speaking import Said, answer, reply_limit
 from emowatch.workshop.corpora import Example
+from emowatch.workshop.dialogues import encode
 
 SYSTEM_PROMPTS: Mapping[str, str | None] = {
     "none": None,

@@ -17,10 +17,10 @@ import snowballstemmer
 
 from emowatch.errors import UsageError
 from emowatch.text import clean_line, is_printable
+from emowatch.workshop.corpora.objects import read_object
 
 MASK = "..."
 """What stands for a word, as in crowd-enVENT's texts with the emotion hidden."""
-MAX_FILE = 2**20
 MAX_PHRASE = 100
 _BEFORE, _AFTER = r"(?<![^\W_])", r"(?![^\W_])"
 """No letter or digit beside it; an underscore, as of Markdown, is neither."""
@@ -95,7 +95,8 @@ class Keywords:
 def keywords_for(labels: Sequence[str]) -> Keywords:
     """Give the built-in list of each label; of others, the words of the label, inflected.
 
-    A label without letters, such as a number, has none.
+    A label without letters, such as a number, has none. Of a label of several words those that
+    only join others, as "of" and "the", are left alone.
     """
     text = files("emowatch.workshop").joinpath("keywords.json").read_text(encoding="utf-8")
     built_in = json.loads(text)
@@ -103,13 +104,21 @@ def keywords_for(labels: Sequence[str]) -> Keywords:
     for label in labels:
         if label.casefold() in built_in:
             forms[label] = built_in[label.casefold()]
-        elif words := _LETTERS.findall(label.casefold()):
+        elif words := _telling(label):
             stems[label] = sorted(set(_STEMMER.stemWords(words)))
     parts = [
         *(["built-in lists"] if forms else []),
         *([f"the words of the labels {', '.join(stems)}, inflected"] if stems else []),
     ]
     return Keywords(forms, stems, " and ".join(parts) or "none")
+
+
+def _telling(label: str) -> list[str]:
+    """Give the words of a label, without function words where it has others."""
+    from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
+
+    words = _LETTERS.findall(label.casefold())
+    return [word for word in words if word not in ENGLISH_STOP_WORDS] or words
 
 
 def read_keywords(path: Path, labels: Sequence[str]) -> Keywords:
@@ -121,19 +130,7 @@ def read_keywords(path: Path, labels: Sequence[str]) -> Keywords:
         UsageError: for a file that is no such thing, or names a label that the bank has not.
     """
     shown = f"Could not use the keywords in {clean_line(str(path), 200)!r} (--keywords)"
-    try:
-        if path.stat().st_size > MAX_FILE:
-            raise UsageError(f"{shown}: the file is larger than {MAX_FILE // 2**20} MiB.")
-        table = json.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise UsageError(f"{shown}: {error.strerror}. Check the path.") from error
-    except (ValueError, RecursionError) as error:
-        raise UsageError(
-            f"{shown}: it is not JSON in UTF-8 ({clean_line(str(error), 80)}). Give an object of "
-            'labels, as {"joy": ["joy", "happy"]}.'
-        ) from error
-    if not isinstance(table, dict) or not table:
-        raise UsageError(f'{shown}: give an object of labels, as {{"joy": ["joy", "happy"]}}.')
+    table = read_object(path, shown, '{"joy": ["joy", "happy"]}')
     known = {label.casefold(): label for label in labels}
     forms = {}
     for name, words in table.items():

@@ -7,7 +7,6 @@ written once and kept as token ids, one JSON line each.
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -21,6 +20,7 @@ from torch import nn
 from emowatch.errors import TrainingError
 from emowatch.text import clean_line
 from emowatch.workshop.extraction import Progress, model_key
+from emowatch.workshop.generating import BatchGenerator, generation_settings
 
 BATCH_ROWS = 64
 ROUND = 64
@@ -61,7 +61,7 @@ def generate_replies(
         ).encode()
     ).hexdigest()
     replies = _read(path, key)
-    answer = _Answerer(model, tokenizer, sample)
+    answer = BatchGenerator(model, tokenizer, sample=sample)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8", buffering=1) as out:
@@ -121,50 +121,6 @@ def _rounds(max_new_tokens: int) -> Iterator[int]:
         yield most
         most *= 4
     yield max_new_tokens
-
-
-class _Answerer:
-    """Lets a model go on with texts of any length, batch by batch."""
-
-    def __init__(self, model: nn.Module, tokenizer: Any, sample: bool) -> None:
-        self._model, self._sample = model, sample
-        self._ends, self._pad = end_tokens(model, tokenizer), tokenizer.pad_token_id
-        self._device = next(model.parameters()).device
-
-    def __call__(
-        self, texts: Sequence[Sequence[int]], most: int
-    ) -> Iterator[tuple[list[int], bool]]:
-        """Give for each text what follows, and whether it ended there."""
-        longest = max(map(len, texts))
-        ids = torch.full((len(texts), longest), self._pad)
-        mask = torch.zeros_like(ids)
-        for row, text in enumerate(texts):
-            ids[row, longest - len(text) :] = torch.tensor(text)
-            mask[row, longest - len(text) :] = 1
-        output = self._model.generate(  # type: ignore[operator]
-            input_ids=ids.to(self._device),
-            attention_mask=mask.to(self._device),
-            max_new_tokens=most,
-            do_sample=self._sample,
-            pad_token_id=self._pad,
-        )
-        for row in output[:, longest:].tolist():
-            tokens = list(itertools.takewhile(lambda token: token not in self._ends, row))
-            yield tokens, len(tokens) < len(row)
-
-
-def generation_settings(model: Any) -> dict[str, str]:
-    """Give how the model's own settings have tokens chosen; no version of a library."""
-    config = getattr(model, "generation_config", None)
-    settings = {} if config is None else config.to_diff_dict()
-    return {name: str(value) for name, value in settings.items() if name != "transformers_version"}
-
-
-def end_tokens(model: Any, tokenizer: Any) -> set[int]:
-    """Any of them ends a reply; what follows in a batch is padding."""
-    named = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    several = named if isinstance(named, list) else [named]
-    return {token for token in (*several, tokenizer.eos_token_id) if token is not None}
 
 
 def _read(path: Path, key: str) -> dict[int, _Reply]:

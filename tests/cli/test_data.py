@@ -348,6 +348,32 @@ def test_a_split_that_would_lose_a_class_is_refused(cli: Cli, tmp_path: Path) ->
     )
 
 
+def test_rows_that_cannot_be_read_are_put_aside_in_the_same_file(cli: Cli, tmp_path: Path) -> None:
+    """And counted: what is lost is lost in sight."""
+    lines = [f"the bus was late again today {n},{'joy' if n % 2 else 'fear'}" for n in range(12)]
+    path = tmp_path / "some.csv"
+    path.write_bytes(
+        "\n".join(
+            ["text,label", *lines, "caf\xe9 is closed today,joy", ",joy", "too short,joy"]
+        ).encode("latin-1")
+    )
+    out = tmp_path / "kept.jsonl"
+    done = cli("data", "filter", path, "--out", out, "--near", 1, "--json")
+    told = json.loads(done.out)
+    assert told["rows"] == 12
+    assert told["dropped"] == {"undecodable bytes": 1, "empty text": 1, "fewer than 3 words": 1}
+    aside = [
+        json.loads(line) for line in (tmp_path / "kept.quarantine.jsonl").read_text().splitlines()
+    ]
+    assert [(one["id"], one["reason"]) for one in aside[:2]] == [
+        ("some.csv:14", "undecodable bytes"),
+        ("some.csv:15", "empty text"),
+    ]
+    assert "--encoding" in done.err
+    shown = cli("data", "filter", path, "--out", out, "--near", 1, "--overwrite")
+    assert "12 of 15 rows" in shown.out
+
+
 def test_nothing_a_server_says_reaches_the_terminal_raw(
     cli: Cli, server: ProtocolServer, texts: Path, tmp_path: Path
 ) -> None:

@@ -10,8 +10,8 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from emowatch.model.loading import LoadedModel
-from emowatch.studies.speaking import encode
 from emowatch.workshop.corpora import Corpus, Example
+from emowatch.workshop.dialogues import encode
 from tests.workshop.synthetic import WORDS
 
 LABELS = tuple(WORDS)

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from emowatch.errors import UsageError
 from emowatch.model.loading import LoadedModel
-from emowatch.studies.speaking import answer, encode, reply_limit
+from emowatch.studies.speaking import answer, reply_limit
 from tests.studies.taught import LABELS, teach, texts_of
 
 if TYPE_CHECKING:
@@ -61,26 +60,6 @@ def test_other_settings_have_other_files(loaded: LoadedModel, tmp_path: Path) ->
     assert len(list(tmp_path.glob("*.jsonl"))) == 8
 
 
-def test_a_template_that_refuses_a_system_prompt_is_told_in_words(loaded: LoadedModel) -> None:
-    """As that of Gemma does."""
-    loaded.tokenizer.chat_template = (
-        "{%- if messages[0]['role'] == 'system' -%}"
-        "{{- raise_exception('System role not supported') -}}{%- endif -%}"
-        "{{- messages[0]['content'] -}}"
-    )
-    assert encode(loaded, [USER], thinks=False)
-    with pytest.raises(UsageError, match=r"system and user for 'tiny'.*System role not supported"):
-        encode(loaded, [SYSTEM, USER], thinks=False)
-
-
-def test_without_a_template_there_is_the_message_alone(loaded: LoadedModel) -> None:
-    """A base model can be asked in plain text, and be told nothing beside."""
-    loaded.tokenizer.chat_template = None
-    assert encode(loaded, [USER], thinks=False) == loaded.tokenizer("zoo")["input_ids"]
-    with pytest.raises(UsageError, match="no chat template"):
-        encode(loaded, [SYSTEM, USER], thinks=False)
-
-
 def test_thoughts_are_no_part_of_what_is_said(
     tiny_model: LlamaForCausalLM, tiny_tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:
@@ -97,11 +76,3 @@ def test_thoughts_are_no_part_of_what_is_said(
     assert not any(one and one.is_cut for one in said)
     cut = answer(loaded, dialogues, tmp_path, most=6, **options)
     assert all(one and one.text == "" and one.is_thinking for one in cut)
-
-
-def test_the_template_is_told_whether_to_think(loaded: LoadedModel) -> None:
-    """Qwen3 thinks unless its template closes the thought beforehand."""
-    loaded.tokenizer.chat_template = THINKING
-    thinking, brief = (encode(loaded, [USER], thinks=thinks) for thinks in (True, False))
-    assert "</think>" in loaded.tokenizer.decode(brief)
-    assert "</think>" not in loaded.tokenizer.decode(thinking)

@@ -62,6 +62,14 @@ def test_a_label_without_a_list_is_masked_in_all_its_forms() -> None:
     assert "built-in" in found.source
 
 
+def test_function_words_of_a_label_are_no_keywords() -> None:
+    """Masking every "of" and "out" would be an attack on the texts, not on the emotion."""
+    found = keywords_for(["fear of missing out"])
+    assert set(found.stems["fear of missing out"]) == {"fear", "miss"}
+    assert found.masked("out of the blue I missed it") == f"out of the blue I {MASK} it"
+    assert keywords_for(["the other"]).stems["the other"]  # it has no better ones
+
+
 def test_labels_without_letters_have_no_keywords() -> None:
     """Ratings of 1 to 5 are named by no word; there is nothing to measure."""
     found = keywords_for(["1", "2"])
@@ -102,6 +110,7 @@ def test_words_of_a_file_replace_the_built_in_ones(tmp_path: Path) -> None:
         ("{}", ("object of labels",)),
         ('{"joyy": ["joy"]}', ("no label 'joyy'", "Did you mean 'joy'?", "anger, disgust")),
         ('{"joy": "joy"}', ("'joy' a list of words",)),
+        ('{"joy": ["glad"], "joy": ["gay"]}', ("'joy' twice",)),
         ('{"joy": [3]}', ("3", "no word or phrase")),
         ('{"joy": ["?!"]}', ("no word or phrase",)),
         ('{"joy": [""]}', ("no word or phrase",)),

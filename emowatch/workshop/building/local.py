@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import islice, takewhile
+from itertools import islice
 from typing import Any
-
-import torch
 
 from emowatch.errors import ModelError
 from emowatch.model.blocks import text_config
 from emowatch.model.loading import LoadedModel
 from emowatch.text import clean_line
 from emowatch.workshop.building.answering import Answer, Messages, Outcome, RefusedPromptError
+from emowatch.workshop.dialogues import encode
 from emowatch.workshop.extraction import model_key
-from emowatch.workshop.replies import end_tokens
+from emowatch.workshop.generating import BatchGenerator, generation_settings
 
 WINDOW = 16
 """Batches that are sorted by length together, so that little of them is padding."""
@@ -39,26 +38,25 @@ class LocalModel:
                 f"Could not ask {clean_line(loaded.name)!r}: it has no chat template. Name a model "
                 "that was taught to answer."
             )
-        self._model: Any = loaded.model
-        self._tokenizer = loaded.tokenizer
-        self._name = loaded.name
+        self._loaded = loaded
         self._max_tokens, self._batch_rows = max_tokens, batch_rows
         self._context = getattr(text_config(loaded.model), "max_position_embeddings", None)
-        self._ends = end_tokens(loaded.model, loaded.tokenizer)
-        self._weights = model_key(loaded.model)
+        self._answer = BatchGenerator(loaded.model, loaded.tokenizer, sample=False)
+        self._settings = {
+            "weights": model_key(loaded.model),
+            "max_tokens": max_tokens,
+            "generation": generation_settings(loaded.model),
+        }
 
     @property
     def model(self) -> str:
         """Name of the model."""
-        return self._name
+        return self._loaded.name
 
     @property
     def identity(self) -> Mapping[str, Any]:
         """What the answers depend on; batches change them by rounding at most."""
-        return {
-            "model": self._name,
-            "settings": {"weights": self._weights, "max_tokens": self._max_tokens},
-        }
+        return {"model": self.model, "settings": self._settings}
 
     def complete(self, messages: Messages) -> Answer:
         """Answer one dialogue.
@@ -77,7 +75,8 @@ class LocalModel:
         """Answer many dialogues, those of like length together."""
         source = iter(prompts)
         while window := list(islice(source, self._batch_rows * WINDOW)):
-            encoded = [(key, self._encoded(messages)) for key, messages in window]
+            # A model that can think would do so up to the limit, and say nothing.
+            encoded = [(key, encode(self._loaded, said, thinks=False)) for key, said in window]
             encoded.sort(key=lambda prompt: len(prompt[1]))
             fitting = [prompt for prompt in encoded if self._fits(prompt[1])]
             for first in range(0, len(fitting), self._batch_rows):
@@ -95,42 +94,15 @@ class LocalModel:
             "name another model."
         )
 
-    def _encoded(self, messages: Messages) -> list[int]:
-        text = self._tokenizer.apply_chat_template(
-            list(messages), add_generation_prompt=True, tokenize=False
-        )
-        ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
-        return ids
-
-    @torch.inference_mode()
-    def _answered(self, batch: list[tuple[str, list[int]]]) -> list[tuple[str, Outcome]]:
-        device = next(self._model.parameters()).device
-        longest = max(len(ids) for _, ids in batch)
-        pad = self._tokenizer.pad_token_id
-        ids = torch.full((len(batch), longest), pad)  # [batch, longest], padded on the left
-        mask = torch.zeros_like(ids)
-        for row, (_, prompt) in enumerate(batch):
-            ids[row, longest - len(prompt) :] = torch.tensor(prompt)
-            mask[row, longest - len(prompt) :] = 1
-        output = self._model.generate(
-            input_ids=ids.to(device),
-            attention_mask=mask.to(device),
-            max_new_tokens=self._max_tokens,
-            do_sample=False,
-            pad_token_id=pad,
-        )
-        answers: list[tuple[str, Outcome]] = []
-        for (key, prompt), row in zip(batch, output[:, longest:].tolist(), strict=True):
-            said = list(takewhile(lambda token: token not in self._ends, row))
-            answers.append(
-                (
-                    key,
-                    Answer(
-                        text=self._tokenizer.decode(said, skip_special_tokens=True),
-                        prompt_tokens=len(prompt),
-                        completion_tokens=len(said),
-                        is_cut=len(said) == self._max_tokens,
-                    ),
-                )
+    def _answered(self, batch: list[tuple[str, list[int]]]) -> Iterator[tuple[str, Outcome]]:
+        said = self._answer([ids for _, ids in batch], self._max_tokens)
+        for (key, prompt), (tokens, has_ended) in zip(batch, said, strict=True):
+            yield (
+                key,
+                Answer(
+                    text=self._loaded.tokenizer.decode(tokens, skip_special_tokens=True),
+                    prompt_tokens=len(prompt),
+                    completion_tokens=len(tokens),
+                    is_cut=not has_ended,
+                ),
             )
-        return answers

@@ -91,8 +91,6 @@ def read_emotion(text: str, labels: Sequence[str], *, is_cut: bool = False) -> i
     Raises:
         Unreadable: for anything else.
     """
-    if not text.strip():
-        raise Unreadable("cut" if is_cut else "empty", "")
     found = _object(text, is_cut)
     if "emotion" not in found:
         raise Unreadable("wrong keys", f"no emotion in {text.strip()}")
@@ -111,6 +109,8 @@ def read_tagged(text: str, tag: str, *, is_cut: bool = False) -> str:
         Unreadable: if there is not exactly one pair of tags, or nothing in it.
     """
     answer = _without_thought(text)
+    if not answer.strip():
+        raise Unreadable("cut" if is_cut else "empty", text)
     starts, ends = answer.count(f"<{tag}>"), answer.count(f"</{tag}>")
     if starts > 1 or ends > 1:
         raise Unreadable("several tags", answer)
@@ -125,6 +125,8 @@ def read_tagged(text: str, tag: str, *, is_cut: bool = False) -> str:
 
 def _object(text: str, is_cut: bool) -> dict[str, Any]:
     answer = _without_thought(text).strip()
+    if not answer:
+        raise Unreadable("cut" if is_cut else "empty", text)
     if fenced := _FENCE.fullmatch(answer):
         answer = fenced.group(1)
     try:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 QUOTED = 200
 """Characters of a server's message in ours, at most."""
 _MAY_PASS = (408, 409, 425, 429)
+_MODERATED = ("content_filter", "content_policy_violation", "moderation")
 _NO_CREDIT = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active")
 
 
@@ -50,6 +51,8 @@ def check_status(
     place, variable = clean_line(options.base_url), clean_line(options.api_key_env)
     code, said = _error(content)
     quoted = f" It says: {said}" if said else ""
+    if status == 403 and _is_moderated(content):
+        raise RefusedPromptError(f"The server refused the prompt as harmful (403).{quoted}")
     if status in (401, 403):
         why = f"the key in {variable} is refused" if has_key else "it wants a key and got none"
         hint = "Put the right one into" if has_key else "Put one into"
@@ -120,6 +123,17 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         except (ValueError, TypeError):
             return None
     return max(0.0, seconds) if seconds == seconds else None
+
+
+def _is_moderated(content: bytes) -> bool:
+    """Tell a refusal of what a prompt says from one of the key, by what OpenRouter and Azure send
+    with it."""
+    try:
+        error = json.loads(content)["error"]
+        metadata = error.get("metadata") or {}
+        return error.get("code") in _MODERATED or bool({"reasons", "flagged_input"} & set(metadata))
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return False
 
 
 def _error(content: bytes) -> tuple[str, str]:

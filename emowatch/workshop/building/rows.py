@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -83,8 +83,15 @@ class RowFile:
 
     rows: tuple[CorpusRow, ...]
     labels: tuple[str, ...]
-    aside: Mapping[str, int]
-    """Rows put aside, by reason."""
+    put_aside: tuple[Dropped, ...]
+    """Rows that cannot be used, each named by its file and number."""
+    encoding_hint: str = ""
+    """What those with undecodable bytes could be read with."""
+
+    @property
+    def aside(self) -> dict[str, int]:
+        """Count the rows put aside, by reason."""
+        return dict(Counter(one.reason for one in self.put_aside).most_common())
 
 
 def text_id(text: str, *more: object) -> str:
@@ -112,7 +119,9 @@ def read_rows(source: str | Path, **reading: Any) -> RowFile:
                 return _built(str(source), table.rows(table.columns), reading.get("limit"))
     corpus = read_corpus(source, **{"min_per_class": 0, **reading})
     named = reading.get("group_column") is not None
-    aside = {str(why): n for why, n in corpus.quarantine_counts().items()}
+    aside = tuple(
+        _aside(corpus.source, row.row, row.reason, row.detail) for row in corpus.quarantined
+    )
     rows = []
     for example in corpus.examples:
         name = text_id(example.text)
@@ -126,18 +135,25 @@ def read_rows(source: str | Path, **reading: Any) -> RowFile:
                 source=path.name if path.is_file() else corpus.source,
             )
         )
-    return RowFile(tuple(rows), corpus.labels, aside)
+    return RowFile(tuple(rows), corpus.labels, aside, corpus.encoding_hint)
+
+
+def _aside(source: str, number: int, reason: str, detail: str) -> Dropped:
+    name = f"{Path(source).name}:{number}"
+    return Dropped(id=name, text="", reason=reason, detail=clean_line(detail, 80))
 
 
 def _built(source: str, table: Iterable[Row], limit: int | None) -> RowFile:
-    rows, aside, first = [], Counter[str](), ""
+    rows, aside = [], list[Dropped]()
     for row in table:
         try:
             rows.append(_row(row))
         except Unusable as problem:
-            aside[problem.reason] += 1
-            first = first or f"row {row.number}: {problem.reason} ({problem.detail})"
+            aside.append(_aside(source, row.number, problem.reason, problem.detail))
     if not rows:
+        first = "".join(
+            f"row {one.id.rpartition(':')[2]}: {one.reason} ({one.detail})" for one in aside[:1]
+        )
         raise CorpusError(
             f"Could not use {clean_line(source)} because none of its rows is usable. "
             f"{clean_line(first) or 'It has none.'}"
@@ -145,7 +161,7 @@ def _built(source: str, table: Iterable[Row], limit: int | None) -> RowFile:
     if limit is not None and len(rows) > limit:
         kept = sorted(range(len(rows)), key=lambda n: text_id(rows[n].text, "limit"))[:limit]
         rows = [rows[n] for n in sorted(kept)]
-    return RowFile(tuple(rows), tuple(sorted({row.label for row in rows})), aside)
+    return RowFile(tuple(rows), tuple(sorted({row.label for row in rows})), tuple(aside))
 
 
 def _row(row: Row) -> CorpusRow:

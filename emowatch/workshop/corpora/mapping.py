@@ -14,12 +14,12 @@ from pathlib import Path
 from emowatch.errors import CorpusError, UsageError
 from emowatch.text import clean, clean_line
 from emowatch.workshop.corpora.labelling import LabelDecoder, normalised
+from emowatch.workshop.corpora.objects import read_object
 
 LEFT_OUT = "-"
 """What a label is mapped to whose texts are left out on purpose."""
 REST = "*"
 """Stands for every label that is neither named nor a label of the bank."""
-MAX_FILE = 2**20
 _SHOWN = 256
 """Labels that an error names; more are no classes of anything."""
 
@@ -109,23 +109,12 @@ def _pairs(given: str) -> Iterable[tuple[str, str]]:
 
 def _pairs_of_file(path: Path) -> list[tuple[str, str]]:
     shown = f"Could not use the map {clean_line(str(path), 200)!r} (--map)"
-    try:
-        if path.stat().st_size > MAX_FILE:
-            raise UsageError(f"{shown}: the file is larger than {MAX_FILE // 2**20} MiB.")
-        table = json.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise UsageError(f"{shown}: {error.strerror}. Check the path.") from error
-    except (ValueError, RecursionError) as error:
-        raise UsageError(
-            f"{shown}: it is not JSON in UTF-8 ({clean_line(str(error), 80)}). Give an object "
-            'such as {"happiness": "joy", "trust": "-"}.'
-        ) from error
-    if isinstance(table, dict) and isinstance(table.get("map"), dict):
+    example = '{"happiness": "joy", "trust": "-"}'
+    table = read_object(path, shown, example)
+    if isinstance(table.get("map"), dict):
         table = table["map"]
-    if not isinstance(table, dict) or not table:
-        raise UsageError(
-            f'{shown}: give an object of labels, such as {{"happiness": "joy", "trust": "-"}}.'
-        )
+    if not table:
+        raise UsageError(f"{shown}: its map is empty. Give an object such as {example}.")
     pairs: list[tuple[str, str]] = []
     for name, value in table.items():
         if isinstance(value, str):

@@ -181,6 +181,25 @@ def test_a_prompt_can_be_refused_alone(server: ProtocolServer, connect: Connect)
     assert "(400). It says: context length�[2J exceeded" in str(outcomes["a"])
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"code": 403, "message": "flagged", "metadata": {"reasons": ["violence"]}},
+        {"code": "content_filter", "message": "flagged"},
+    ],
+)
+def test_a_text_that_is_held_for_harmful_is_refused_alone(
+    server: ProtocolServer, connect: Connect, error: dict[str, Any]
+) -> None:
+    """It comes with the status of a refused key, as OpenRouter sends it; the key is good."""
+    server.error, server.faults = {"error": error}, [403]
+    outcomes = dict(connect(concurrency=1).complete_many([("a", HELLO), ("b", HELLO)]))
+    assert isinstance(outcomes["a"], RefusedPromptError) and isinstance(outcomes["b"], Answer)
+    assert "as harmful (403). It says: flagged" in str(outcomes["a"])
+    server.error, server.faults = {"error": {"code": 403, "message": "no"}}, [403]
+    assert "(403)" in failing(UsageError, connect())
+
+
 # What is sent and read
 
 

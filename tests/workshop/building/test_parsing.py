@@ -34,7 +34,8 @@ def test_a_verdict_is_read(text: str, read: Verdict) -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("", "not JSON"),
+        ("", "empty"),
+        ("<think>hm</think>\n ", "empty"),
         ("joy", "not JSON"),
         (f"Sure! {verdict()}", "not JSON"),
         (verdict() + verdict(), "not JSON"),

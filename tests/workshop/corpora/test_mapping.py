@@ -157,7 +157,18 @@ def test_a_map_that_means_nothing_is_refused(given: str, words: tuple[str, ...])
         assert word in str(caught.value)
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"a": 3}', '{"a": {"joy": 1, "anger": 2}}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{",
+        "[]",
+        "{}",
+        '{"map": {}}',
+        '{"a": "joy", "a": "fear"}',
+        '{"a": 3}',
+        '{"a": {"joy": 1, "anger": 2}}',
+    ],
+)
 def test_a_file_that_is_no_map_is_refused(tmp_path: Path, content: str) -> None:
     """With its name."""
     file = write(tmp_path / "map.json", content)
