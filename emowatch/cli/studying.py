@@ -87,6 +87,7 @@ def open_setting(
     out: Path, *, data: str, test: str | None, work: Path | None, **given: Any
 ) -> Setting:
     """Check what can be checked, then read the texts, then load the model."""
+    from emowatch.model.blocks import find_blocks, resolve_layers
     from emowatch.studies.setting import Setting, open_texts
     from emowatch.workshop.corpora import split_of
     from emowatch.workshop.figures import require_matplotlib
@@ -106,8 +107,10 @@ def open_setting(
         err=True,
     )
     tell_left_out(learned, reading["limit"])
+    loaded = open_model(**placing)
+    resolve_layers(given["layers"], find_blocks(loaded.model, loaded.blocks).n_layers)
     return Setting(
-        loaded=open_model(**placing),
+        loaded=loaded,
         train=learned,
         test=held,
         work=work or out / "work",

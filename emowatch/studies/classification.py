@@ -20,6 +20,7 @@ from emowatch.workshop.building.prompting import PromptTemplate
 from emowatch.workshop.metrics import Estimate
 
 BLUE, GREY, RED = "#0072B2", "#444444", "#D55E00"
+NULL_MARK = {"marker": "|", "linestyle": "", "color": GREY, "markersize": 18, "markeredgewidth": 2}
 COLUMNS = "condition", "layer", "n", "accuracy", "null", "coverage", "published"
 """The last is there for the paper's models alone."""
 FLOORS = ("TF-IDF + logistic regression", "chance")
@@ -241,9 +242,9 @@ def _draw(canvas: Any, *, table: Table) -> None:
         axes.barh(place, value.value, color=BLUE, alpha=0.45)
         axes.errorbar(value.value, place, xerr=ends, color="black", capsize=3)
         if isinstance(row["null"], Estimate):
-            axes.plot(row["null"].value, place, "|", color=GREY, markersize=18, markeredgewidth=2)
+            axes.plot(row["null"].value, place, label="null", **NULL_MARK)
         if row.get("published") is not None:
-            axes.plot(row["published"], place, "x", color="black")
+            axes.plot(row["published"], place, "x", color="black", label="published")
     for (name, value), line in zip(floors.items(), ("--", ":"), strict=True):
         if value is not None:
             at = value.value if isinstance(value, Estimate) else value
@@ -251,4 +252,6 @@ def _draw(canvas: Any, *, table: Table) -> None:
     axes.set_yticks(range(len(shown)), [row["condition"] for row in shown], fontsize=8)
     axes.invert_yaxis()
     axes.set(xlabel="accuracy", xlim=(0, 1))
-    axes.legend(frameon=False, fontsize=8)
+    handles, names = axes.get_legend_handles_labels()
+    once = dict(zip(names, handles, strict=True))  # one entry for the marks of all bars
+    axes.legend(once.values(), once.keys(), frameon=False, fontsize=8)

@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +102,14 @@ def claim(
         ) from error
 
 
+def _named(setting: Setting, study: str) -> Setting:
+    """Say in front of each step whose it is."""
+    report = setting.report
+    return replace(
+        setting, report=lambda step, done, total: report(f"{study}: {step}", done, total)
+    )
+
+
 def remaining(steps: Sequence[Step], out: Path) -> list[Step]:
     """List the studies that are not done."""
     return [step for step in steps if not (out / step.name / FINDINGS).exists()]
@@ -133,7 +141,7 @@ def run_plan(
             continue
         start = time.monotonic()
         try:
-            write_findings(step.run(setting), out / step.name)
+            write_findings(step.run(_named(setting, step.name)), out / step.name)
             error = ""
         except EmowatchError as refused:
             error = str(refused)

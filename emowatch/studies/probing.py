@@ -159,9 +159,9 @@ def fit_shuffled(
     One order says little: with few texts of a label, heads that learned nothing can be far from
     chance on the texts at hand, on either side.
     """
-    if layers is not None:
-        options = replace(options, layers=",".join(map(str, layers)))
     prepared, activations, _ = read(setting, setting.train, options)
+    if layers is not None:
+        activations = activations.only(layers)
     labels = np.array([example.label for example in setting.train.examples])
     setting.report("fitting shuffled labels", 0, count)
     for number in range(count):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
 
 import torch
@@ -49,6 +50,7 @@ class Activations:
     def _open(self, folder: Path) -> None:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         self.layers: tuple[int, ...] = tuple(manifest["layers"])
+        self._stored = self.layers
         self.d_model: int = manifest["d_model"]
         self._paths = [folder / name for name in manifest["shards"]]
         passage, offset, place = [], [], []
@@ -63,6 +65,12 @@ class Activations:
         self.passage = found[self._order].long()
         self.offset = torch.cat(offset)[self._order].long()
         self.place = places[self._order].long()
+
+    def only(self, layers: Sequence[int]) -> Activations:
+        """Give those of some layers, which are not read before they are asked for."""
+        chosen = copy(self)
+        chosen.layers = tuple(layers)
+        return chosen
 
     def __len__(self) -> int:
         """Count the rows."""
@@ -81,7 +89,7 @@ class Activations:
                 rows = part.get_shape()[1]
                 target = back[first : first + rows]
                 for slot, layer in enumerate(wanted):
-                    place = self.layers.index(layer)
+                    place = self._stored.index(layer)
                     result[slot, target] = part[place : place + 1][0].float()
                 first += rows
         return result

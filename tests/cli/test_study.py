@@ -83,6 +83,16 @@ def test_data_that_is_not_there_is_refused_before_the_model_is_loaded(
     assert not out.exists()
 
 
+def test_layers_that_the_model_has_not_are_refused_before_a_study_begins(
+    cli: Cli, model: Path, data: Path, tmp_path: Path
+) -> None:
+    """Not once for each study, after minutes."""
+    out = tmp_path / "out"
+    done = cli("study", "all", data / "train.tsv", "--layers", "99", "--model", model, "--out", out)
+    refused(done, "99")
+    assert not out.exists()
+
+
 def test_texts_of_the_notebook_that_are_not_there_are_refused_at_once(
     cli: Cli, data: Path, tmp_path: Path
 ) -> None:

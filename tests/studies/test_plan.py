@@ -58,6 +58,20 @@ def test_studies_run_in_order_and_once(setting: Setting, tmp_path: Path, ran: li
     assert 'href="first/index.html"' in page and 'href="second/index.html"' in page
 
 
+def test_each_step_is_told_with_its_study(setting: Setting, tmp_path: Path) -> None:
+    """Several studies read states and fit heads; which one does is what one wants to know."""
+    told: list[str] = []
+
+    def run(setting: Setting) -> Findings:
+        setting.report("reading states", 1, 2)
+        raise StudyError("enough")
+
+    step = Step(name="layers", run=run, work=lambda setting: Work())
+    heard = replace(setting, report=lambda step, done, total: told.append(f"{step} {done}/{total}"))
+    list(run_plan(heard, [step], tmp_path))
+    assert told == ["layers: reading states 1/2"]
+
+
 def test_a_study_that_is_refused_keeps_no_other_from_running(
     setting: Setting, tmp_path: Path, ran: list[str]
 ) -> None:

@@ -125,6 +125,9 @@ def test_some_layers_can_be_read_and_loaded_alone(
     wanted = by_hand(tiny_model, passages, (3, 1))
     torch.testing.assert_close(found.states((3, 1)), wanted, rtol=1e-5, atol=1e-5)
     assert found.layers == (1, 3)
+    one = found.only((3,))
+    assert one.layers == (3,) and found.layers == (1, 3)
+    torch.testing.assert_close(one.states(), wanted[:1], rtol=1e-5, atol=1e-5)
 
 
 def test_a_passage_reads_the_same_in_any_company(
