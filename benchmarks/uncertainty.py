@@ -41,6 +41,7 @@ from emowatch.workshop.unlike import unlike_rows
 
 HALVES = 100
 DRAWS = 500
+HALVED = 20
 Doubles = NDArray[np.float64]
 Booleans = NDArray[np.bool_]
 
@@ -195,67 +196,132 @@ def by_group(values: NDArray[np.generic], groups: NDArray[np.int64]) -> float:
 
 def show_calibration(bank: ProbeBank, fit: HeldOut, test: HeldOut) -> None:
     """Measure the ECE of each offset bin on every row of the test, classes counting equally."""
-    bins, place = bank.card.bins, bank.card.layers.index(bank.card.primary)
-    scores = scores_of(bank, test)
-    heads = bank.heads_at((bank.card.primary,))
-    temperatures = fit_temperatures(
-        heads.head_logits(fit.states[None], fit.offsets), fit.labels, fit.offsets, bins
-    )[0]
-    of_bin = torch.bucketize(test.offsets, torch.tensor(bins[1:]), right=True)
-    head_logits = heads.head_logits(test.states[None], test.offsets)[0]
-    anew = (head_logits / temperatures[of_bin][:, None]).softmax(-1).double().numpy()
-    shipped = bank.tensors["temperature"][place].tolist()
-    groups = np.array(test.groups)
-    for number, first in enumerate(bins):
-        rows = (of_bin == number).numpy()
-        present = len(set(test.labels[of_bin == number].tolist()))
-        if not present:
+    of_bin = bins_of(bank, test)
+    shipped = bank.tensors["temperature"][bank.card.layers.index(bank.card.primary)]
+    found = temperatures_from(bank, fit)
+    halved = halves_of(bank, fit, test)
+    for number, first in enumerate(bank.card.bins):
+        chosen = np.flatnonzero(of_bin == number)
+        if not len(chosen):
             continue
-        for name, table, temperature in (
-            ("as shipped", scores, shipped[number]),
-            ("temperatures of the held-out file", anew, float(temperatures[number])),
-        ):
-            found = balanced_ece(table[rows], test.labels.numpy()[rows], groups[rows])
+        rows = part(test, chosen)
+        told = f"{len(set(rows.groups)):,} groups, {len(chosen):,} rows"
+        for name, temperatures in (("as shipped", shipped), ("of the held-out file", found)):
+            given = confidences(bank, rows, temperatures)
             row(
-                f"ECE from offset {first}, {name} ({temperature:.2f})",
-                f"{found} ({len(set(groups[rows]))} groups, {rows.sum()} rows, "
-                f"{present} of {scores.shape[1]} labels)",
+                f"ECE from offset {first}, temperatures {name} ({temperatures[number]:.2f})",
+                f"{balanced_ece(*given, rows)} ({told})",
             )
+        row(f"ECE from offset {first}, {HALVED} random halves of both files", halved[number])
 
 
-def balanced_ece(scores: Doubles, labels: NDArray[np.int64], groups: NDArray[np.int64]) -> str:
-    """Give the ECE, its interval over groups, and what it were of perfectly calibrated scores.
-
-    Rows weigh so that every class counts the same: with all rows of a file, an ECE of few rare
-    ones and of many common ones has less noise than that of a draw with as many of each.
-    """
-    group = np.unique(groups, return_inverse=True)[1].ravel()
-    confidence, right = scores.max(1), scores.argmax(1) == labels
-    bins = np.minimum((confidence * ECE_BINS).astype(int), ECE_BINS - 1)
-    label_of_group = np.zeros(group.max() + 1, dtype=np.int64)
-    label_of_group[group] = labels
+def halves_of(bank: ProbeBank, fit: HeldOut, test: HeldOut) -> list[str]:
+    """Fit temperatures on one half of all groups and measure each bin on the other, again and
+    again: two files may differ by more than chance."""
+    both = joined(fit, test)
+    groups, of_bin = np.array(both.groups), bins_of(bank, both)
     rng = np.random.default_rng(0)
+    found: list[list[tuple[float, float]]] = [[] for _ in bank.card.bins]
+    for _ in range(HALVED):
+        side = rng.random(int(groups.max()) + 1)[groups] < 0.5
+        temperatures = temperatures_from(bank, part(both, np.flatnonzero(side)))
+        for number, measured in enumerate(found):
+            rows = part(both, np.flatnonzero(~side & (of_bin == number)))
+            if rows.groups:
+                confidence, right = confidences(bank, rows, temperatures)
+                each = Weighed(confidence, rows)
+                measured.append((each.ece(right), each.perfect(rng, HALVED)))
+    return [halved_told(np.array(measured)) for measured in found]
 
-    def ece(hits: NDArray[np.bool_], times: NDArray[np.int64]) -> float:
-        each = times[group].astype(float)
-        of_label = np.bincount(labels, weights=each)
-        weights = each / of_label[labels] / np.count_nonzero(of_label)
-        return float(np.abs(np.bincount(bins, weights=weights * (hits - confidence))).sum())
 
-    def drawn() -> NDArray[np.int64]:
-        times = np.zeros(len(label_of_group), dtype=np.int64)
-        for label in np.unique(label_of_group):
-            mine = np.flatnonzero(label_of_group == label)
+def halved_told(measured: Doubles) -> str:
+    """Tell of several halves ``[halves, 2]``, as they are and were they calibrated perfectly."""
+    if not len(measured):
+        return "no rows"
+    low, high = np.quantile(measured[:, 0], (0.025, 0.975))
+    value, perfect = measured.mean(0)
+    return f"{value:.3f}, 95 % of them {low:.3f} to {high:.3f}, calibrated perfectly {perfect:.3f}"
+
+
+def joined(one: HeldOut, other: HeldOut) -> HeldOut:
+    """Put rows together; their groups stay apart."""
+    beyond = 1 + max(one.groups)
+    return HeldOut(
+        states=torch.cat([one.states, other.states]),
+        labels=torch.cat([one.labels, other.labels]),
+        offsets=torch.cat([one.offsets, other.offsets]),
+        groups=[*one.groups, *(number + beyond for number in other.groups)],
+    )
+
+
+def bins_of(bank: ProbeBank, rows: HeldOut) -> NDArray[np.int64]:
+    """Number of the offset bin of each row."""
+    edges = torch.tensor(bank.card.bins[1:])
+    found: NDArray[np.int64] = torch.bucketize(rows.offsets, edges, right=True).numpy()
+    return found
+
+
+def temperatures_from(bank: ProbeBank, rows: HeldOut) -> torch.Tensor:
+    """Fit the temperatures of all bins anew ``[bins]``."""
+    head_logits = bank.heads_at((bank.card.primary,)).head_logits(rows.states[None], rows.offsets)
+    return fit_temperatures(head_logits, rows.labels, rows.offsets, bank.card.bins)[0]
+
+
+def confidences(
+    bank: ProbeBank, rows: HeldOut, temperatures: torch.Tensor
+) -> tuple[Doubles, Booleans]:
+    """Give the score of each row's dominant label, and whether it is the true one."""
+    head_logits = bank.heads_at((bank.card.primary,)).head_logits(rows.states[None], rows.offsets)
+    scores = (head_logits[0] / temperatures[bins_of(bank, rows)][:, None]).softmax(-1).double()
+    return scores.max(1)[0].numpy(), (scores.argmax(1) == rows.labels).numpy()
+
+
+class Weighed:
+    """The ECE of some rows, which weigh so that every class counts the same.
+
+    With all rows of a file, of few rare ones and of many common ones, it has less noise than that
+    of a draw with as many of each.
+    """
+
+    def __init__(self, confidence: Doubles, rows: HeldOut) -> None:
+        self._confidence, self._labels = confidence, rows.labels.numpy()
+        self.group = np.unique(rows.groups, return_inverse=True)[1].ravel()
+        self.n = int(self.group.max()) + 1
+        self._bins = np.minimum((confidence * ECE_BINS).astype(int), ECE_BINS - 1)
+        self._label_of_group = np.zeros(self.n, dtype=np.int64)
+        self._label_of_group[self.group] = self._labels
+
+    def ece(self, right: Booleans, times: NDArray[np.int64] | None = None) -> float:
+        """Measure, with each group as often as `times` says."""
+        each = np.ones(len(self.group)) if times is None else times[self.group].astype(float)
+        of_label = np.bincount(self._labels, weights=each)
+        weights = each / of_label[self._labels] / np.count_nonzero(of_label)
+        gaps = np.bincount(self._bins, weights=weights * (right - self._confidence))
+        return float(np.abs(gaps).sum())
+
+    def resampled(self, rng: np.random.Generator) -> NDArray[np.int64]:
+        """Draw groups anew within each class."""
+        times = np.zeros(self.n, dtype=np.int64)
+        for label in np.unique(self._label_of_group):
+            mine = np.flatnonzero(self._label_of_group == label)
             times[mine] = rng.multinomial(len(mine), np.full(len(mine), 1 / len(mine)))
         return times
 
-    once = np.ones(len(label_of_group), dtype=np.int64)
-    value = ece(right, once)
-    again = np.quantile([ece(right, drawn()) for _ in range(DRAWS)], (0.025, 0.975))
+    def perfect(self, rng: np.random.Generator, draws: int) -> float:
+        """Say what these very scores come to where they are calibrated perfectly."""
+        drawn = (rng.random(self.n)[self.group] < self._confidence for _ in range(draws))
+        return float(np.mean([self.ece(right) for right in drawn]))
+
+
+def balanced_ece(confidence: Doubles, right: Booleans, rows: HeldOut) -> str:
+    """Give the ECE, its interval over groups, and what few rows come to."""
+    each, rng = Weighed(confidence, rows), np.random.default_rng(0)
+    value = each.ece(right)
+    again = [each.ece(right, each.resampled(rng)) for _ in range(DRAWS)]
     # Noise adds to an ECE, and to that of a sample of the sample once more.
-    low, high = max(0.0, 2 * value - again[1]), 2 * value - again[0]
-    perfect = np.mean([ece(rng.random(len(once))[group] < confidence, once) for _ in range(DRAWS)])
-    return f"{with_interval(value, (low, high))}, calibrated perfectly {perfect:.3f}"
+    high, low = 2 * value - np.quantile(again, (0.025, 0.975))
+    interval = with_interval(value, (max(0.0, low), max(value, high)))
+    return f"{interval}, calibrated perfectly {each.perfect(rng, DRAWS):.3f}"
 
 
 # Abstention
