@@ -13,7 +13,7 @@ from sklearn.decomposition import PCA
 from emowatch.bank.card import BankCard
 from emowatch.errors import StudyError
 from emowatch.studies.findings import Cell, Figure, Findings, Table
-from emowatch.studies.planes import draw_matrix, draw_planes
+from emowatch.studies.planes import draw_matrix, draw_planes, shape_of
 from emowatch.studies.probing import options_for, read, train
 from emowatch.studies.published import PAPER_A
 from emowatch.studies.separation import Separation, separation
@@ -127,6 +127,7 @@ def _findings(
         columns=("true", *names),
         rows=tuple((name, *map(int, row)) for name, row in zip(names, main.confusion, strict=True)),
     )
+    rows, columns = shape_of(len(layouts))
     return Findings(
         study="geometry",
         title="Geometry of the emotions",
@@ -143,7 +144,7 @@ def _findings(
                 "(thick) as dense as at its peak.",
                 draw=partial(draw_planes, layouts=layouts, labels=labels, names=names),
                 data=points,
-                size=(4.2 * min(3, len(layouts)), 4.0 * -(-len(layouts) // 3)),
+                size=(4.2 * columns, 4.0 * rows),
             ),
             Figure(
                 name="matrix",

@@ -23,17 +23,21 @@ GRID = 120
 """Points along each side of the plane at which densities are computed."""
 
 
+def shape_of(panels: int) -> tuple[int, int]:
+    """Choose rows and columns, so that few places stay empty: two in a row, or three of more."""
+    columns = min(panels, 2 if panels in (2, 4) else 3)
+    return -(-panels // columns), columns
+
+
 def draw_planes(
     canvas: Any, *, layouts: Sequence[Layout], labels: Ints, names: Sequence[str]
 ) -> None:
-    """Draw a panel for each layout, three in a row; a label's sign stands where it is densest."""
+    """Draw a panel for each layout; a label's sign stands where it is densest."""
     from matplotlib.lines import Line2D
     from matplotlib.patheffects import withStroke
 
     short, halo = signs(names), [withStroke(linewidth=2, foreground="white")]
-    columns = min(3, len(layouts))
-    rows = -(-len(layouts) // columns)
-    panels = np.atleast_1d(canvas.subplots(rows, columns)).ravel()
+    panels = np.atleast_1d(canvas.subplots(*shape_of(len(layouts)))).ravel()
     colours = colours_of(names, LIGHT)
     for axes in panels[len(layouts) :]:
         axes.set_axis_off()
