@@ -126,9 +126,9 @@ def textbook(base: Baseline) -> Callable[[Trace], list[Alarm]]:
         for score in trace.tokens:
             if score.offset is None or score.segment != "reply":
                 continue
-            values = charts.take(score.scores.array.astype(np.float64))[2:]
-            if values.max() > TEXTBOOK:
-                alarms.append(_alarm(score, base.labels[int(values.max(0).argmax())]))
+            values = charts.take(score.scores.array)
+            if values is not None and values[2:].max() > TEXTBOOK:
+                alarms.append(_alarm(score, base.labels[int(values[2:].max(0).argmax())]))
                 charts.restart()
         return alarms
 

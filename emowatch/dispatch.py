@@ -88,12 +88,12 @@ class Dispatcher:
         It is a generator: `tell` runs it for hooks that answer nothing.
         """
         arguments["session"] = session
+        is_measured = hook in TOKEN_HOOKS
         for name, function, argnames in tuple(self._impls.get(hook, ())):
             if name in self.errors:  # switched off while this hook was being called
                 continue
             values = [arguments[argument] for argument in argnames]
-            outbox = self._outboxes.get(name)
-            if outbox is not None:
+            if self._outboxes and (outbox := self._outboxes.get(name)):
                 if not self._has_failed(name, outbox, session):
                     outbox.put((hook, function, values))
                 continue
@@ -105,8 +105,15 @@ class Dispatcher:
             except (Exception, SystemExit) as error:
                 self.switch_off(name, hook, error, session)
                 continue
-            if hook in TOKEN_HOOKS:
-                self._measure(name, hook, perf_counter() - started, session)
+            if is_measured:
+                elapsed_s = perf_counter() - started
+                meter = self.meters.get(name)
+                if meter is None:
+                    meter = self.meters[name] = Meter(deque(maxlen=BUDGET_WINDOW))
+                meter.last.append(elapsed_s)
+                meter.calls += 1
+                if not meter.calls % BUDGET_WINDOW:
+                    self._check_budget(name, hook, meter, session)
             if answer is not None:
                 yield name, answer
 
@@ -116,27 +123,23 @@ class Dispatcher:
             for _ in self.call(hook, session, **arguments):
                 pass
 
-    def _measure(self, name: str, hook: str, elapsed_s: float, session: Session) -> None:
-        meter = self.meters.get(name)
-        if meter is None:
-            meter = self.meters[name] = Meter(deque(maxlen=BUDGET_WINDOW))
-        meter.last.append(elapsed_s)
-        meter.calls += 1
-        if meter.calls % BUDGET_WINDOW == 0:
-            mean = sum(meter.last) / len(meter.last)
-            if mean > BUDGET_S:
-                took = (
-                    f"it took {1000 * mean:.1f} ms a call over {BUDGET_WINDOW} calls, "
-                    f"and its budget is {1000 * BUDGET_S:.0f} ms"
-                )
-                if self._answers(name):
-                    self.switch_off(name, hook, TimeoutError(took), session)
-                    return
-                self._outboxes[name] = Outbox(_deliver)
-                sys.stderr.write(
-                    f"emowatch: the plugin {clean_line(name)!r} is called behind a queue from here "
-                    f"on: {took}\n"
-                )
+    def _check_budget(self, name: str, hook: str, meter: Meter, session: Session) -> None:
+        """Call a plugin that takes too long behind a queue, or no more."""
+        mean = sum(meter.last) / len(meter.last)
+        if mean <= BUDGET_S:
+            return
+        took = (
+            f"it took {1000 * mean:.1f} ms a call over {BUDGET_WINDOW} calls, "
+            f"and its budget is {1000 * BUDGET_S:.0f} ms"
+        )
+        if self._answers(name):
+            self.switch_off(name, hook, TimeoutError(took), session)
+            return
+        self._outboxes[name] = Outbox(_deliver)
+        sys.stderr.write(
+            f"emowatch: the plugin {clean_line(name)!r} is called behind a queue from here "
+            f"on: {took}\n"
+        )
 
     def _answers(self, name: str) -> bool:
         return any(name == one for hook in ANSWERED for one, _, _ in self._impls.get(hook, ()))

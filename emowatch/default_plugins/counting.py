@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from emowatch.default_plugins.rules import Key, counted, fraction, refusal, shown, whole
 from emowatch.records import Turn
+
+
+@dataclass(slots=True)
+class _Row:
+    """What was counted of one row and bank; labels by their place."""
+
+    marks: list[int]
+    """Of each label a bit for each token of the window, the newest lowest: whether it was at or
+    above the threshold."""
+    quiet_until: dict[int, int] = field(default_factory=dict)
+    """First offset that may raise again."""
+    held: set[int] = field(default_factory=set)
+    """What has raised an alarm and not fallen below `release` since."""
+    is_busy: bool = False
+    """Whether a token below the threshold changes anything."""
 
 
 class Counting:
@@ -40,12 +56,7 @@ class Counting:
             raise refusal(
                 plugin, "release", f"the threshold, {shown(self.threshold)}, or less", release
             )
-        self._counted: dict[Key, deque[bool]] = {}
-        """Whether each of the last tokens was at or above the threshold."""
-        self._quiet_until: dict[Key, int] = {}
-        """First offset that may raise again."""
-        self._held: set[Key] = set()
-        """What has raised an alarm and not fallen below `release` since."""
+        self._rows: dict[Key, _Row] = {}
 
     @property
     def told(self) -> str:
@@ -53,33 +64,46 @@ class Counting:
         among = f"{self.consecutive} of " if self.window > self.consecutive else ""
         return f"at or above {shown(self.threshold)} for {among}{counted(self.window)}"
 
-    def is_due(self, key: Key, offset: int, value: float) -> bool:
-        """Count one token; tell whether it raises an alarm. NaN does not count."""
-        last = self._counted.get(key)
-        if last is None:
-            last = self._counted[key] = deque(maxlen=self.window)
-        last.append(value >= self.threshold)
-        if self.release is not None and value < self.release:
-            self._held.discard(key)
-        if not last[-1] or sum(last) < self.consecutive:
-            return False
-        if key in self._held or offset < self._quiet_until.get(key, 0):
-            return False
-        self._quiet_until[key] = offset + 1 + self.cooldown
+    def due(self, key: Key, offset: int, values: Sequence[float]) -> Sequence[int]:
+        """Count one token with a value for each label; give the places of those that raise an
+        alarm. NaN does not count."""
+        row = self._rows.get(key)
+        if row is None:
+            row = self._rows[key] = _Row([0] * len(values))
+        high = [place for place, value in enumerate(values) if value >= self.threshold]
+        if not (high or row.is_busy):  # as at nearly every token
+            return ()
+        return self._count(row, high, offset, values)
+
+    def _count(
+        self, row: _Row, high: Sequence[int], offset: int, values: Sequence[float]
+    ) -> Sequence[int]:
+        window = (1 << self.window) - 1
+        row.marks = [(marks << 1) & window for marks in row.marks]
+        for place in high:
+            row.marks[place] |= 1
         if self.release is not None:
-            self._held.add(key)
-        return True
+            row.held = {place for place in row.held if not values[place] < self.release}
+        due = [
+            place
+            for place in high
+            if row.marks[place].bit_count() >= self.consecutive
+            and place not in row.held
+            and offset >= row.quiet_until.get(place, 0)
+        ]
+        for place in due:
+            row.quiet_until[place] = offset + 1 + self.cooldown
+            if self.release is not None:
+                row.held.add(place)
+        row.is_busy = any(row.marks) or bool(row.held)
+        return due
 
     def forget(self, turn: Turn) -> None:
         """Forget what was counted for a row."""
         row = (turn.index, turn.sequence)
-        for kept in (self._counted, self._quiet_until):
-            for key in [key for key in kept if key[:2] == row]:
-                del kept[key]
-        self._held = {key for key in self._held if key[:2] != row}
+        for key in [key for key in self._rows if key[:2] == row]:
+            del self._rows[key]
 
     def forget_all(self) -> None:
         """Forget everything."""
-        self._counted.clear()
-        self._quiet_until.clear()
-        self._held.clear()
+        self._rows.clear()

@@ -6,7 +6,6 @@ alone raises an alarm.
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -113,15 +112,15 @@ class DriftAlarm:
 
     def _judge(self, token: TokenScore, row: _Row, offset: int | None) -> Alarm | None:
         """Take a token that counts, at the offset where it does; one without numbers does not."""
-        scores = token.scores.array
-        if not math.isfinite(scores @ scores):
+        values = row.charts.take(token.scores.array)
+        if values is None:
             return None
         row.tokens += 1
         place = token.position if token.offset is None else token.offset
         row.places.append((token.turn, place))
-        values = row.charts.take(scores) / self._scales  # [charts, labels]
+        values = values / self._scales  # [charts, labels]
         highest = int(values.argmax())
-        if values.flat[highest] <= self.baseline.threshold or row.tokens < row.quiet_until:
+        if values.item(highest) <= self.baseline.threshold or row.tokens < row.quiet_until:
             return None
         # The baseline bounds how many rows pass the threshold at all: one alarm in the length of
         # its longest row keeps to that, whichever label it is of.

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from emowatch import hookimpl
 from emowatch.default_plugins.counting import Counting
-from emowatch.default_plugins.rules import Reaction, level_of, refusal
+from emowatch.default_plugins.rules import Reaction, key_of, level_of, refusal
 from emowatch.records import Alarm, BankInfo, Session, TokenScore, Turn
 from emowatch.text import clean_line
 
@@ -99,10 +99,8 @@ class EarlyWarning:
         if labels is None or score.offset is None:
             return None
         values = dict(score.scores.items())
-        value = sum(values[label] for label in labels) - values.get(self.counter, 0.0)
-        if not self._counting.is_due(
-            (score.turn, score.sequence, score.bank, NAME), score.offset, value
-        ):
+        value = sum([values[label] for label in labels]) - values.get(self.counter, 0.0)
+        if not self._counting.due(key_of(score), score.offset, (value,)):
             return None
         less = f" less {self.counter}" if self.counter in values else ""
         return self._reaction.raise_(

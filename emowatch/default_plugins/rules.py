@@ -5,7 +5,7 @@ be done about an alarm.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, get_args
 
 from emowatch.labels import NEUTRAL
@@ -15,8 +15,8 @@ from emowatch.text import clean_line
 LOG = "log"
 """Stands for no action beside what loggers do with every alarm."""
 LEVELS: tuple[Level, ...] = get_args(Level)
-Key = tuple[int, int, str, str]
-"""Turn, row, bank and label: what is counted apart."""
+Key = tuple[int, int, str]
+"""Turn, row and bank: what is counted apart, for each label."""
 
 
 class Scope:
@@ -26,6 +26,8 @@ class Scope:
         """Take the names; `None` is every one."""
         self.label = label
         self.bank = bank
+        self._watched: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {}
+        """Of each bank the labels that are watched, and their places among its own."""
 
     def check(self, session: Session) -> None:
         """Check that the bank and the label exist.
@@ -33,6 +35,7 @@ class Scope:
         Raises:
             ValueError: if they do not; it lists those that do.
         """
+        self._watched.clear()
         names = [bank.name for bank in session.banks]
         if self.bank is not None and self.bank not in names:
             raise ValueError(
@@ -47,13 +50,30 @@ class Scope:
                 f"the labels are: {', '.join(map(clean_line, labels))}."
             )
 
-    def values(self, score: TokenScore) -> Iterator[tuple[Key, str, float]]:
-        """Give key, label and score of what is watched; nothing of prompts and other banks."""
+    def values(self, score: TokenScore) -> tuple[tuple[str, ...], list[float]]:
+        """Give the labels that are watched and their scores; none of prompts and other banks."""
         if score.offset is None or self.bank not in (None, score.bank):
-            return
-        for label, value in score.scores.items():
-            if label == self.label if self.label is not None else label != NEUTRAL:
-                yield (score.turn, score.sequence, score.bank, label), label, value
+            return (), []
+        watched = self._watched.get(score.bank)
+        if watched is None:
+            watched = self._watched[score.bank] = self._labels(tuple(score.scores))
+        labels, places = watched
+        found = score.scores.array.tolist()
+        return labels, [found[place] for place in places]
+
+    def _labels(self, labels: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[int, ...]]:
+        """Choose among the labels of a bank."""
+        places = tuple(
+            place
+            for place, label in enumerate(labels)
+            if (label == self.label if self.label is not None else label != NEUTRAL)
+        )
+        return tuple(labels[place] for place in places), places
+
+
+def key_of(score: TokenScore) -> Key:
+    """Say with which tokens one is counted."""
+    return score.turn, score.sequence, score.bank
 
 
 class Reaction:

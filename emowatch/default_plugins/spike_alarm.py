@@ -4,12 +4,33 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from math import isfinite
 
 from emowatch import hookimpl
-from emowatch.default_plugins.rules import Key, Reaction, Scope, counted, fraction, level_of, whole
+from emowatch.default_plugins.rules import (
+    Key,
+    Reaction,
+    Scope,
+    counted,
+    fraction,
+    key_of,
+    level_of,
+    whole,
+)
 from emowatch.records import Alarm, Session, TokenScore, Turn
 
 NAME = "spike-alarm"
+
+
+@dataclass(slots=True)
+class _Row:
+    """One row and bank; labels by their place."""
+
+    last: deque[list[float]]
+    """Scores of the tokens just before, those that are numbers."""
+    quiet_until: dict[int, int] = field(default_factory=dict)
+    """First offset that may raise again."""
 
 
 class SpikeAlarm:
@@ -55,8 +76,7 @@ class SpikeAlarm:
         self.within = whole(NAME, "within", within, least=1)
         self.level = level_of(NAME, level)
         self.cooldown = whole(NAME, "cooldown", cooldown, least=0)
-        self._last: dict[Key, deque[float]] = {}
-        self._quiet_until: dict[Key, int] = {}
+        self._rows: dict[Key, _Row] = {}
 
     @hookimpl
     def session_started(self, session: Session) -> None:
@@ -72,32 +92,35 @@ class SpikeAlarm:
     @hookimpl
     def judge(self, score: TokenScore) -> list[Alarm] | None:
         """Raise an alarm for each label that has risen enough."""
-        alarms = []
-        for key, label, value in self._scope.values(score):
-            last = self._last.get(key)
-            if last is None:
-                last = self._last[key] = deque(maxlen=self.within)
-            rose = value - min(last, default=value)
-            if value == value:  # what is no number is compared with nothing
-                last.append(value)
+        labels, values = self._scope.values(score)
+        if not labels:
+            return None
+        key, alarms = key_of(score), []
+        row = self._rows.get(key)
+        if row is None:
+            row = self._rows[key] = _Row(deque(maxlen=self.within))
+        for place, value in enumerate(values):
+            if value < self.rise or not row.last:  # as at nearly every token: none is below 0
+                continue
+            rose = value - min(before[place] for before in row.last)
             offset = score.offset or 0
-            if rose >= self.rise and offset >= self._quiet_until.get(key, 0):
-                self._quiet_until[key] = offset + 1 + self.cooldown
-                alarms.append(self._alarm(score, label, value, rose))
+            if rose >= self.rise and offset >= row.quiet_until.get(place, 0):
+                row.quiet_until[place] = offset + 1 + self.cooldown
+                alarms.append(self._alarm(score, labels[place], value, rose))
+        if isfinite(sum(values)):  # what is no number is compared with nothing
+            row.last.append(values)
         return alarms or None
 
     @hookimpl
     def turn_finished(self, turn: Turn) -> None:
         """Forget the tokens of this row."""
-        for kept in (self._last, self._quiet_until):
-            for key in [key for key in kept if key[:2] == (turn.index, turn.sequence)]:
-                del kept[key]
+        for key in [key for key in self._rows if key[:2] == (turn.index, turn.sequence)]:
+            del self._rows[key]
 
     @hookimpl
     def session_finished(self) -> None:
         """Forget everything; the next session counts its turns from 0 again."""
-        self._last.clear()
-        self._quiet_until.clear()
+        self._rows.clear()
 
     def _alarm(self, score: TokenScore, label: str, value: float, rose: float) -> Alarm:
         return self._reaction.raise_(

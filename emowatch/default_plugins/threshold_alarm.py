@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from emowatch import hookimpl
 from emowatch.default_plugins.counting import Counting
-from emowatch.default_plugins.rules import Reaction, Scope, level_of
+from emowatch.default_plugins.rules import Reaction, Scope, key_of, level_of
 from emowatch.records import Alarm, Session, TokenScore, Turn
 
 NAME = "threshold-alarm"
@@ -78,12 +78,11 @@ class ThresholdAlarm:
     @hookimpl
     def judge(self, score: TokenScore) -> list[Alarm] | None:
         """Count the token; raise an alarm for each label that is due."""
-        alarms = [
-            self._alarm(score, label, value)
-            for key, label, value in self._scope.values(score)
-            if self._counting.is_due(key, score.offset or 0, value)
-        ]
-        return alarms or None
+        labels, values = self._scope.values(score)
+        if not labels:
+            return None
+        due = self._counting.due(key_of(score), score.offset or 0, values)
+        return [self._alarm(score, labels[place], values[place]) for place in due] or None
 
     @hookimpl
     def turn_finished(self, turn: Turn) -> None:

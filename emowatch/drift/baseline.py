@@ -201,7 +201,8 @@ def _peaks(charts: Charts, row: Floats) -> Floats:
     """Give the largest value of each chart and label over a row ``[charts, labels]``."""
     peaks = np.zeros((CHARTS, row.shape[1]))
     for scores in row:
-        np.maximum(peaks, charts.take(scores), out=peaks)
+        if (values := charts.take(scores)) is not None:
+            np.maximum(peaks, values, out=peaks)
     return peaks
 
 

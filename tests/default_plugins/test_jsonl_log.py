@@ -70,7 +70,7 @@ def test_scores_have_seven_decimals(tmp_path: Path) -> None:
     log.token_scored(make_score([1 / 3, 1 / 30_000]))
     log.session_finished()
     line = log.path.read_text(encoding="ascii").splitlines()[1]
-    assert '"scores":[0.3333333,3.33e-05]' in line
+    assert '"scores":[0.3333333,0.0000333]' in line
 
 
 def test_each_line_is_on_file_at_once(tmp_path: Path) -> None:

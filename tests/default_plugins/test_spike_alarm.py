@@ -68,7 +68,7 @@ def test_prompts_rows_and_turns_are_apart_and_forgotten() -> None:
     assert not alarms_of(plugin, [0.9], turn=1)
     plugin.turn_finished(make_turn(0))
     plugin.turn_finished(make_turn(1))
-    assert not plugin._last
+    assert not plugin._rows
     with pytest.raises(ValueError, match="the labels are: anger, joy"):
         SpikeAlarm("fear").session_started(make_session())
 

@@ -128,10 +128,10 @@ def test_nothing_is_kept_of_turns_that_are_over() -> None:
     for turn in range(5):
         for sequence in range(2):
             alarms_of(plugin, [0.9] * 5, turn=turn, sequence=sequence)
-        assert plugin._counting._counted and plugin._counting._quiet_until
+        assert plugin._counting._rows
         for sequence in range(2):
             plugin.turn_finished(make_turn(turn, sequence))
-        assert not plugin._counting._counted and not plugin._counting._quiet_until
+        assert not plugin._counting._rows
 
 
 def test_a_new_session_begins_with_nothing() -> None:
