@@ -150,7 +150,9 @@ def measure(
 @click.option("--data", type=click.Path(exists=True, path_type=Path))
 @click.option("--stacks", default=9)
 @click.option("--pairs", default=3)
-@click.option("--optimum/--no-optimum", default=True, help="Run the second loop: half a minute a stack.")
+@click.option(
+    "--optimum/--no-optimum", default=True, help="Run the second loop: half a minute a stack."
+)
 def main(data: Path | None, stacks: int, pairs: int, optimum: bool) -> None:
     """Measure the study's own size, and one that is wider."""
     warnings.simplefilter("ignore", ConvergenceWarning)  # the notebook's loop stops at 1000

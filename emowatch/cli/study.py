@@ -13,7 +13,15 @@ from emowatch.cli.bars import stoppable
 from emowatch.cli.exits import Exit
 from emowatch.cli.notebook import command as notebook
 from emowatch.cli.options import folder_option
-from emowatch.cli.study_asking import classification, expression
+from emowatch.cli.study_asking import (
+    asking_options,
+    base_option,
+    classification,
+    expression,
+    judging_options,
+    opener_of,
+    think_option,
+)
 from emowatch.cli.studying import open_setting, run_study, study_options
 from emowatch.text import clean, clean_line
 
@@ -81,11 +89,13 @@ def geometry(**given: Any) -> None:
     show_default=True,
     help="Of the smoothing, in tokens.",
 )
+@think_option
 def persistence(
     max_new_tokens: int,
     states_per_reply: int,
     offsets: int | None,
     bandwidth: float,
+    thinks: bool,
     **given: Any,
 ) -> None:
     """How long the user's emotion stays in the states of a reply (Figure 7)."""
@@ -96,20 +106,25 @@ def persistence(
         states_per_reply=states_per_reply,
         offsets=offsets,
         bandwidth=bandwidth,
+        thinks=thinks,
     )
     run_study(lambda setting: study_persistence(setting, chosen), **given)
 
 
 @command.command(name="all")
 @study_options
+@asking_options
+@judging_options
+@base_option
 @folder_option(default="studies/all", show_default=True, help="Folder of all reports.")
 @click.option(
     "--max-new-tokens",
     type=click.IntRange(2, 512),
-    default=256,
+    default=512,
     show_default=True,
     help="Longest reply.",
 )
+@click.option("--control/--no-control", default=True, help="Fit a control task. Default: yes.")
 @click.option(
     "--envent",
     metavar="FILE",
@@ -120,7 +135,16 @@ def persistence(
 def all_studies(
     out: Path,
     as_json: bool,
+    prompt: Path | None,
+    thinks: bool,
+    answer_tokens: int,
+    judge: str,
+    base_url: str | None,
+    api_key_env: str,
+    concurrency: int,
+    base: str | None,
     max_new_tokens: int,
+    control: bool,
     envent: str | None,
     only: tuple[str, ...],
     dry_run: bool,
@@ -129,16 +153,42 @@ def all_studies(
     """Run all studies in order; what is done already is not done again."""
     from emowatch.studies.estimating import measure_speed
     from emowatch.studies.folder import PAGE
+    from emowatch.studies.judges import JudgeSpec
     from emowatch.studies.notebook.accounts import read_accounts
     from emowatch.studies.plan import claim, expected, remaining, run_plan
     from emowatch.studies.steps import PlanOptions, steps_for
+    from emowatch.workshop.building.prompting import PromptTemplate
 
     accounts = None if envent is None else read_accounts(envent)
-    options = PlanOptions(max_new_tokens=max_new_tokens, accounts=accounts, only=only)
+    options = PlanOptions(
+        max_new_tokens=max_new_tokens,
+        accounts=accounts,
+        only=only,
+        question=PromptTemplate.load("emotion", prompt),
+        answer_tokens=answer_tokens,
+        thinks=thinks,
+        base=opener_of(base, given),
+        judge=JudgeSpec.parse(
+            judge,
+            most=answer_tokens,
+            base_url=base_url,
+            api_key_env=api_key_env,
+            concurrency=concurrency,
+        ),
+        control=control,
+    )
     steps = steps_for(options)
     setting = open_setting(out, **given)
-    of_texts = None if accounts is None else accounts.sha256
-    told = {"max_new_tokens": max_new_tokens, "envent": of_texts}
+    told = {
+        "max_new_tokens": max_new_tokens,
+        "envent": None if accounts is None else accounts.sha256,
+        "prompt": options.question.name,
+        "thinks": thinks,
+        "answer_tokens": answer_tokens,
+        "judge": judge,
+        "base": base,
+        "control": control,
+    }
     claim(setting, steps, out, told, mark=not dry_run)
     missing = remaining(steps, out)
     if missing:

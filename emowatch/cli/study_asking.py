@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from emowatch.cli.options import Function, folder_option, open_model
 from emowatch.cli.studying import run_study, study_options
 
+if TYPE_CHECKING:
+    from emowatch.studies.conditions import Opener
 
-def _asking_options(function: Function) -> Function:
+
+def think_option(function: Function) -> Function:
+    """Add ``--think``."""
+    return click.option(
+        "--think/--no-think",
+        "thinks",
+        default=False,
+        help="Let a model that can think before it answers do so. Default: no.",
+    )(function)
+
+
+def asking_options(function: Function) -> Function:
     """Add how a language model is asked."""
     for option in reversed(
         (
@@ -22,12 +36,7 @@ def _asking_options(function: Function) -> Function:
                 metavar="FILE",
                 help="Question to a model, as a Jinja template that places {{ text }}.",
             ),
-            click.option(
-                "--think/--no-think",
-                "thinks",
-                default=False,
-                help="Let a model that can think before it answers do so. Default: no.",
-            ),
+            think_option,
             click.option(
                 "--answer-tokens",
                 type=click.IntRange(1),
@@ -41,25 +50,73 @@ def _asking_options(function: Function) -> Function:
     return function
 
 
+def judging_options(function: Function) -> Function:
+    """Add who judges replies."""
+    for option in reversed(
+        (
+            click.option(
+                "--judge",
+                default="classifier",
+                show_default=True,
+                metavar="WHO",
+                help="Who names the emotion of a reply: classifier, bank:NAME, model:ID or "
+                "endpoint:MODEL.",
+            ),
+            click.option(
+                "--base-url", metavar="URL", help="Of an endpoint, as http://127.0.0.1:8000/v1."
+            ),
+            click.option(
+                "--api-key-env",
+                metavar="NAME",
+                default="OPENAI_API_KEY",
+                show_default=True,
+                help="Variable that holds the endpoint's key; '' sends none.",
+            ),
+            click.option(
+                "--concurrency",
+                type=click.IntRange(1, 256),
+                default=8,
+                show_default=True,
+                help="Requests to the endpoint at a time.",
+            ),
+        )
+    ):
+        function = option(function)
+    return function
+
+
+def base_option(function: Function) -> Function:
+    """Add ``--base``."""
+    return click.option("--base", metavar="ID|DIR", help="The model before instruction tuning.")(
+        function
+    )
+
+
+def opener_of(base: str | None, given: Mapping[str, Any]) -> Opener | None:
+    """Check that a base model is there; give what opens it when it is needed."""
+    from emowatch.model.loading import check_model
+
+    if base is None:
+        return None
+    check_model(base, given["dtype"], given["device"])
+    trusted = given["trust_remote_code"]
+    return partial(open_model, base, None, given["dtype"], given["device"], trusted, None)
+
+
 @click.command()
 @study_options
-@_asking_options
+@asking_options
 @folder_option(default="studies/classification", show_default=True, help="Folder of the report.")
-@click.option("--base", metavar="ID|DIR", help="The model before instruction tuning.")
+@base_option
 def classification(
     base: str | None, prompt: Path | None, answer_tokens: int, thinks: bool, **given: Any
 ) -> None:
     """Zero-shot answers beside probes of raw and templated text (Table 2)."""
-    from emowatch.model.loading import check_model
     from emowatch.studies.classification import study_classification
     from emowatch.workshop.building.prompting import PromptTemplate
 
     question = PromptTemplate.load("emotion", prompt)
-    opener = None
-    if base is not None:
-        check_model(base, given["dtype"], given["device"])
-        trusted = given["trust_remote_code"]
-        opener = partial(open_model, base, None, given["dtype"], given["device"], trusted, None)
+    opener = opener_of(base, given)
     run_study(
         lambda setting: study_classification(
             setting, question, base=opener, most=answer_tokens, thinks=thinks
@@ -70,30 +127,9 @@ def classification(
 
 @click.command()
 @study_options
-@_asking_options
+@asking_options
 @folder_option(default="studies/expression", show_default=True, help="Folder of the report.")
-@click.option(
-    "--judge",
-    default="classifier",
-    show_default=True,
-    metavar="WHO",
-    help="Who names the emotion of a reply: classifier, bank:NAME, model:ID or endpoint:MODEL.",
-)
-@click.option("--base-url", metavar="URL", help="Of an endpoint, as http://127.0.0.1:8000/v1.")
-@click.option(
-    "--api-key-env",
-    metavar="NAME",
-    default="OPENAI_API_KEY",
-    show_default=True,
-    help="Variable that holds the endpoint's key; '' sends none.",
-)
-@click.option(
-    "--concurrency",
-    type=click.IntRange(1, 256),
-    default=8,
-    show_default=True,
-    help="Requests to the endpoint at a time.",
-)
+@judging_options
 @click.option(
     "--messages",
     type=click.IntRange(1),

@@ -107,6 +107,11 @@ def open_setting(
         err=True,
     )
     tell_left_out(learned, reading["limit"])
+    if test is not None:
+        for reason, n in held.quarantine_counts().items():
+            click.echo(clean_line(f"{test}: {n} rows put aside: {reason}"), err=True)
+        if held.encoding_hint:
+            click.echo(clean_line(f"{test}: {held.encoding_hint}"), err=True)
     loaded = open_model(**placing)
     resolve_layers(given["layers"], find_blocks(loaded.model, loaded.blocks).n_layers)
     return Setting(

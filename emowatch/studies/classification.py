@@ -11,10 +11,10 @@ from emowatch.bank.card import LayerMetrics
 from emowatch.studies.asking import ANSWER_TOKENS, Verdict, ask
 from emowatch.studies.conditions import NotProbed, Opener, Probed, probe_conditions
 from emowatch.studies.findings import Cell, Figure, Findings, Table, estimate_of
-from emowatch.studies.layers import SHUFFLES
 from emowatch.studies.published import PAPER_A, TABLE_2, published_for
 from emowatch.studies.setting import Setting
 from emowatch.studies.shares import Agreement, agreement
+from emowatch.studies.shuffling import SHUFFLES
 from emowatch.studies.speaking import reply_limit
 from emowatch.workshop.building.prompting import PromptTemplate
 from emowatch.workshop.metrics import Estimate

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-
-import numpy as np
 
 from emowatch.bank.card import BankCard, Evaluation, LayerMetrics
 from emowatch.model.loading import LoadedModel
-from emowatch.studies.layers import SHUFFLES, balanced_accuracy
-from emowatch.studies.nulls import SHARE, spread_of
-from emowatch.studies.probing import fit_shuffled, measure, options_for, read, train
+from emowatch.studies.law import check_chance
+from emowatch.studies.probing import check_law, measure, options_for, train
 from emowatch.studies.setting import Setting
+from emowatch.studies.shuffling import shuffled_accuracy
 from emowatch.workshop.metrics import Estimate
-from emowatch.workshop.options import TrainOptions
-from emowatch.workshop.preparation import rows_of
 
 Opener = Callable[[], LoadedModel]
 
@@ -58,6 +54,9 @@ def probe_conditions(setting: Setting, base: Opener | None) -> list[Probed | Not
     Args:
         setting: model and texts.
         base: opens the model before instruction tuning, when the others are done.
+
+    Raises:
+        LawError: if the law of layer 0 does not hold for templated text.
     """
     templated: Probed | NotProbed
     if not setting.template:
@@ -77,27 +76,15 @@ def probe_conditions(setting: Setting, base: Opener | None) -> list[Probed | Not
 
 def _probe(setting: Setting, condition: str) -> Probed:
     options = options_for(setting, template=condition == "template")
+    law = check_law(setting, options) if condition == "template" else None
     bank = train(setting, "probes", options)
     evaluation = measure(setting, bank, options)
+    if law is not None and law.holds:
+        check_chance(evaluation)
     layers = sorted({bank.card.layers[-1], bank.card.primary})
     return Probed(
         condition=condition,
         card=bank.card,
         evaluation=evaluation,
-        nulls=_nulls(setting, options, layers),
+        nulls=shuffled_accuracy(setting, options, layers),
     )
-
-
-def _nulls(setting: Setting, options: TrainOptions, layers: Sequence[int]) -> dict[int, Estimate]:
-    """Say where heads of meaningless labels lie: the mean over some orders of the labels, and 95 %
-    of a normal distribution of their spread."""
-    prepared, activations, _ = read(setting, setting.test, options)
-    rows = rows_of(setting.test, prepared, activations, layers)
-    found = np.array(
-        [
-            balanced_accuracy(heads.scores(rows.states, rows.offsets).argmax(-1), rows.labels)
-            for heads in fit_shuffled(setting, options, SHUFFLES, layers)
-        ]
-    )  # [orders, layers]
-    spreads = {layer: spread_of(found[:, place], SHARE) for place, layer in enumerate(layers)}
-    return {layer: spread for layer, spread in spreads.items() if spread is not None}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -76,7 +76,7 @@ def study_geometry(setting: Setting) -> Findings:
             f"{len(true)} texts have the same scores. The study of layers tells at which depth "
             "they differ."
         )
-    return _findings(setting, layouts, true, bank.card)
+    return _findings(setting, layouts, true, bank.card, prepared.left_out)
 
 
 def _shown(card: BankCard) -> tuple[int, ...]:
@@ -107,7 +107,11 @@ def lay_out(layer: int, scores: Doubles, labels: Ints, *, seed: int = 0) -> Layo
 
 
 def _findings(
-    setting: Setting, layouts: Sequence[Layout], labels: Ints, card: BankCard
+    setting: Setting,
+    layouts: Sequence[Layout],
+    labels: Ints,
+    card: BankCard,
+    left_out: Mapping[str, int],
 ) -> Findings:
     names = card.labels
     main = next(layout for layout in layouts if layout.layer == card.primary)
@@ -160,6 +164,7 @@ def _findings(
             "Davies-Bouldin is 0 or more, and lower is better. Both are taken of the scores in "
             "all their dimensions, not of the plane.",
             "The null permutes the labels of the same points.",
+            *_left_out_note(left_out),
         ),
         numbers={
             "primary layer": main.layer,
@@ -168,6 +173,11 @@ def _findings(
             "Davies-Bouldin": main.apart.davies_bouldin,
         },
     )
+
+
+def _left_out_note(left_out: Mapping[str, int]) -> list[str]:
+    reasons = ", ".join(f"{n:,} {reason}" for reason, n in left_out.items())
+    return [f"Test texts left out: {reasons}."] if reasons else []
 
 
 def _apart(layouts: Sequence[Layout], card: BankCard) -> Table:

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from emowatch.bank.card import BankCard, Evaluation, LayerMetrics
 from emowatch.studies.control import control_task
 from emowatch.studies.findings import Cell, Figure, Findings, Table, difference, estimate_of
-from emowatch.studies.law import check_chance, check_last_token
-from emowatch.studies.nulls import SHARE, spread_of
-from emowatch.studies.probing import fit_shuffled, measure, options_for, read, train
+from emowatch.studies.law import Law, check_chance
+from emowatch.studies.probing import check_law, measure, options_for, train
 from emowatch.studies.published import PAPER_A, TABLE_3, published_for
 from emowatch.studies.rendering import written
 from emowatch.studies.setting import Setting
+from emowatch.studies.shuffling import SHUFFLES, shuffled_accuracy
+from emowatch.workshop.corpora import Corpus
 from emowatch.workshop.metrics import Estimate
 from emowatch.workshop.options import TrainOptions
-from emowatch.workshop.preparation import rows_of
 
-SHUFFLES = 10
 BLUE, GREY, RED, GREEN = "#0072B2", "#999999", "#D55E00", "#00775A"
 
 
@@ -36,50 +33,26 @@ def study_layers(setting: Setting, *, control: bool = True, shuffles: int = SHUF
         shuffles: how often heads are fitted to shuffled labels.
 
     Raises:
-        StudyError: if the law of layer 0 does not hold.
+        LawError: if the law of layer 0 does not hold.
         UsageError: if the model has no chat template.
         CorpusError: if there are too few texts for the control task.
     """
     setting.require_template()
     options = options_for(setting)
-    alike = False
-    if setting.template:
-        prepared, activations, _ = read(setting, setting.train, options)
-        alike = check_last_token(prepared, activations)
+    dealt = control_task(setting.train, setting.test, seed=setting.seed) if control else None
+    law = check_law(setting, options)
     bank = train(setting, "probes", options)
     task = measure(setting, bank, options)
-    if alike:
+    if law.holds:
         check_chance(task)
-    known = _control(setting, options) if control else None
-    null = _null(setting, options, shuffles)
-    return _findings(setting, bank.card, task, known, null, shuffles)
+    known = None if dealt is None else _control(setting, options, *dealt)
+    null = shuffled_accuracy(setting, options, bank.card.layers, shuffles) if shuffles else {}
+    return _findings(setting, bank.card, task, known, null, shuffles, law)
 
 
-def _control(setting: Setting, options: TrainOptions) -> Evaluation:
-    learned, held = control_task(setting.train, setting.test, seed=setting.seed)
+def _control(setting: Setting, options: TrainOptions, learned: Corpus, held: Corpus) -> Evaluation:
     bank = train(setting, "control", options, learned)
     return measure(setting, bank, options, held, learned)
-
-
-def _null(setting: Setting, options: TrainOptions, count: int) -> list[Estimate | None]:
-    """Say for each layer where heads of meaningless labels lie."""
-    prepared, activations, layers = read(setting, setting.test, options)
-    rows = rows_of(setting.test, prepared, activations)
-    found = np.array(
-        [
-            balanced_accuracy(heads.scores(rows.states, rows.offsets).argmax(-1), rows.labels)
-            for heads in fit_shuffled(setting, options, count)
-        ]
-    )  # [shuffles, layers]
-    return [spread_of(found[:, place], SHARE) if count else None for place in range(len(layers))]
-
-
-def balanced_accuracy(predicted: Tensor, labels: Tensor) -> list[float]:
-    """Mean recall over the classes that are there, for each layer of ``[layers, rows]``."""
-    hits = (predicted == labels).float()
-    recalls = [hits[:, labels == label].mean(1) for label in labels.unique()]
-    means: list[float] = torch.stack(recalls).mean(0).tolist()
-    return means
 
 
 def _findings(
@@ -87,13 +60,14 @@ def _findings(
     card: BankCard,
     task: Evaluation,
     control: Evaluation | None,
-    null: Sequence[Estimate | None],
+    null: Mapping[int, Estimate],
     shuffles: int,
+    law: Law,
 ) -> Findings:
     primary = card.primary
     theirs = published_for(setting.loaded.name, TABLE_3) or {}
     rows = [
-        _row(row, card.n_layers, null[place], control, place, theirs)
+        _row(row, card.n_layers, null.get(row.layer), control, place, theirs)
         for place, row in enumerate(task.layers)
     ]
     floor = estimate_of(task.tfidf_balanced_accuracy, task.tfidf_balanced_accuracy_interval)
@@ -109,6 +83,7 @@ def _findings(
     )
     best = max(task.layers, key=lambda row: row.balanced_accuracy)
     notes = [
+        law.told,
         "The layer with the best figure on the test texts is chosen with hindsight; the primary "
         "layer is not.",
         f"Shuffled labels: the mean of {shuffles} orders, and where 95 % of such heads would lie.",
@@ -118,6 +93,8 @@ def _findings(
             f"The control task deals a class to each first word: {control.n} test texts whose "
             "first word training has, classes of equal size."
         )
+    if task.note:
+        notes.append(task.note)
     if not theirs:
         notes.append(f"The paper's Table 3 has no figures of {setting.loaded.name!r}.")
     return Findings(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,10 +15,13 @@ from emowatch.errors import EmowatchError, StudyError, UsageError
 from emowatch.studies.estimating import Speed, Work
 from emowatch.studies.findings import Findings
 from emowatch.studies.folder import FINDINGS, write_file, write_findings, write_overview
+from emowatch.studies.law import LawError
 from emowatch.studies.setting import Setting
 from emowatch.text import clean_line
 from emowatch.workshop.extraction import model_key
 
+FAILURE = "error.txt"
+"""Where a study's folder says what went wrong."""
 PLAN = "plan.json"
 """Says whose studies a folder holds; written first."""
 
@@ -110,6 +114,17 @@ def _named(setting: Setting, study: str) -> Setting:
     )
 
 
+def _keep(failed: Exception, folder: Path) -> str:
+    """Keep where an error came from, for whoever reports it; say where."""
+    path = folder / FAILURE
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_file(path, "".join(traceback.format_exception(failed)).encode("utf-8", "replace"))
+    except OSError as error:
+        return f"its traceback could not be written: {error.strerror}"
+    return f"traceback in {clean_line(str(path))}"
+
+
 def remaining(steps: Sequence[Step], out: Path) -> list[Step]:
     """List the studies that are not done."""
     return [step for step in steps if not (out / step.name / FINDINGS).exists()]
@@ -125,14 +140,18 @@ def run_plan(
 ) -> Iterator[Outcome]:
     """Run the studies that are not done, and say of each what became of it.
 
-    A study that is refused or fails does not keep the others from running. When all are through, a
-    page is written that leads to them.
+    A study that is refused or fails does not keep the others from running, unless the law of layer
+    0 is broken: then nothing that is read can be trusted. When all are through, a page is written
+    that leads to them.
 
     Args:
         setting: what they are done with.
         steps: the studies to run.
         out: their folder.
         names: the studies that the page tells of, where these are more than are run.
+
+    Raises:
+        LawError: where the law of layer 0 does not hold.
     """
     missing = {step.name for step in remaining(steps, out)}
     for step in steps:
@@ -143,9 +162,13 @@ def run_plan(
         try:
             write_findings(step.run(_named(setting, step.name)), out / step.name)
             error = ""
+            (out / step.name / FAILURE).unlink(missing_ok=True)
+        except LawError:
+            raise
         except EmowatchError as refused:
             error = str(refused)
         except Exception as failed:  # what we did not foresee in one study is none of the others'
             error = f"failed with {type(failed).__name__}: {clean_line(str(failed), 200)}"
+            error += f" ({_keep(failed, out / step.name)})"
         yield Outcome(name=step.name, error=error, seconds=time.monotonic() - start)
     write_overview(out, names or [step.name for step in steps], setting.loaded.name)

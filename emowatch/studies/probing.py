@@ -16,6 +16,7 @@ from emowatch.bank.files import FILE_NAME
 from emowatch.bank.heads import Heads
 from emowatch.bank.probe_bank import ProbeBank
 from emowatch.model.blocks import find_blocks, resolve_layers
+from emowatch.studies.law import RAW, Law, check_last_token
 from emowatch.studies.setting import Setting
 from emowatch.workshop.activations import Activations
 from emowatch.workshop.calibrating import split_of_training
@@ -27,7 +28,16 @@ from emowatch.workshop.parts import fit_in_parts
 from emowatch.workshop.pipeline import evaluate_bank, train_bank
 from emowatch.workshop.preparation import Prepared, prepare, quiet
 
-OF_REPLIES = ("readout", "target", "template", "max_new_tokens", "openings", "sample", "seed")
+OF_REPLIES = (
+    "readout",
+    "target",
+    "template",
+    "max_new_tokens",
+    "openings",
+    "sample",
+    "thinks",
+    "seed",
+)
 """The options on which the model's replies depend."""
 OF_STATES = (*OF_REPLIES, "layers", "positions", "states_per_reply", "batch_tokens")
 """The options on which the states of a text depend."""
@@ -69,6 +79,18 @@ def read(
     prepared = answered(setting, corpus, options)
     folder = _states_folder(setting, corpus, options)
     return prepared, read_passages(setting, prepared, layers, folder), layers
+
+
+def check_law(setting: Setting, options: TrainOptions) -> Law:
+    """Hold the training prompts to the law of layer 0, before heads are fitted.
+
+    Raises:
+        LawError: if it does not hold.
+    """
+    if not options.template:
+        return RAW
+    prepared, activations, _ = read(setting, setting.train, options)
+    return check_last_token(prepared, activations)
 
 
 def read_passages(

@@ -93,26 +93,31 @@ precision tells how often a label was judged for each message of it: all rows to
 within 0.004, one set of messages of which 45 to 47 % are neutral."""
 
 
+ON_THE_HUB: Mapping[str, tuple[str, ...]] = {
+    **{f"Qwen3-{size}": (f"Qwen3-{size}",) for size in ("0.6B", "1.7B", "4B", "8B")},
+    "LLaMA3.2-1B": ("Llama-3.2-1B-Instruct",),
+    "LLaMA3.2-3B": ("Llama-3.2-3B-Instruct",),
+    "LLaMA3.1-8B": ("Llama-3.1-8B-Instruct", "Meta-Llama-3.1-8B-Instruct"),
+}
+"""What the Hub calls the models of the papers, without their owners. The figures are of these, and
+of no base model: paper A writes `pre-trained` for those."""
+
+
 def published_for(model: str, table: Mapping[str, Value]) -> Value | None:
     """Find a model, named as on the Hub, in a table of a paper; `None` where it is not there."""
-    wanted = _plain_name(model)
-    return next((row for name, row in table.items() if _plain_name(name) == wanted), None)
-
-
-def _plain_name(model: str) -> str:
-    """Reduce a name to what the papers and the Hub agree on.
-
-    >>> _plain_name("meta-llama/Llama-3.2-3B-Instruct") == _plain_name("LLaMA3.2-3B")
-    True
-    """
     name = model.rstrip("/").rsplit("/", 1)[-1].casefold()
-    for ending in ("-instruct", "-it"):
-        name = name.removesuffix(ending)
-    return "".join(character for character in name if character.isalnum())
+    return next(
+        (
+            row
+            for theirs, row in table.items()
+            if name in (known.casefold() for known in ON_THE_HUB[theirs])
+        ),
+        None,
+    )
 
 
 NOTEBOOK: Mapping[str, Mapping[int, float]] = {
-    "Llama-3.2-1B": {
+    "LLaMA3.2-1B": {
         **{1: 0.220, 2: 0.281, 3: 0.334, 4: 0.357, 5: 0.408, 6: 0.395, 7: 0.435, 8: 0.470},
         **{9: 0.517, 10: 0.551, 11: 0.559, 12: 0.567, 13: 0.562, 14: 0.564, 15: 0.545, 16: 0.539},
     },

@@ -20,6 +20,8 @@ from emowatch.workshop.preparation import Report, quiet
 
 HELD_OUT = 0.1
 """Share of groups that a study measures on where no test set is named, as in paper A."""
+FEWEST = 10
+"""Test texts of each label, below which figures would say nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,10 +48,17 @@ class Setting:
     @property
     def described(self) -> dict[str, Any]:
         """The settings that every study was run with."""
+        aside = {
+            f"{side} put aside": {str(why): n for why, n in found.items()}
+            for side, corpus in (("training rows", self.train), ("test rows", self.test))
+            if (found := corpus.quarantine_counts())
+        }
         return {
             "model": self.loaded.name,
+            "dtype": str(next(self.loaded.model.parameters()).dtype).removeprefix("torch."),
             "training texts": self.train.source,
             "test texts": self.test.source,
+            **aside,
             "layers": self.layers,
             "head": self.head,
             "chat template": self.template,
@@ -85,14 +94,15 @@ def open_texts(
     `data` alone.
 
     Raises:
-        CorpusError: as `read_corpus`, and where training has all texts of `test`.
+        CorpusError: as `read_corpus`, where training has all texts of `test`, and where fewer
+            than `FEWEST` texts of a label are left to measure on.
         RetryableError: as `read_corpus`.
     """
     whole = read_corpus(data, limit=limit, **reading)
     if test is not None:
         split = {"split": "test"} if reading.get("split") else {}
         held = read_corpus(test, labels=whole.labels, min_per_class=0, **reading | split)
-        return whole, _equal(_unseen(held, whole), seed)
+        return whole, _equal(_enough(_unseen(held, whole), "Name others with --test."), seed)
     # Under names of its own: training draws its validation side from the same seed, and groups
     # that lie at one end of that draw would all be here.
     parts = split_by_group(
@@ -102,7 +112,23 @@ def open_texts(
     )
     learned = _part(whole, parts["train"].tolist(), f"{1 - HELD_OUT:.0%} of the groups")
     held = _part(whole, parts["test"].tolist(), f"{HELD_OUT:.0%} of the groups")
-    return learned, _equal(held, seed)
+    advice = "Name texts to measure on with --test, or give more"
+    advice += "." if limit is None else f" (--limit is {limit:,})."
+    return learned, _equal(_enough(held, advice), seed)
+
+
+def _enough(held: Corpus, advice: str) -> Corpus:
+    """Refuse texts of which a label has too few: the others would be cut to as many."""
+    few = {label: n for label, n in held.counts().items() if n < FEWEST}
+    if few:
+        listed = ", ".join(f"{clean_line(label, 40)} {n}" for label, n in few.items())
+        aside = ", ".join(f"{n:,} {why}" for why, n in held.quarantine_counts().items())
+        raise CorpusError(
+            f"Could not measure on {clean_line(held.source)!r}: each label needs {FEWEST} texts, "
+            f"and there are only {listed}. {advice}"
+            + (f" Rows put aside: {aside}." if aside else "")
+        )
+    return held
 
 
 def _unseen(held: Corpus, learned: Corpus) -> Corpus:

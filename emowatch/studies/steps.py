@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from emowatch.errors import UsageError
 from emowatch.model.blocks import find_blocks, resolve_layers
 from emowatch.studies.asking import ANSWER_TOKENS
 from emowatch.studies.classification import study_classification
+from emowatch.studies.conditions import Opener
 from emowatch.studies.estimating import Work, tokens_of
 from emowatch.studies.expression import SYSTEM_PROMPTS, study_expression
 from emowatch.studies.findings import Findings
 from emowatch.studies.geometry import study_geometry
-from emowatch.studies.judges import ClassifierJudge
-from emowatch.studies.layers import SHUFFLES, study_layers
+from emowatch.studies.judges import JudgeSpec
+from emowatch.studies.layers import study_layers
 from emowatch.studies.notebook.accounts import Accounts
 from emowatch.studies.notebook.study import NotebookOptions, study_notebook
 from emowatch.studies.persistence import PersistenceOptions, study_persistence
 from emowatch.studies.plan import Step
 from emowatch.studies.setting import Setting
+from emowatch.studies.shuffling import SHUFFLES
 from emowatch.workshop.building.prompting import PromptTemplate
 from emowatch.workshop.replies import BATCH_ROWS, ROUND
 
@@ -40,8 +42,20 @@ PUSHES = 40
 class PlanOptions:
     """What the studies of a plan are told beside their setting."""
 
-    max_new_tokens: int = 256
+    max_new_tokens: int = 512
     """Longest reply."""
+    question: PromptTemplate = field(default_factory=lambda: PromptTemplate.built_in("emotion"))
+    """How a model is asked for an emotion."""
+    answer_tokens: int = ANSWER_TOKENS
+    """Longest answer to that."""
+    thinks: bool = False
+    """Whether a model that can think before it answers or replies does so."""
+    base: Opener | None = None
+    """Opens the model before instruction tuning."""
+    judge: JudgeSpec = field(default_factory=lambda: JudgeSpec(kind="classifier"))
+    """Who judges replies."""
+    control: bool = True
+    """Whether the study of layers has a control task."""
     accounts: Accounts | None = None
     """crowd-enVENT, for the notebook study, which is left out without it."""
     only: tuple[str, ...] = ()
@@ -54,15 +68,34 @@ def steps_for(options: PlanOptions) -> tuple[Step, ...]:
     Raises:
         UsageError: for a name that is none of them.
     """
-    persistence = PersistenceOptions(max_new_tokens=options.max_new_tokens)
+    persistence = PersistenceOptions(max_new_tokens=options.max_new_tokens, thinks=options.thinks)
     alone = bool(options.only) and not {"classification", "layers"} & set(options.only)
     steps: tuple[Step, ...] = (
-        Step(name="classification", run=_run_classification, work=_classification),
-        Step(name="layers", run=study_layers, work=_layers),
+        Step(
+            name="classification",
+            run=lambda setting: study_classification(
+                setting,
+                options.question,
+                base=options.base,
+                most=options.answer_tokens,
+                thinks=options.thinks,
+            ),
+            work=lambda setting: _classification(setting, options),
+        ),
+        Step(
+            name="layers",
+            run=lambda setting: study_layers(setting, control=options.control),
+            work=_layers,
+        ),
         Step(name="geometry", run=study_geometry, work=_probes if alone else _nothing),
         Step(
             name="expression",
-            run=lambda setting: _run_expression(setting, options.max_new_tokens),
+            run=lambda setting: study_expression(
+                setting,
+                options.judge.open(setting, options.question),
+                most=options.max_new_tokens,
+                thinks=options.thinks,
+            ),
             work=lambda setting: _expression(setting, options.max_new_tokens),
         ),
         Step(
@@ -88,25 +121,17 @@ def steps_for(options: PlanOptions) -> tuple[Step, ...]:
     return tuple(step for step in steps if not options.only or step.name in options.only)
 
 
-def _run_classification(setting: Setting) -> Findings:
-    return study_classification(setting, PromptTemplate.built_in("emotion"))
-
-
-def _classification(setting: Setting) -> Work:
-    """Ask about the test texts; read both sides with and without the template, the training texts
-    once more for shuffled labels; fit the heads."""
+def _classification(setting: Setting, options: PlanOptions) -> Work:
+    """Ask about the test texts; read both sides with and without the template, and of a base
+    model; fit the heads, those of shuffled labels at two layers."""
     learned, held = tokens_of(setting)
-    layers = _layer_count(setting)
-    fits = 2 * EPOCHS * len(setting.train) * (layers + 2 * SHUFFLES)
+    conditions = 2 if options.base is None else 3
+    fits = EPOCHS * len(setting.train) * (_layer_count(setting) + 2 * SHUFFLES)
     return Work(
-        tokens=2 * (2 * learned + held),
-        steps=len(setting.test) / BATCH_ROWS * ANSWER_TOKENS,
-        rows=fits,
+        tokens=conditions * (learned + held),
+        steps=len(setting.test) / BATCH_ROWS * options.answer_tokens,
+        rows=conditions * fits,
     )
-
-
-def _run_expression(setting: Setting, most: int) -> Findings:
-    return study_expression(setting, ClassifierJudge.fitted(setting), most=most)
 
 
 def _expression(setting: Setting, most: int) -> Work:

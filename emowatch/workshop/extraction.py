@@ -190,11 +190,11 @@ def _read_batch(
 
 
 def model_key(model: nn.Module) -> str:
-    """Hash a few numbers of every weight, to tell a model from its like."""
+    """Hash a few numbers of every weight, and their dtypes, to tell a model from its like."""
     digest = hashlib.sha256(type(model).__name__.encode())
     for name, parameter in model.named_parameters():
         few = parameter.detach().flatten()[:64].float().cpu()
-        digest.update(name.encode() + few.numpy().tobytes())
+        digest.update(f"{name} {parameter.dtype}".encode() + few.numpy().tobytes())
     return digest.hexdigest()
 
 

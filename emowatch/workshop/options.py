@@ -42,6 +42,8 @@ class TrainOptions:
     """Offset 0 and this many less one random others."""
     sample: bool = True
     """Whether replies are sampled; greedy otherwise."""
+    thinks: bool | None = None
+    """Whether a model that can think before it replies does so; `None`: as its template has it."""
     batch_tokens: int = BATCH_TOKENS
     seed: int = 0
     shuffled: bool = True
@@ -79,5 +81,6 @@ def _options_of(card: BankCard) -> TrainOptions:
         template=card.template,
         positions=(int(record.get("position", -1)),),
         sample=bool(record.get("sample", 1)),
+        thinks=bool(record["thinks"]) if "thinks" in record else None,
         **known,
     )

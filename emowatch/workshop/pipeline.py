@@ -231,6 +231,8 @@ def _training_record(options: TrainOptions, fitted: Fitted) -> dict[str, str | i
         if options.target == "reply":
             record["openings"] = len(options.openings)
         record["sample"] = int(options.sample)
+        if options.thinks is not None:
+            record["thinks"] = int(options.thinks)
     return record
 
 

@@ -114,7 +114,9 @@ def prepare_some(
             tokenizer(t, add_special_tokens=False)["input_ids"] for t in texts
         ]
     else:
-        prompts = [prompt_ids(tokenizer, text, template=template) for text in texts]
+        prompts = [
+            prompt_ids(tokenizer, text, template=template, thinks=options.thinks) for text in texts
+        ]
         most = options.max_new_tokens
         room = [bool(p) and (context is None or len(p) + most <= context) for p in prompts]
         with alone(folder):

@@ -42,9 +42,21 @@ class Passage:
 
 
 def prompt_ids(
-    tokenizer: Any, text: str, *, template: bool, system: str | None = None
+    tokenizer: Any,
+    text: str,
+    *,
+    template: bool,
+    system: str | None = None,
+    thinks: bool | None = None,
 ) -> list[int]:
     """Tokenise one user message, through the chat template or as plain text.
+
+    Args:
+        tokenizer: the model's.
+        text: what the user says.
+        template: whether it goes through the chat template.
+        system: the system prompt.
+        thinks: told to the template as ``enable_thinking``, unless it is `None`.
 
     Raises:
         UsageError: if the template is asked for and there is none.
@@ -60,8 +72,9 @@ def prompt_ids(
     messages = [{"role": "user", "content": text}]
     if system:
         messages.insert(0, {"role": "system", "content": system})
+    told = {} if thinks is None else {"enable_thinking": thinks}
     rendered = tokenizer.apply_chat_template(
-        messages, add_generation_prompt=True, tokenize=True, return_dict=True
+        messages, add_generation_prompt=True, tokenize=True, return_dict=True, **told
     )
     ids = list(rendered["input_ids"])
     return ids

@@ -88,7 +88,8 @@ def test_layers_that_the_model_has_not_are_refused_before_a_study_begins(
 ) -> None:
     """Not once for each study, after minutes."""
     out = tmp_path / "out"
-    done = cli("study", "all", data / "train.tsv", "--layers", "99", "--model", model, "--out", out)
+    texts = data / "train.tsv", "--test", data / "test.tsv"
+    done = cli("study", "all", *texts, "--layers", "99", "--model", model, "--out", out)
     refused(done, "99")
     assert not out.exists()
 

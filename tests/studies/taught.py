@@ -14,6 +14,14 @@ from emowatch.workshop.corpora import Corpus, Example
 from emowatch.workshop.dialogues import encode
 from tests.workshop.synthetic import WORDS
 
+THINKING = (
+    "{%- for message in messages -%}"
+    "{{- '<|' + message['role'] + '|>' + message['content'] + '<|end|>' -}}"
+    "{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{- '<|assistant|>' -}}"
+    "{{- '<think>' if enable_thinking else '<think></think>' -}}{%- endif -%}"
+)
+"""A template that opens a thought, or closes it at once, as it is told."""
 LABELS = tuple(WORDS)
 STEPS = 80
 IGNORED = -100

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from emowatch.errors import StudyError
-from emowatch.studies.law import check_chance, check_last_token
+from emowatch.studies.law import HELD, OF_PLACES, check_chance, check_last_token
 from emowatch.studies.probing import measure, options_for, read, train
 from emowatch.studies.setting import Setting
 from emowatch.workshop.activations import Activations
@@ -20,7 +20,7 @@ def test_behind_a_template_all_texts_look_the_same_at_layer_0(setting: Setting) 
     """The last prompt token is a marker; the accuracy of heads there is chance exactly."""
     options = options_for(setting, layers="0,2", head="linear")
     prepared, activations, _ = read(setting, setting.train, options)
-    assert check_last_token(prepared, activations)
+    assert check_last_token(prepared, activations) is HELD
     found = measure(setting, train(setting, "probes", options), options)
     check_chance(found)
     assert found.layers[0].balanced_accuracy == pytest.approx(1 / 3, abs=1e-4)
@@ -68,4 +68,4 @@ def test_learned_positions_are_no_offence(setting: Setting) -> None:
     places = torch.tensor([prepared.passages[n].places[-1] for n in tensors["passage"].tolist()])
     tensors["states"][0] += places[:, None] * 0.01
     save_file(tensors, shard)
-    assert not check_last_token(prepared, Activations(shard.parent))
+    assert check_last_token(prepared, Activations(shard.parent)) is OF_PLACES

@@ -12,7 +12,17 @@ from emowatch.errors import StudyError, UsageError
 from emowatch.studies.estimating import Speed, Work
 from emowatch.studies.findings import Findings
 from emowatch.studies.folder import FINDINGS, PAGE
-from emowatch.studies.plan import PLAN, Step, check_free, claim, expected, remaining, run_plan
+from emowatch.studies.law import LawError
+from emowatch.studies.plan import (
+    FAILURE,
+    PLAN,
+    Step,
+    check_free,
+    claim,
+    expected,
+    remaining,
+    run_plan,
+)
 from emowatch.studies.setting import Setting
 
 
@@ -146,7 +156,24 @@ def test_a_study_that_breaks_keeps_no_other_from_running(
 
     steps = [replace(step("first", ran), run=broken), step("second", ran)]
     outcomes = list(run_plan(setting, steps, tmp_path))
-    assert [o.error for o in outcomes] == ["failed with MemoryError: too large", ""]
+    first, second = (o.error for o in outcomes)
+    assert first.startswith("failed with MemoryError: too large (traceback in ") and not second
+    told = (tmp_path / "first" / FAILURE).read_text(encoding="utf-8")
+    assert "in broken" in told and "MemoryError: too large" in told
+    list(run_plan(setting, [step("first", ran)], tmp_path))
+    assert not (tmp_path / "first" / FAILURE).exists()
+
+
+def test_a_broken_law_stops_all(setting: Setting, tmp_path: Path, ran: list[str]) -> None:
+    """Every other figure would be of something else."""
+
+    def lawless(setting: Setting) -> Findings:
+        raise LawError("another token")
+
+    steps = [step("first", ran), replace(step("second", ran), run=lawless), step("third", ran)]
+    with pytest.raises(LawError):
+        list(run_plan(setting, steps, tmp_path))
+    assert ran == ["first"]
 
 
 def test_the_page_tells_of_studies_that_this_run_left_alone(

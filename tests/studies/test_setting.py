@@ -36,11 +36,26 @@ def test_what_is_held_out_leaves_training_its_validation(tmp_path: Path) -> None
 def test_texts_that_are_measured_on_are_classes_of_equal_size(tmp_path: Path) -> None:
     """As in paper A; and the labels are those of the training."""
     path = write_texts(tmp_path / "train.tsv")
-    uneven = write_texts(tmp_path / "one.tsv", per_class=9, seed=1).read_text().splitlines()
+    uneven = write_texts(tmp_path / "one.tsv", per_class=13, seed=1).read_text().splitlines()
     (tmp_path / "test.tsv").write_text("\n".join(uneven[:-2]), encoding="utf-8")
     learned, held = open_texts(str(path), str(tmp_path / "test.tsv"), seed=0)
     assert held.labels == learned.labels == tuple(WORDS)
-    assert set(Counter(e.label for e in held.examples).values()) == {8}
+    assert set(Counter(e.label for e in held.examples).values()) == {12}
+
+
+def test_a_label_of_which_too_few_are_left_to_measure_on_is_refused(tmp_path: Path) -> None:
+    """One text right of one is no accuracy of 1, and a label that is not there has none."""
+    path = write_texts(tmp_path / "train.tsv", per_class=30)
+    lines = write_texts(tmp_path / "all.tsv", per_class=12, seed=1).read_text().splitlines()
+    joys = [line for line in lines if line.endswith("\tjoy")]
+    test = tmp_path / "test.tsv"
+    for count in (0, 9):
+        kept = [line for line in lines if line not in joys[count:]]
+        test.write_text("\n".join(kept) + "\n", encoding="utf-8")
+        with pytest.raises(CorpusError, match=f"needs 10 texts, and there are only joy {count}\\."):
+            open_texts(str(path), str(test), seed=0)
+    with pytest.raises(CorpusError, match=r"Name texts to measure on with --test.*--limit is 60"):
+        open_texts(str(path), None, seed=0, limit=60)
 
 
 def test_texts_that_training_has_are_not_measured_on(tmp_path: Path) -> None:

@@ -9,20 +9,13 @@ import pytest
 
 from emowatch.model.loading import LoadedModel
 from emowatch.studies.speaking import answer, reply_limit
-from tests.studies.taught import LABELS, teach, texts_of
+from tests.studies.taught import LABELS, THINKING, teach, texts_of
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 USER = {"role": "user", "content": "zoo"}
 SYSTEM = {"role": "system", "content": "Be calm."}
-THINKING = (
-    "{%- for message in messages -%}"
-    "{{- '<|' + message['role'] + '|>' + message['content'] + '<|end|>' -}}"
-    "{%- endfor -%}"
-    "{%- if add_generation_prompt -%}{{- '<|assistant|>' -}}"
-    "{{- '<think>' if enable_thinking else '<think></think>' -}}{%- endif -%}"
-)
 
 
 @pytest.fixture

@@ -9,19 +9,13 @@ import pytest
 from emowatch.errors import UsageError
 from emowatch.model.loading import LoadedModel
 from emowatch.workshop.dialogues import encode
+from tests.studies.taught import THINKING
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 USER = {"role": "user", "content": "zoo"}
 SYSTEM = {"role": "system", "content": "Be calm."}
-THINKING = (
-    "{%- for message in messages -%}"
-    "{{- '<|' + message['role'] + '|>' + message['content'] + '<|end|>' -}}"
-    "{%- endfor -%}"
-    "{%- if add_generation_prompt -%}{{- '<|assistant|>' -}}"
-    "{{- '<think>' if enable_thinking else '<think></think>' -}}{%- endif -%}"
-)
 
 
 @pytest.fixture

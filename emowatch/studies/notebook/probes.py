@@ -15,6 +15,7 @@ from torch import Tensor
 
 from emowatch.bank.heads import Heads
 from emowatch.errors import StudyError
+from emowatch.studies.law import LawError
 from emowatch.studies.notebook.accounts import Accounts, Doubles, Ints
 from emowatch.studies.notebook.ridge import fit_ridge
 from emowatch.studies.notebook.states import groups_of_layers
@@ -121,12 +122,12 @@ def check_tells_nothing(legible: Legible, emotions: Ints) -> None:
         emotions: of the test texts.
 
     Raises:
-        StudyError: if some texts are told and others of the same emotion are not, or two emotions.
+        LawError: if some texts are told and others of the same emotion are not, or two emotions.
     """
     right = legible.right[0, -1].astype(bool)
     told = np.unique(emotions[right])
     if len(told) > 1 or not right[np.isin(emotions, told)].all():
-        raise StudyError(
+        raise LawError(
             "Could not trust the probes: at layer 0 the last token has one state in all texts, yet "
             "a probe gives them different emotions. Labels or rows are mixed up; this is a mistake "
             "of emowatch, please report it."

@@ -15,7 +15,7 @@ from torch import Tensor
 from emowatch.errors import StudyError
 from emowatch.model.blocks import Blocks, text_config
 from emowatch.model.loading import LoadedModel
-from emowatch.studies.law import check_embeddings
+from emowatch.studies.law import HELD, OF_PLACES, UNREAD, Law, LawError, check_embeddings
 from emowatch.studies.notebook.accounts import Accounts
 from emowatch.workshop.activations import Activations
 from emowatch.workshop.extraction import extract, model_key
@@ -104,25 +104,25 @@ def read_layers(
     )
 
 
-def check_layer_0(questions: Questions, activations: Activations) -> bool:
+def check_layer_0(questions: Questions, activations: Activations) -> Law:
     """Hold the last token of all prompts, which is the same, to have one state at layer 0.
 
-    Returns:
-        Whether all its states are equal, so that nothing can be told from them.
-
     Raises:
-        StudyError: if prompts end with different tokens, or one token has different states.
+        LawError: if prompts end with different tokens, or one token has different states.
     """
     ends = {passage.ids[-1] for passage in questions.passages}
     if len(ends) > 1:
-        raise StudyError(
+        raise LawError(
             f"Could not trust the tokens: all prompts end alike, yet their last tokens "
             f"are {len(ends)} ({', '.join(map(str, sorted(ends)[:5]))}). Check the tokenizer with "
             "`emowatch doctor`."
         )
+    if 0 not in activations.layers:
+        return UNREAD
     (states,) = activations.states([0])
     last = states.unflatten(0, (-1, len(POSITIONS)))[:, -1]  # [texts, d_model]
-    return check_embeddings(last, torch.tensor([len(p.ids) for p in questions.passages]))
+    lengths = torch.tensor([len(passage.ids) for passage in questions.passages])
+    return HELD if check_embeddings(last, lengths) else OF_PLACES
 
 
 def groups_of_layers(activations: Activations) -> Iterator[tuple[tuple[int, ...], Tensor]]:

@@ -13,6 +13,7 @@ from emowatch.errors import StudyError
 from emowatch.model.blocks import find_blocks, resolve_layers
 from emowatch.model.loading import LoadedModel
 from emowatch.studies.findings import Cell, Figure, Findings, Table
+from emowatch.studies.law import Law
 from emowatch.studies.notebook.accounts import Accounts
 from emowatch.studies.notebook.curves import Curve, appraisal_tables, emotion_curve
 from emowatch.studies.notebook.drawing import curve_figures, effect_figure
@@ -90,11 +91,11 @@ def study_notebook(accounts: Accounts, loaded: LoadedModel, options: NotebookOpt
         batch_tokens=options.batch_tokens,
         report=options.report,
     )
-    blind = 0 in layers and check_layer_0(questions, activations)
+    law = check_layer_0(questions, activations)
     legible = read_probes(
         questions.accounts, activations, sides, seed=options.seed, report=options.report
     )
-    if blind:
+    if law.holds:
         check_tells_nothing(legible, questions.accounts.emotions[sides.test])
     parts = find_parts(blocks)
     moved = None
@@ -108,7 +109,7 @@ def study_notebook(accounts: Accounts, loaded: LoadedModel, options: NotebookOpt
             report=options.report,
         )
         moved = push(loaded, parts, questions, sides, legible, settings)
-    return _findings(questions, loaded, options, sides, legible, parts, moved)
+    return _findings(questions, loaded, options, sides, legible, parts, moved, law)
 
 
 def _findings(
@@ -119,6 +120,7 @@ def _findings(
     legible: Legible,
     parts: Parts,
     moved: Pushed | None,
+    law: Law,
 ) -> Findings:
     accounts = questions.accounts
     tables: list[Table] = []
@@ -126,7 +128,7 @@ def _findings(
     numbers: dict[str, Cell] = {}
     published = published_for(loaded.name, NOTEBOOK) or {}
     sizes = {"training texts": len(sides.train), "test texts": len(sides.test)}
-    notes: list[str] = []
+    notes = [law.told]
     if "probes" in options.parts:
         curve = emotion_curve(accounts, sides, legible, published, options.seed)
         tables += [curve.table, curve.positions]

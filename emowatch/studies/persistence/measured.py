@@ -34,6 +34,8 @@ class Measured:
     nulls: NDArray[np.float64]
     """``[orders, offsets]``: accuracy of heads fitted to labels in other orders; weighted."""
     persistence: Persistence
+    cautions: tuple[str, ...]
+    """What a reader must know of the replies, of the training and of the test."""
     left_out: Mapping[str, int]
     wanted: int | None
     """Offset that was asked for."""

@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from emowatch.bank.heads import Heads
+from emowatch.errors import UsageError
 from emowatch.model.blocks import find_blocks, resolve_layers
 from emowatch.studies.persistence.curves import Predictions
 from emowatch.studies.probing import answered, fit_alone, read, read_passages
 from emowatch.studies.setting import Setting
+from emowatch.text import clean_line
 from emowatch.workshop.activations import Activations
 from emowatch.workshop.corpora import Corpus
 from emowatch.workshop.extraction import model_key
@@ -70,16 +72,31 @@ def read_replies(setting: Setting, corpus: Corpus, options: TrainOptions, layer:
     return _replies(corpus, prepared, rows_of(corpus, prepared, activations))
 
 
-def reread(setting: Setting, corpus: Corpus, replies: Replies, layer: int) -> Replies:
+def reread(
+    setting: Setting, corpus: Corpus, options: TrainOptions, replies: Replies, layer: int
+) -> Replies:
     """Read the same replies again behind a message without words."""
-    prepared = without_message(replies.prepared, empty_prompt(setting))
+    prepared = without_message(replies.prepared, empty_prompt(setting, options))
     activations = _extract(setting, prepared, (layer,))
     return _replies(corpus, prepared, rows_of(corpus, prepared, activations))
 
 
-def empty_prompt(setting: Setting) -> list[int]:
-    """Render a message without words: its frame is there, what it said is not."""
-    return prompt_ids(setting.loaded.tokenizer, "", template=setting.template)
+def empty_prompt(setting: Setting, options: TrainOptions) -> list[int]:
+    """Render a message without words: its frame is there, what it said is not.
+
+    Raises:
+        UsageError: if there is no frame either, so that nothing stands before the reply.
+    """
+    found = prompt_ids(
+        setting.loaded.tokenizer, "", template=setting.template, thinks=options.thinks
+    )
+    if not found:
+        raise UsageError(
+            f"Could not read replies of {clean_line(setting.loaded.name)!r} alone: without the "
+            "chat template its tokenizer puts no token before a text, so that nothing would be at "
+            "offset 0. Leave --no-template out."
+        )
+    return found
 
 
 def without_message(prepared: Prepared, empty: Sequence[int]) -> Prepared:
@@ -102,7 +119,8 @@ def fit_without_message(setting: Setting, options: TrainOptions) -> tuple[Heads,
         The head of that layer, and the layer.
     """
     corpus = setting.train
-    prepared = without_message(answered(setting, corpus, options), empty_prompt(setting))
+    empty = empty_prompt(setting, options)
+    prepared = without_message(answered(setting, corpus, options), empty)
     blocks = find_blocks(setting.loaded.model, setting.loaded.blocks)
     layers = resolve_layers(options.layers, blocks.n_layers)
     activations = _extract(setting, prepared, layers)

@@ -46,6 +46,7 @@ def report_findings(setting: Setting, options: TrainOptions, measured: Measured)
             "longest reply": options.max_new_tokens,
             "states of each training reply": options.states_per_reply,
             "replies sampled": options.sample,
+            "thinking": options.thinks,
         },
         tables=(
             _offsets(measured, [k for k in SHOWN if k < measured.reach], "offsets"),
@@ -255,6 +256,7 @@ def _notes(measured: Measured) -> tuple[str, ...]:
     ]
     if measured.wanted is not None and measured.wanted >= measured.reach:
         notes.insert(0, f"Offset {measured.wanted} was asked for and not reached.")
+    notes += measured.cautions
     if measured.left_out:
         reasons = ", ".join(f"{n} {reason}" for reason, n in measured.left_out.items())
         notes.append(f"Test messages left out: {reasons}.")

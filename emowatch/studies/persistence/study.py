@@ -23,6 +23,7 @@ from emowatch.studies.persistence.curves import BANDWIDTH, FEWEST, curves, draw
 from emowatch.studies.persistence.measured import Measured
 from emowatch.studies.persistence.reading import (
     Replies,
+    empty_prompt,
     fit_without_message,
     predict,
     read_replies,
@@ -34,6 +35,7 @@ from emowatch.studies.persistence.report import report_findings
 from emowatch.studies.persistence.survival import survival_weights
 from emowatch.studies.probing import fit_shuffled, options_for, train
 from emowatch.studies.setting import Setting
+from emowatch.workshop.caveats import cautions
 from emowatch.workshop.options import TrainOptions
 
 
@@ -49,6 +51,8 @@ class PersistenceOptions:
     """Offset that some reply must reach; the curves end where too few of a label are left."""
     shuffles: int = 5
     """How often a head is fitted to shuffled labels."""
+    thinks: bool = False
+    """Whether a model that can think before it replies does so; its thoughts count as reply."""
     bandwidth: float = BANDWIDTH
     """Of the smoothing along offsets, in tokens; offset 0 is never mixed with others."""
 
@@ -61,8 +65,8 @@ def study_persistence(setting: Setting, chosen: PersistenceOptions | None = None
         chosen: how replies are made and followed.
 
     Raises:
-        UsageError: if the model has no chat template, or the offset asked for is past the longest
-            reply that is allowed.
+        UsageError: if the model has no chat template, nothing stands before a reply without
+            one, or the offset asked for is past the longest reply that is allowed.
         StudyError: if the replies are too few, or too short for the offset that was asked for.
     """
     setting.require_template()
@@ -79,7 +83,9 @@ def study_persistence(setting: Setting, chosen: PersistenceOptions | None = None
         head="offset-mlp",
         max_new_tokens=asked.max_new_tokens,
         states_per_reply=asked.states_per_reply,
+        thinks=asked.thinks,
     )
+    empty_prompt(setting, options)  # refused before anything is written
     check_reach(*reply_lengths(setting, setting.test, options), setting.test.labels, asked)
     bank = train(setting, "persistence", options)
     return report_findings(setting, options, _measure(setting, options, asked, bank))
@@ -126,7 +132,7 @@ def _measure(
         replies.lengths, _known(heads, replies, n_labels), most=options.max_new_tokens
     )
     reader, alone_layer = fit_without_message(setting, options)
-    alone = reread(setting, setting.test, replies, alone_layer)
+    alone = reread(setting, setting.test, options, replies, alone_layer)
     leak = predict(reader, alone, n_labels)
     draws = draw(replies.groups, seed=setting.seed)
     observed = curves(found, draws, bandwidth=asked.bandwidth)
@@ -150,6 +156,7 @@ def _measure(
         nulls=np.stack([one.accuracy[0] for one in nulls]),
         persistence=autocorrelation(replies, directions, draws, seed=setting.seed),
         left_out=dict(replies.prepared.left_out),
+        cautions=(*bank.card.notes, *cautions(replies.prepared)),
         wanted=asked.offsets,
     )
 

@@ -13,6 +13,7 @@ from sklearn.model_selection import train_test_split
 from emowatch.errors import StudyError
 from emowatch.model.blocks import find_blocks
 from emowatch.model.loading import LoadedModel
+from emowatch.studies.law import HELD, UNREAD
 from emowatch.studies.notebook.accounts import APPRAISALS, Accounts
 from emowatch.studies.notebook.curves import appraisal_tables, emotion_curve
 from emowatch.studies.notebook.probes import (
@@ -73,7 +74,8 @@ def test_a_probe_that_tells_equal_states_apart_stops_the_study(
     activations = read_layers(
         questions, loaded, blocks, (0, 1), tmp_path, batch_tokens=2048, report=quiet
     )
-    assert check_layer_0(questions, activations)
+    assert check_layer_0(questions, activations) is HELD
+    assert check_layer_0(questions, activations.only((1,))) is UNREAD
     sides = split(accounts, 42)
     legible = read_probes(accounts, activations, sides, seed=42, report=quiet)
     emotions = accounts.emotions[sides.test]

@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from emowatch.bank import ProbeBank
+from emowatch.errors import UsageError
+from emowatch.studies.persistence import study_persistence
 from emowatch.studies.persistence.reading import (
     empty_prompt,
     predict,
@@ -20,6 +22,7 @@ from emowatch.studies.probing import options_for
 from emowatch.studies.setting import Setting
 from emowatch.workshop.preparation import Prepared
 from emowatch.workshop.readouts import Passage, prompt_ids
+from tests.studies.taught import THINKING
 
 PLAIN = {"readout": "reply", "head": "offset-mlp", "max_new_tokens": 6, "states_per_reply": 3}
 
@@ -42,15 +45,36 @@ def test_behind_its_own_prompt_a_reply_has_the_states_it_had(setting: Setting) -
 
 def test_the_empty_message_has_the_frame_and_no_words(setting: Setting) -> None:
     """The markers of the template are there, and the text is not."""
-    empty = setting.loaded.tokenizer.decode(empty_prompt(setting))
+    empty = setting.loaded.tokenizer.decode(empty_prompt(setting, options_for(setting)))
     assert empty == "<|bos|><|user|><|end|><|assistant|>"
+
+
+def test_where_nothing_stands_before_a_reply_it_cannot_be_read_alone(setting: Setting) -> None:
+    """Offset 0 would be the end of the reply, which knows most of all."""
+    bare = replace(setting, template=False)
+    setting.loaded.tokenizer.add_bos_token = False
+    setting.loaded.tokenizer._tokenizer.post_processor = None
+    with pytest.raises(UsageError, match="puts no token before a text"):
+        study_persistence(bare)
+    assert not setting.work.exists()
+
+
+def test_a_model_that_can_think_does_so_only_where_asked(setting: Setting) -> None:
+    """Else what is followed are thoughts, and in the study of expression replies."""
+    setting.loaded.tokenizer.chat_template = THINKING
+    tokenizer = setting.loaded.tokenizer
+    for thinks, ends in ((False, "<think></think>"), (True, "<think>")):
+        options = options_for(setting, **PLAIN, thinks=thinks)
+        passage = read_replies(setting, setting.test, options, 2).prepared.passages[0]
+        assert tokenizer.decode(passage.ids[: passage.places[0] + 1]).endswith(ends)
+        assert tokenizer.decode(empty_prompt(setting, options)).endswith(ends)
 
 
 def test_at_offset_0_a_reply_alone_knows_nothing_of_its_message(setting: Setting) -> None:
     """All replies have the same state there, whatever they answer."""
     options = options_for(setting, **PLAIN)
     replies = read_replies(setting, setting.test, options, 2)
-    alone = reread(setting, setting.test, replies, 2)
+    alone = reread(setting, setting.test, options, replies, 2)
     first = alone.rows.states[0, alone.rows.offsets == 0]
     assert torch.allclose(first, first[:1].expand_as(first), atol=1e-5)
     own = replies.rows.states[0, replies.rows.offsets == 0]
