@@ -104,6 +104,24 @@ def test_texts_of_the_notebook_that_are_not_there_are_refused_at_once(
     assert not out.exists()
 
 
+def test_rows_of_a_test_set_that_cannot_be_read_are_told(
+    cli: Cli, model: Path, data: Path, tmp_path: Path
+) -> None:
+    """On stderr, and in the report: figures of what is left are figures of less."""
+    lines = (data / "test.tsv").read_bytes().splitlines(keepends=True)
+    (tmp_path / "half.tsv").write_bytes(b"".join([*lines, b"caf\xe9 is closed\tjoy\n"]))
+    out = tmp_path / "out"
+    texts = data / "train.tsv", "--test", tmp_path / "half.tsv"
+    done = cli("study", "layers", *texts, "--model", model, "--out", out, *SMALL)
+    assert done.code == 0, done.err
+    assert "half.tsv: 1 rows put aside: undecodable bytes" in done.err
+    assert "--encoding latin-1" in done.err
+    settings = json.loads((out / FINDINGS).read_text(encoding="utf-8"))["settings"]
+    assert settings["test rows put aside"] == {"undecodable bytes": 1}
+    assert settings["dtype"] == "float32"
+    assert "The law of layer 0 was checked" in done.out
+
+
 def test_a_test_set_in_another_encoding_is_refused_in_words(
     cli: Cli, model: Path, data: Path, tmp_path: Path
 ) -> None:

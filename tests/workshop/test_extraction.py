@@ -18,7 +18,7 @@ from emowatch.errors import TrainingError
 from emowatch.model.blocks import find_blocks
 from emowatch.workshop import extraction
 from emowatch.workshop.activations import Activations, discard
-from emowatch.workshop.extraction import extract
+from emowatch.workshop.extraction import extract, model_key
 from emowatch.workshop.locking import LOCK
 from emowatch.workshop.options import BATCH_TOKENS
 from emowatch.workshop.readouts import Passage
@@ -278,6 +278,12 @@ def test_a_folder_with_other_work_is_refused_in_words(
         batch_tokens = 64
     with pytest.raises(TrainingError, match=r"holds the states of other texts.*remove it"):
         extract(tiny_model, blocks, passages, layers, tmp_path, batch_tokens=batch_tokens)
+
+
+def test_a_model_in_another_dtype_is_another_model(tiny_model: LlamaForCausalLM) -> None:
+    """Its states are others; what one run has made is not the other's."""
+    before = model_key(tiny_model)
+    assert model_key(tiny_model.bfloat16()) != before
 
 
 def test_shards_of_unknown_origin_are_refused(tiny_model: LlamaForCausalLM, tmp_path: Path) -> None:
