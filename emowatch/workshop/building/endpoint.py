@@ -19,7 +19,7 @@ from emowatch.text import clean_line
 from emowatch.workshop.building.address import checked_address, is_here, key_for
 from emowatch.workshop.building.answering import Answer, Messages, Outcome, RefusedPromptError
 from emowatch.workshop.building.extras import import_corpus_extra
-from emowatch.workshop.building.pacing import Pace, wait_for
+from emowatch.workshop.building.pacing import Pace, wait_for_turn
 from emowatch.workshop.building.replying import Passing, answer_of, check_status, retry_after
 from emowatch.workshop.building.workers import in_parallel
 
@@ -183,7 +183,7 @@ class Endpoint:
 
     def _ask(self, content: bytes, guess: int, number: str) -> Answer:
         """Send one request, when its turn has come, and read the answer."""
-        if not wait_for(self._stopped, self._requests.reserve(), self._tokens.reserve(guess)):
+        if not wait_for_turn(self._stopped, (self._requests, 1), (self._tokens, guess)):
             raise Passing("the client was closed")
         answer = None
         try:
@@ -233,7 +233,8 @@ class Endpoint:
                 f"Could not get an answer from {clean_line(self.options.base_url)!r}: it asks to "
                 f"wait {asked:.0f} s. Run the same command again after that."
             )
-        self._requests.pause(asked)
+        for pace in (self._requests, self._tokens):
+            pace.pause(asked)
         usual = self._backoff(state)
         return max(0.0, usual - float(asked))  # a date that is past asks for no haste
 

@@ -22,14 +22,14 @@ class Pace:
         """Take how much a minute may have; `None` for any amount."""
         self._seconds_each = 0.0 if per_minute is None else MINUTE_S / per_minute
         self._clock = clock
-        self._next = clock()
+        self._next = self._pause_end = clock()
         self._lock = Lock()
 
     def reserve(self, amount: float = 1.0) -> float:
         """Take `amount` and say in how many seconds it may be used."""
         with self._lock:
             now = self._clock()
-            start = max(now, self._next)
+            start = max(now, self._next, self._pause_end)
             self._next = start + amount * self._seconds_each
             return start - now
 
@@ -39,11 +39,27 @@ class Pace:
             self._next += amount * self._seconds_each
 
     def pause(self, seconds: float) -> None:
-        """Let nobody begin before `seconds` have passed."""
+        """Let nobody begin before `seconds` have passed; turns that fall in them are lost."""
         with self._lock:
-            self._next = max(self._next, self._clock() + seconds)
+            self._pause_end = max(self._pause_end, self._clock() + seconds)
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether nobody may begin now."""
+        with self._lock:
+            return self._clock() < self._pause_end
 
 
-def wait_for(stopped: Event, *waits: float) -> bool:
-    """Sleep for the longest of `waits`; say whether it was not cut short by `stopped`."""
-    return not stopped.wait(max(waits)) if max(waits) > 0 else not stopped.is_set()
+def wait_for_turn(stopped: Event, *amounts: tuple[Pace, float]) -> bool:
+    """Take so much of each pace and sleep until it may be used, or until `stopped`.
+
+    Who wakes in a pause that began meanwhile takes another turn, after it.
+
+    Returns:
+        Whether the wait was not cut short.
+    """
+    while True:
+        if stopped.wait(max(pace.reserve(amount) for pace, amount in amounts)):
+            return False
+        if not any(pace.is_paused for pace, _ in amounts):
+            return True

@@ -6,6 +6,7 @@ import json
 import re
 import socket
 import threading
+import time
 import zlib
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -53,6 +54,7 @@ class ProtocolServer:
 
     Attributes:
         bodies: of all requests that came, in order.
+        arrivals: when they came, by `time.monotonic`.
         answered: prompts that were answered in full, in order.
         faults: what the next requests meet, one each; then all is well.
         retry_after: header of the next failures, if any.
@@ -64,6 +66,7 @@ class ProtocolServer:
         """Take what to answer to a prompt, and the only key that is let in."""
         self.respond, self.key = respond, key
         self.bodies: list[dict[str, Any]] = []
+        self.arrivals: list[float] = []
         self.headers: list[dict[str, str]] = []
         self.answered: list[str] = []
         self.faults: list[Fault] = []
@@ -108,6 +111,7 @@ class ProtocolServer:
         body = json.loads(request.rfile.read(int(request.headers["content-length"])))
         with self._lock:
             self.bodies.append(body)
+            self.arrivals.append(time.monotonic())
             self.headers.append({name.lower(): value for name, value in request.headers.items()})
             fault = self.faults.pop(0) if self.faults else None
             self._now += 1
