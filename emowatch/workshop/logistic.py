@@ -4,7 +4,8 @@ Minimises, for each stack, the weighted mean cross entropy plus half `l2` times 
 weights (the bias is free), which is scikit-learn's objective with ``C = 1 / (l2 * rows)``.
 Conjugate gradients (Polak-Ribiere) are preconditioned by Boehning's bound on the curvature,
 ``(X' diag(r) X) / 2 + l2`` (Boehning 1992, section 3): one Cholesky factor per stack and
-strength, which takes much of the correlation of a residual stream out of the problem.
+strength, which takes much of the correlation of a residual stream out of the problem. Beside very
+large states the strength is raised in the bound alone (`RIDGE`), which moves no optimum.
 `TOLERANCE` stops well before scikit-learn's loss at ``C = 1``, where validation gains nothing.
 """
 
@@ -26,6 +27,9 @@ FLOOR = 1e-14
 """Or when it is as small as this, which is what rounding leaves of a gradient that is 0."""
 ITERATIONS = 200
 """At most, for each strength."""
+RIDGE = 1e-6
+"""Share of the states' variance that the preconditioner adds to each direction, where `l2` is less:
+float32 does not know a gram matrix better, and one that is not positive has no factor."""
 CHUNK = 2**22
 """Numbers in the states of the stacks that are solved together: they stay in the cache."""
 
@@ -202,8 +206,12 @@ class Problem:
             ``[stacks]``: which of them have not come there.
         """
         width = self._gram.shape[-1]
-        factor = torch.linalg.cholesky(0.5 * self._gram + l2 * torch.eye(width))
-        inverse = torch.cholesky_inverse(factor)
+        trace = self._gram.diagonal(0, -2, -1).sum(-1)
+        ridge = (RIDGE * trace).clamp(min=l2)
+        curvature = 0.5 * self._gram + ridge[:, None, None] * torch.eye(width)
+        inverse = torch.cholesky_inverse(torch.linalg.cholesky(curvature))
+        # A ridge above the strength makes a gradient look smaller, by so much at most.
+        tolerance = self.tolerance * l2 / ridge
         weight_step = torch.zeros(self.weight.shape)
         bias_step = torch.zeros(self.bias.shape)
         old: tuple[Tensor, Tensor, Tensor] | None = None
@@ -216,7 +224,7 @@ class Problem:
             ahead = slope @ inverse  # the bias has curvature 1/2 at most: rows weigh 1 in all
             size = _dot(slope, ahead) + 2 * _dot(bias_slope, bias_slope)
             first = size if first is None else first
-            going = going & (size > (self.tolerance * first).clamp(min=FLOOR))
+            going = going & (size > (tolerance * first).clamp(min=FLOOR))
             if not bool(going.any()):
                 break
             turn = torch.zeros_like(size)

@@ -54,6 +54,57 @@ def test_the_coefficients_are_those_of_scikit_learn(penalty: float) -> None:
         assert bool((got.argmax(1) == wanted.argmax(1)).all())
 
 
+def optimum(states: Tensor, labels: Tensor) -> Tensor:
+    """Let scikit-learn find the weights of one stack by Newton's method, in its rows' own space."""
+    mean = states.double().mean(0)
+    left, sizes, right = torch.linalg.svd(states.double() - mean, full_matrices=False)
+    head = LogisticRegression(solver="newton-cholesky", tol=1e-8, max_iter=1000)
+    head.fit((left * sizes).numpy(), labels.numpy())
+    found: Tensor = right.T @ torch.from_numpy(head.coef_).T
+    return found
+
+
+def apart(found: Tensor, wanted: Tensor) -> float:
+    """Give the distance of weights as a share of their size."""
+    return float((found - wanted).norm() / wanted.norm())
+
+
+def turned(states: Tensor) -> Tensor:
+    """Turn states so that their directions are no longer the axes."""
+    generator = torch.Generator().manual_seed(1)
+    mixing = torch.randn(states.shape[-1], states.shape[-1], generator=generator)
+    return (states.double() @ torch.linalg.qr(mixing.double()).Q).float()
+
+
+@pytest.mark.parametrize(("rows", "width"), [(300, 24), (120, 160)])
+def test_a_few_very_large_directions_are_no_obstacle(
+    monkeypatch: pytest.MonkeyPatch, rows: int, width: int
+) -> None:
+    """Beside them the penalty is lost in rounding, and a factorisation in float32 would fail."""
+    monkeypatch.setattr(regression, "ROUNDS", (30,) * 10)
+    monkeypatch.setattr(regression, "LAST_ROUND", 30)
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(rows) % CLASSES
+    centres = torch.randn(CLASSES, width, generator=generator)
+    states = torch.randn(rows, width, generator=generator) + centres[labels] / 10
+    states[:, :5] *= 5000
+    states = turned(states)
+    found = fit_logistic(states[None], labels, CLASSES)
+    assert apart(found.weight[0], optimum(states, labels)) < 1e-3
+
+
+def test_large_states_of_all_sizes_come_to_the_same_optimum() -> None:
+    """The variance of a residual stream falls off as a power; its weakest directions count too."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(CLASSES, (120,), generator=generator)
+    sizes = 1000 / torch.arange(1, 201).sqrt()
+    centres = torch.randn(CLASSES, 200, generator=generator) / 5
+    states = turned((torch.randn(120, 200, generator=generator) + centres[labels]) * sizes)
+    found = fit_logistic(states[None], labels, CLASSES)
+    assert not bool(found.unsolved.any())
+    assert apart(found.weight[0], optimum(states, labels)) < 0.05
+
+
 def test_states_that_are_all_the_same_teach_the_frequencies_alone() -> None:
     """As at layer 0, where the last token of every prompt is one and the same."""
     labels = torch.tensor([0, 0, 0, 1, 1, 2] * 20)
