@@ -60,8 +60,8 @@ def optimum(states: Tensor, labels: Tensor) -> Tensor:
     left, sizes, right = torch.linalg.svd(states.double() - mean, full_matrices=False)
     head = LogisticRegression(solver="newton-cholesky", tol=1e-8, max_iter=1000)
     head.fit((left * sizes).numpy(), labels.numpy())
-    found: Tensor = right.T @ torch.from_numpy(head.coef_).T
-    return found
+    weight: Tensor = right.T @ torch.from_numpy(head.coef_).T
+    return weight
 
 
 def apart(found: Tensor, wanted: Tensor) -> float:
@@ -73,7 +73,8 @@ def turned(states: Tensor) -> Tensor:
     """Turn states so that their directions are no longer the axes."""
     generator = torch.Generator().manual_seed(1)
     mixing = torch.randn(states.shape[-1], states.shape[-1], generator=generator)
-    return (states.double() @ torch.linalg.qr(mixing.double()).Q).float()
+    rotation: Tensor = torch.linalg.qr(mixing.double()).Q
+    return (states.double() @ rotation).float()
 
 
 @pytest.mark.parametrize(("rows", "width"), [(300, 24), (120, 160)])
