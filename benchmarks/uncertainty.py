@@ -22,7 +22,7 @@ from emowatch.bank.distance import StateDistance
 from emowatch.bank.readme import with_interval
 from emowatch.model.blocks import find_blocks
 from emowatch.model.loading import LoadedModel, load_model
-from emowatch.workshop.calibrating import REFERENCE, held_out, numbered
+from emowatch.workshop.calibrating import REFERENCE, held_out
 from emowatch.workshop.calibration import fit_temperatures
 from emowatch.workshop.corpora import Corpus, read_corpus, split_by_group
 from emowatch.workshop.extraction import extract
@@ -94,8 +94,8 @@ def read(
     blocks = find_blocks(loaded.model, loaded.blocks)
     layers = (bank.card.primary,)
     states = extract(loaded.model, blocks, prepared.passages, layers, work / "states")
-    groups = numbered([example.group for example in corpus.examples])
-    return held_out(rows_of(corpus, prepared, states), groups, range(len(corpus)))
+    rows = rows_of(corpus, prepared, states)
+    return held_out(rows, corpus.group_numbers, range(len(corpus)))
 
 
 def part(rows: HeldOut, chosen: NDArray[np.int64]) -> HeldOut:

@@ -74,7 +74,8 @@ def calibrate_bank(
     known = training is not None
     corpus, shared = _unseen(corpus, training)
     spread = 0.0 if keeps is None else REFERENCE
-    _check_groups(len({example.group for example in corpus.examples}), spread)
+    groups = corpus.group_numbers
+    _check_groups(len(set(groups)), spread)
     settings = options or options_of(card)
     prepared = prepare(corpus, loaded, settings, work, report)
     activations = extract(
@@ -87,13 +88,13 @@ def calibrate_bank(
         progress=lambda done, total: report("reading states", done, total),
     )
     rows = rows_of(corpus, prepared, activations)
-    names = [example.group for example in corpus.examples]
     reference: HeldOut | None = None
-    split, sides = "all for thresholds", {"thresholds": np.arange(len(names))}
+    split, sides = "all for thresholds", {"thresholds": np.arange(len(corpus))}
     if keeps is not None:
         shares = {"reference": spread, "thresholds": 1 - spread}
+        names = [example.group for example in corpus.examples]
         sides = split_by_group(names, fractions=shares, seed=settings.seed)
-        reference = held_out(rows, numbered(names), sides["reference"].tolist())
+        reference = held_out(rows, groups, sides["reference"].tolist())
         split = (
             f"by group: {spread:.0%} for the spread of states, {1 - spread:.0%} for thresholds "
             f"(seed {settings.seed})"
@@ -104,7 +105,7 @@ def calibrate_bank(
         split += f"; {shared} left out, as in the training data"
     return calibrate(
         bank,
-        held_out(rows, numbered(names), sides["thresholds"].tolist()),
+        held_out(rows, groups, sides["thresholds"].tolist()),
         reference,
         source=corpus.source,
         sha256=corpus.sha256,
@@ -155,7 +156,7 @@ def calibrate_trained(
     if "calibration" not in splits:
         return bank
     rows = rows_of(corpus, prepared, activations, (bank.card.primary,))
-    groups = numbered([example.group for example in corpus.examples])
+    groups = corpus.group_numbers
     held = held_out(rows, groups, splits["calibration"].tolist(), position)
     if len(set(held.groups)) < MIN_GROUPS:
         return bank
@@ -202,12 +203,6 @@ def held_out(rows: Rows, groups: Sequence[int], examples: Sequence[int], place: 
         offsets=rows.offsets[chosen],
         groups=[groups[number] for number in rows.examples[chosen].tolist()],
     )
-
-
-def numbered(names: Sequence[str]) -> list[int]:
-    """Give each name the number of its first appearance among the distinct ones."""
-    numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
-    return [numbers[name] for name in names]
 
 
 def _unseen(corpus: Corpus, training: Corpus | None) -> tuple[Corpus, int]:

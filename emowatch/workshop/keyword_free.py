@@ -19,7 +19,7 @@ from emowatch.bank.probe_bank import ProbeBank
 from emowatch.workshop.corpora import Corpus
 from emowatch.workshop.evaluation import TestRows
 from emowatch.workshop.keywords import Keywords
-from emowatch.workshop.measuring import Bench, TestSet, group_numbers, read_rows
+from emowatch.workshop.measuring import Bench, TestSet, read_rows
 from emowatch.workshop.metrics import Estimate, Predictions, fall, named, report
 from emowatch.workshop.outputs import STATES_FOLDER
 from emowatch.workshop.preparation import prepare_some
@@ -151,7 +151,7 @@ def _version(bench: Bench, corpus: Corpus, texts: Sequence[str], rows: TestRows)
     numbers = sorted(set(rows.examples))
     baseline = None
     if bench.baseline is not None:
-        group_of = group_numbers(corpus)
+        group_of = corpus.group_numbers
         baseline = Predictions(
             bench.baseline.scores([texts[n] for n in numbers])[:, classes],
             np.array([corpus.examples[n].label for n in numbers]),

@@ -11,7 +11,6 @@ from emowatch.bank.files import FILE_NAME
 from emowatch.bank.probe_bank import ProbeBank
 from emowatch.model.blocks import find_blocks
 from emowatch.model.loading import LoadedModel
-from emowatch.workshop.calibrating import numbered
 from emowatch.workshop.corpora import Corpus, undersample
 from emowatch.workshop.evaluation import TestRows
 from emowatch.workshop.extraction import extract
@@ -164,7 +163,7 @@ def read_rows(
         progress=lambda done, total: report("reading states", done, total),
     )
     rows = rows_of(corpus, prepared, activations)
-    group_of = group_numbers(corpus)
+    group_of = corpus.group_numbers
     return TestRows(
         states=rows.states,
         labels=rows.labels,
@@ -172,8 +171,3 @@ def read_rows(
         examples=rows.examples.tolist(),
         groups=[group_of[number] for number in rows.examples.tolist()],
     )
-
-
-def group_numbers(corpus: Corpus) -> list[int]:
-    """Number the groups of a corpus, and give that of each example."""
-    return numbered([example.group for example in corpus.examples])

@@ -24,7 +24,7 @@ from emowatch.workshop.fitting import Fitted
 from emowatch.workshop.keyword_free import measure_keyword_free
 from emowatch.workshop.keywords import Keywords
 from emowatch.workshop.locking import alone
-from emowatch.workshop.measuring import group_numbers, open_bench, read_test_set
+from emowatch.workshop.measuring import open_bench, read_test_set
 from emowatch.workshop.options import TrainOptions
 from emowatch.workshop.outputs import (
     SHUFFLED_FOLDER,
@@ -174,7 +174,7 @@ def evaluate_bank(
     notes = [*([note] if note else []), *bench.doubts]
     notes += doubts(corpus, prepared, bench.training, bank.card)
     examples = [corpus.examples[number] for number in prepared.examples]
-    group_of = group_numbers(corpus)
+    group_of = corpus.group_numbers
     unlike = {}
     if bank.card.can_abstain:
         unlike = unlike_rows(corpus, bank, loaded, bench.options, work, report)

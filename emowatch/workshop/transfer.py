@@ -20,7 +20,7 @@ from emowatch.workshop.caveats import doubts
 from emowatch.workshop.corpora import Corpus
 from emowatch.workshop.keyword_free import measure_keyword_free
 from emowatch.workshop.keywords import Keywords
-from emowatch.workshop.measuring import Bench, TestSet, group_numbers, read_test_set
+from emowatch.workshop.measuring import Bench, TestSet, read_test_set
 from emowatch.workshop.metrics import Estimate, named, report
 
 
@@ -142,7 +142,7 @@ def _floor(bench: Bench, tested: TestSet) -> Estimate | None:
     if bench.baseline is None:
         return None
     corpus, numbers = tested.corpus, tested.prepared.examples
-    group_of = group_numbers(corpus)
+    group_of = corpus.group_numbers
     scores = bench.baseline.scores([corpus.examples[n].text for n in numbers])
     return report(
         scores[:, bench.classes(corpus)],

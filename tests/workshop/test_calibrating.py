@@ -14,7 +14,7 @@ from emowatch.bank import load_bank
 from emowatch.bank.probe_bank import ProbeBank
 from emowatch.errors import TrainingError, UsageError
 from emowatch.model.loading import LoadedModel
-from emowatch.workshop.calibrating import calibrate_bank, numbered
+from emowatch.workshop.calibrating import calibrate_bank
 from emowatch.workshop.corpora import Corpus
 from emowatch.workshop.options import TrainOptions
 from emowatch.workshop.pipeline import evaluate_bank, save_evaluation, train_bank
@@ -152,11 +152,6 @@ def test_too_few_texts_are_refused_before_any_state_is_read(
     with pytest.raises(TrainingError, match="on 120 groups of texts: 143 are needed"):
         calibrate_bank(bank, few, loaded, work=tmp_path / "work")
     assert not (tmp_path / "work").exists()
-
-
-def test_names_are_numbered_in_their_order() -> None:
-    """Groups are told apart by number."""
-    assert numbered(["b", "a", "b", "c"]) == [0, 1, 0, 2]
 
 
 def test_there_are_thirty_different_texts_of_each_kind() -> None:

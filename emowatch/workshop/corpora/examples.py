@@ -87,6 +87,12 @@ class Corpus:
         """Return the number of usable examples."""
         return len(self.examples)
 
+    @property
+    def group_numbers(self) -> list[int]:
+        """Number of each example's group, by first appearance."""
+        numbers: dict[str, int] = {}
+        return [numbers.setdefault(example.group, len(numbers)) for example in self.examples]
+
     def counts(self) -> dict[str, int]:
         """Count the examples of each label, in the order of ``labels``, zeros included."""
         found = Counter(example.label for example in self.examples)

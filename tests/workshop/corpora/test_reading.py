@@ -112,6 +112,7 @@ def test_a_named_column_gives_the_groups(tmp_path: Path) -> None:
     groups = [example.group for example in corpus.examples]
     assert groups[:2] == ["7", "7"]
     assert groups[2] == groups[3] != "7"
+    assert corpus.group_numbers == [0, 0, 1, 1]
     assert corpus.quarantine_counts() == {"undecodable bytes": 1}
 
 
