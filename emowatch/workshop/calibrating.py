@@ -22,7 +22,7 @@ from emowatch.workshop.extraction import extract
 from emowatch.workshop.options import TrainOptions, options_of
 from emowatch.workshop.outputs import STATES_FOLDER, recorded_training
 from emowatch.workshop.preparation import Prepared, Report, Rows, prepare, quiet, rows_of
-from emowatch.workshop.uncertainty import KEEPS, LEVEL, MIN_GROUPS, MIN_OF_LABEL, HeldOut, calibrate
+from emowatch.workshop.uncertainty import KEEPS, LEVEL, MIN_GROUPS, HeldOut, are_enough, calibrate
 
 REFERENCE = 0.3
 """Share of groups that the states' mean and spread come from; thresholds come from the others."""
@@ -120,17 +120,33 @@ def split_of_training(
 ) -> tuple[dict[str, NDArray[np.int64]], str]:
     """Part a corpus by group for training; return the sides, and in words how it was parted.
 
-    The side ``calibration`` is left out where it would have fewer groups than it needs.
+    The side ``calibration`` is left out where it would have fewer groups than it needs, in all or
+    of some label: training has more use for them.
     """
+    splits, parted = _parted(corpus, options, options.calibration)
+    if "calibration" in splits and not _are_enough(corpus, splits["calibration"]):
+        return _parted(corpus, options, 0.0)
+    return splits, parted
+
+
+def _parted(
+    corpus: Corpus, options: TrainOptions, calibration: float
+) -> tuple[dict[str, NDArray[np.int64]], str]:
     groups = [example.group for example in corpus.examples]
-    shares = {"validation": options.validation, "calibration": options.calibration}
-    if options.calibration * len(set(groups)) < MIN_GROUPS:
+    shares = {"validation": options.validation, "calibration": calibration}
+    if calibration * len(set(groups)) < MIN_GROUPS:
         del shares["calibration"]
     shares = {"train": 1 - sum(shares.values())} | shares
     words = {"train": "training"}
     parted = ", ".join(f"{share:.0%} {words.get(side, side)}" for side, share in shares.items())
     splits = split_by_group(groups, fractions=shares, seed=options.seed)
     return splits, f"by group: {parted} (seed {options.seed})"
+
+
+def _are_enough(corpus: Corpus, side: NDArray[np.int64]) -> bool:
+    groups, chosen = corpus.group_numbers, side.tolist()
+    labels = [corpus.examples[number].label for number in chosen]
+    return are_enough([groups[number] for number in chosen], labels, len(corpus.labels))
 
 
 def calibrate_trained(
@@ -158,9 +174,7 @@ def calibrate_trained(
     rows = rows_of(corpus, prepared, activations, (bank.card.primary,))
     groups = corpus.group_numbers
     held = held_out(rows, groups, splits["calibration"].tolist(), position)
-    if len(set(held.groups)) < MIN_GROUPS:
-        return bank
-    if min(torch.bincount(held.labels, minlength=len(bank.card.labels))) < MIN_OF_LABEL:
+    if not are_enough(held.groups, held.labels.tolist(), len(bank.card.labels)):
         return bank
     return calibrate(
         bank,

@@ -7,6 +7,7 @@ not: every group weighs the same, however many rows it has.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -144,6 +145,14 @@ def calibrate(
     evaluation = _without_sets(bank.card.evaluation)
     card = replace(bank.card, uncertainty=uncertainty, evaluation=evaluation)
     return ProbeBank(card, tensors)
+
+
+def are_enough(groups: Sequence[int], labels: Sequence[int], n_labels: int) -> bool:
+    """Whether rows of these groups and labels are enough for thresholds."""
+    of_labels = Counter(label for _, label in set(zip(groups, labels, strict=True)))
+    return len(set(groups)) >= MIN_GROUPS and all(
+        of_labels[label] >= MIN_OF_LABEL for label in range(n_labels)
+    )
 
 
 def _groups_of_labels(groups: Ints, labels: Ints, names: Sequence[str]) -> dict[str, int]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,7 +15,7 @@ from emowatch.bank import load_bank
 from emowatch.bank.probe_bank import ProbeBank
 from emowatch.errors import TrainingError, UsageError
 from emowatch.model.loading import LoadedModel
-from emowatch.workshop.calibrating import calibrate_bank
+from emowatch.workshop.calibrating import calibrate_bank, split_of_training
 from emowatch.workshop.corpora import Corpus
 from emowatch.workshop.options import TrainOptions
 from emowatch.workshop.pipeline import evaluate_bank, save_evaluation, train_bank
@@ -107,6 +108,36 @@ def test_training_keeps_texts_for_sets_where_it_has_enough(
     without = train_bank(corpus, loaded, tmp_path / "other", replace(MEAN, calibration=0.0))
     assert without.card.uncertainty is None
     assert "90% training, 10% validation (seed" in without.card.data.split
+
+
+def test_texts_that_could_make_no_sets_stay_in_training(
+    loaded: LoadedModel, tmp_path: Path
+) -> None:
+    """A label with few groups would be short of them on the side for sets."""
+    corpus = read_texts(tmp_path / "train.tsv", 140)
+    rare = [example for example in corpus.examples if example.label == 0][20:]
+    short = replace(corpus, examples=tuple(e for e in corpus.examples if e not in rare))
+    options = replace(MEAN, calibration=0.4)
+    splits, parted = split_of_training(short, options)
+    assert list(splits) == ["train", "validation"] and "90% training, 10% validation" in parted
+    plain, _ = split_of_training(short, replace(options, calibration=0.0))
+    assert all(np.array_equal(splits[side], plain[side]) for side in plain)
+    assert "calibration" in split_of_training(corpus, options)[0]
+    bank = train_bank(short, loaded, tmp_path / "mood", options)
+    assert bank.card.uncertainty is None and parted == bank.card.data.split
+
+
+def test_many_texts_of_few_groups_make_no_sets(loaded: LoadedModel, tmp_path: Path) -> None:
+    """Rows of one group say the same again; the bank comes without sets, and training ends well."""
+    corpus = read_texts(tmp_path / "train.tsv", 140)
+    first = [n for n, example in enumerate(corpus.examples) if example.label == 0]
+    group_of = {n: f"group {place % 12}" for place, n in enumerate(first)}
+    grouped = tuple(
+        replace(e, group=group_of.get(n, e.group)) for n, e in enumerate(corpus.examples)
+    )
+    corpus = replace(corpus, examples=grouped)
+    bank = train_bank(corpus, loaded, tmp_path / "mood", replace(MEAN, calibration=0.4))
+    assert bank.card.uncertainty is None
 
 
 def test_a_position_has_sets_of_its_own_states(loaded: LoadedModel, tmp_path: Path) -> None:
