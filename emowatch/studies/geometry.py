@@ -64,9 +64,10 @@ def study_geometry(setting: Setting) -> Findings:
     rows = rows_of(setting.test, prepared, activations, shown)
     heads = bank.heads_at(shown)
     scores = heads.scores(rows.states, rows.offsets).numpy().astype(np.float64)
-    true = rows.labels.numpy()
+    true, group_of = rows.labels.numpy(), setting.test.group_numbers
+    groups = [group_of[number] for number in rows.examples.tolist()]
     layouts = [
-        lay_out(layer, found, true, seed=setting.seed)
+        lay_out(layer, found, true, groups, seed=setting.seed)
         for layer, found in zip(shown, scores, strict=True)
         if np.ptp(found, axis=0).max() > ALIKE
     ]
@@ -86,7 +87,9 @@ def _shown(card: BankCard) -> tuple[int, ...]:
     return tuple(sorted(nearest | {card.primary}))
 
 
-def lay_out(layer: int, scores: Doubles, labels: Ints, *, seed: int = 0) -> Layout:
+def lay_out(
+    layer: int, scores: Doubles, labels: Ints, groups: Sequence[int] | Ints, *, seed: int = 0
+) -> Layout:
     """Project scores ``[texts, labels]`` on their first two principal components, and measure in
     all their dimensions how far the classes are apart.
 
@@ -102,7 +105,7 @@ def lay_out(layer: int, scores: Doubles, labels: Ints, *, seed: int = 0) -> Layo
         axes=pca.components_ * signs[:, None],
         explained=pca.explained_variance_ratio_,
         confusion=confusion,
-        apart=separation(scores, labels, seed=seed),
+        apart=separation(scores, labels, groups, seed=seed),
     )
 
 
@@ -163,7 +166,8 @@ def _findings(
             "Silhouette runs from -1 to 1, and classes lie apart where it is above 0; "
             "Davies-Bouldin is 0 or more, and lower is better. Both are taken of the scores in "
             "all their dimensions, not of the plane.",
-            "The null permutes the labels of the same points.",
+            "Intervals resample groups of texts. The null permutes the labels of the same points: "
+            "the median, and where 95 % lie.",
             *_left_out_note(left_out),
         ),
         numbers={

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +21,11 @@ MOST = 2_000
 
 @dataclass(frozen=True, slots=True)
 class Separation:
-    """How far the classes are apart; the nulls are those of permuted labels."""
+    """How far the classes are apart.
+
+    A null is the median of permuted labels, with where 95 % of them lie: Davies-Bouldin has no
+    upper bound, and its mean may lie beyond them all.
+    """
 
     silhouette: Estimate
     davies_bouldin: Estimate
@@ -28,16 +33,25 @@ class Separation:
     davies_bouldin_null: Estimate
 
 
-def separation(points: Doubles, labels: Ints, *, seed: int = 0) -> Separation:
+def separation(
+    points: Doubles, labels: Ints, groups: Sequence[int] | Ints, *, seed: int = 0
+) -> Separation:
     """Measure points ``[points, dimensions]`` of at least two classes.
 
     The silhouette's interval resamples the points' own values: in a resample of the points
     themselves, copies at distance 0 would pull it up.
+
+    Args:
+        points: ``[points, dimensions]``.
+        labels: class of each point.
+        groups: points of one group are resampled together.
+        seed: of the sample, the bootstrap and the permutations.
     """
     rng = np.random.default_rng(seed)
+    group = np.asarray(groups)
     if len(points) > MOST:
         taken = rng.permutation(len(points))[:MOST]
-        points, labels = points[taken], labels[taken]
+        points, labels, group = points[taken], labels[taken], group[taken]
     distances = pairwise_distances(points)
 
     def silhouettes(of: Ints) -> Doubles:
@@ -45,7 +59,7 @@ def separation(points: Doubles, labels: Ints, *, seed: int = 0) -> Separation:
         return found
 
     own = silhouettes(labels)
-    drawn = rng.integers(0, len(own), (RESAMPLES, len(own)))
+    drawn = _resamples(group, rng)
     resampled = [
         davies_bouldin_score(points[take], labels[take])
         for take in drawn[: RESAMPLES // 5]
@@ -53,7 +67,7 @@ def separation(points: Doubles, labels: Ints, *, seed: int = 0) -> Separation:
     ]
     permuted = [rng.permutation(labels) for _ in range(PERMUTATIONS)]
     return Separation(
-        silhouette=_estimate(float(own.mean()), own[drawn].mean(1)),
+        silhouette=_estimate(float(own.mean()), np.array([own[take].mean() for take in drawn])),
         davies_bouldin=_estimate(davies_bouldin_score(points, labels), np.array(resampled)),
         silhouette_null=_spread(np.array([silhouettes(of).mean() for of in permuted])),
         davies_bouldin_null=_spread(
@@ -62,10 +76,20 @@ def separation(points: Doubles, labels: Ints, *, seed: int = 0) -> Separation:
     )
 
 
+def _resamples(groups: Ints, rng: np.random.Generator) -> list[Ints]:
+    """Draw as many groups as there are, again and again, and give the points of each draw."""
+    numbers = np.unique(groups, return_inverse=True)[1].ravel()
+    members = np.split(np.argsort(numbers, kind="stable"), np.bincount(numbers).cumsum()[:-1])
+    return [
+        np.concatenate([members[n] for n in rng.integers(len(members), size=len(members))])
+        for _ in range(RESAMPLES)
+    ]
+
+
 def _estimate(value: float, resampled: Doubles) -> Estimate:
     low, high = np.quantile(resampled, (0.025, 0.975))
     return Estimate(float(value), float(low), float(high))
 
 
 def _spread(values: Doubles) -> Estimate:
-    return _estimate(float(values.mean()), values)
+    return _estimate(float(np.median(values)), values)

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from emowatch.errors import StudyError
-from emowatch.studies import separation
+from emowatch.studies import geometry, separation
 from emowatch.studies.folder import write_findings
-from emowatch.studies.geometry import lay_out, study_geometry
+from emowatch.studies.geometry import Doubles, Ints, lay_out, study_geometry
 from emowatch.studies.planes import density_of
+from emowatch.studies.separation import Separation
 from emowatch.studies.setting import Setting
 
 LABELS = np.arange(90) % 3
@@ -36,7 +37,7 @@ def scores(sure: float = 4.0, seed: int = 0) -> np.ndarray:
 
 def test_a_plane_holds_the_most_of_the_variance_that_two_axes_can() -> None:
     """Probabilities of three labels lie on a plane already."""
-    found = lay_out(1, scores(), LABELS)
+    found = lay_out(1, scores(), LABELS, np.arange(90))
     assert found.explained.sum() == pytest.approx(1)
     assert found.points.shape == (90, 2)
     assert found.points.mean(0) == pytest.approx([0, 0], abs=1e-9)
@@ -46,14 +47,14 @@ def test_a_plane_holds_the_most_of_the_variance_that_two_axes_can() -> None:
 def test_an_axis_has_the_sign_of_its_largest_part() -> None:
     """A plane that is mirrored from run to run could not be compared."""
     for seed in range(5):
-        axes = lay_out(1, scores(seed=seed), LABELS).axes
+        axes = lay_out(1, scores(seed=seed), LABELS, np.arange(90)).axes
         assert (axes[np.arange(2), np.abs(axes).argmax(1)] > 0).all()
 
 
 def test_the_confusion_counts_each_text_once() -> None:
     """Rows are true labels."""
     values = scores()
-    found = lay_out(1, values, LABELS).confusion
+    found = lay_out(1, values, LABELS, np.arange(90)).confusion
     assert found.sum(1).tolist() == [30, 30, 30]
     assert np.trace(found) == (values.argmax(1) == LABELS).sum()
 
@@ -86,6 +87,26 @@ def test_the_study_draws_the_plane_and_the_matrix(setting: Setting, tmp_path: Pa
     drawn = (tmp_path / "plane.svg").read_text(encoding="utf-8")
     assert set(re.findall(r"layer (\d)", drawn)) == {str(n) for n in apart.column("layer")}
     assert (tmp_path / "matrix.png").stat().st_size > 1000
+
+
+def test_the_intervals_are_of_groups_of_texts(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two texts of one author are not two witnesses."""
+    pairs = tuple(
+        replace(example, group=f"author {number // 2}")
+        for number, example in enumerate(setting.test.examples)
+    )
+    given: list[list[int]] = []
+
+    def separation_of(points: Doubles, labels: Ints, groups: list[int], *, seed: int) -> Separation:
+        given.append(groups)
+        return separation.separation(points, labels, groups, seed=seed)
+
+    monkeypatch.setattr(geometry, "separation", separation_of)
+    test = replace(setting.test, examples=pairs)
+    study_geometry(replace(setting, head="linear", test=test))
+    assert given and all(groups == [n // 2 for n in range(36)] for groups in given)
 
 
 def test_texts_that_all_score_the_same_are_refused(setting: Setting) -> None:
