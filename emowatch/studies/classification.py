@@ -58,11 +58,10 @@ def study_classification(
         thinks=thinks,
         progress=partial(setting.report, "asking the model"),
     )
-    numbers = {group: n for n, group in enumerate({e.group: None for e in test.examples})}
     agreed = agreement(
         [example.label for example in test.examples],
         [verdict.label for verdict in verdicts],
-        [numbers[example.group] for example in test.examples],
+        test.group_numbers,
         len(test.labels),
         seed=setting.seed,
     )

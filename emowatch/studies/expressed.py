@@ -13,6 +13,7 @@ from emowatch.studies.published import Expressed
 from emowatch.studies.shares import Agreement, mean
 from emowatch.studies.speaking import Said
 from emowatch.workshop.corpora import Example
+from emowatch.workshop.corpora.examples import number_groups
 from emowatch.workshop.metrics import Estimate
 
 OF_TEXTS = "the messages themselves"
@@ -37,12 +38,6 @@ class Spoken:
     said: tuple[Said, ...]
     verdicts: tuple[Verdict, ...]
     agreed: Agreement
-
-
-def groups_of(kept: Sequence[Example]) -> list[int]:
-    """Number the groups of some examples."""
-    numbers = {group: n for n, group in enumerate({example.group: None for example in kept})}
-    return [numbers[example.group] for example in kept]
 
 
 def prompts_table(
@@ -96,7 +91,7 @@ def _change(before: Spoken, after: Spoken, kept: Sequence[Example], seed: int) -
         np.array([v.label == e.label for v, e in zip(one.verdicts, kept, strict=True)], dtype=float)
         for one in (before, after)
     ]
-    return mean(hits[1] - hits[0], groups_of(kept), seed=seed)
+    return mean(hits[1] - hits[0], number_groups(kept), seed=seed)
 
 
 def labels_table(

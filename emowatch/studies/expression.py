@@ -8,7 +8,7 @@ from functools import partial
 
 from emowatch.errors import StudyError, UsageError
 from emowatch.studies.asking import Verdict
-from emowatch.studies.expressed import Spoken, groups_of, labels_table, prompts_table
+from emowatch.studies.expressed import Spoken, labels_table, prompts_table
 from emowatch.studies.findings import Findings
 from emowatch.studies.judges import Judge, judged_once
 from emowatch.studies.published import PAPER_A, TABLE_4, published_for
@@ -17,6 +17,7 @@ from emowatch.studies.setting import Setting
 from emowatch.studies.shares import Agreement, agreement
 from emowatch.studies.speaking import Said, answer, reply_limit
 from emowatch.workshop.corpora import Example
+from emowatch.workshop.corpora.examples import number_groups
 from emowatch.workshop.dialogues import encode
 
 SYSTEM_PROMPTS: Mapping[str, str | None] = {
@@ -154,7 +155,7 @@ def _agreed(setting: Setting, kept: Sequence[Example], verdicts: Sequence[Verdic
     return agreement(
         [example.label for example in kept],
         [verdict.label for verdict in verdicts],
-        groups_of(kept),
+        number_groups(kept),
         len(setting.test.labels),
         seed=setting.seed,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from sklearn.metrics import davies_bouldin_score, silhouette_score
 
 from emowatch.studies import separation as module
@@ -61,7 +62,7 @@ def test_copies_of_the_points_tell_nothing_new() -> None:
 
 def test_a_null_lies_within_its_own_interval() -> None:
     """Davies-Bouldin is in the millions where a draw parts points into halves of one centre."""
-    points = 2.0 ** np.arange(10)
+    points: NDArray[np.float64] = 2.0 ** np.arange(10, dtype=np.float64)
     points[9] = points[:5].sum() - points[5:9].sum() + 1e-6
     null = separation(points[:, None], np.arange(10) % 2, np.arange(10)).davies_bouldin_null
     assert null.low <= null.value <= null.high

@@ -21,6 +21,7 @@ from emowatch.studies.setting import Setting
 from emowatch.text import clean_line
 from emowatch.workshop.activations import Activations
 from emowatch.workshop.corpora import Corpus
+from emowatch.workshop.corpora.examples import number_groups
 from emowatch.workshop.extraction import model_key
 from emowatch.workshop.options import TrainOptions
 from emowatch.workshop.preparation import Prepared, Rows, rows_of
@@ -159,11 +160,10 @@ def _extract(setting: Setting, prepared: Prepared, layers: tuple[int, ...]) -> A
 
 def _replies(corpus: Corpus, prepared: Prepared, rows: Rows) -> Replies:
     examples = [corpus.examples[number] for number in prepared.examples]
-    numbers = {group: n for n, group in enumerate({e.group: None for e in examples})}
     return Replies(
         prepared=prepared,
         rows=rows,
         labels=np.array([example.label for example in examples]),
-        groups=np.array([numbers[example.group] for example in examples]),
+        groups=np.array(number_groups(examples)),
         lengths=np.array([len(passage.places) for passage in prepared.passages]),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -90,8 +90,7 @@ class Corpus:
     @property
     def group_numbers(self) -> list[int]:
         """Number of each example's group, by first appearance."""
-        numbers: dict[str, int] = {}
-        return [numbers.setdefault(example.group, len(numbers)) for example in self.examples]
+        return number_groups(self.examples)
 
     def counts(self) -> dict[str, int]:
         """Count the examples of each label, in the order of ``labels``, zeros included."""
@@ -101,3 +100,9 @@ class Corpus:
     def quarantine_counts(self) -> dict[Reason, int]:
         """Count the rows put aside for each reason that occurred, most frequent first."""
         return dict(Counter(row.reason for row in self.quarantined).most_common())
+
+
+def number_groups(examples: Iterable[Example]) -> list[int]:
+    """Number the groups of examples from 0, by first appearance."""
+    numbers: dict[str, int] = {}
+    return [numbers.setdefault(example.group, len(numbers)) for example in examples]
