@@ -78,7 +78,12 @@ def filter_rows(rows: Sequence[CorpusRow], options: FilterOptions, report: Repor
         for later, earlier in found.items():
             kept, row = rows[left[earlier]], rows[left[later]]
             reasons[left[later]] = "near duplicate", _of(kept, row), kept.id
-    stands_for = {rows[number].id: kept for number, (_, _, kept) in reasons.items() if kept}
+    # Rows with one text have one id: a copy of those needs nobody to stand for it.
+    stands_for = {
+        rows[number].id: kept
+        for number, (_, _, kept) in reasons.items()
+        if kept and kept != rows[number].id
+    }
     kept_rows = tuple(
         _linked(row, stands_for) for number, row in enumerate(rows) if number not in reasons
     )
@@ -100,7 +105,9 @@ def _linked(row: CorpusRow, stands_for: Mapping[str, str]) -> CorpusRow:
     is. The group of a split that was made before is forgotten."""
 
     def standing(name: str) -> str:
-        while name in stands_for:
+        passed = set()  # ids of other people's files may be anything, also each other's
+        while name in stands_for and name not in passed:
+            passed.add(name)
             name = stands_for[name]
         return name
 

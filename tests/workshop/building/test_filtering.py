@@ -132,6 +132,14 @@ def test_words_have_letters_or_digits(text: str, words: int) -> None:
     assert count_words(text) == words
 
 
+def test_the_same_text_twice_is_dropped_once() -> None:
+    """Both rows have one id, and it stands for itself; whatever their labels."""
+    rows = [natural("I lost my dog today", label) for label in ("sadness", "sadness", "fear")]
+    found = filter_rows([*rows, natural("what a lovely day", "joy")], FilterOptions(near=1), silent)
+    assert [row.text for row in found.rows] == ["I lost my dog today", "what a lovely day"]
+    assert [one.reason for one in found.dropped] == ["duplicate"] * 2
+
+
 def test_what_was_made_of_a_copy_is_kin_to_the_text_that_stays() -> None:
     """Else one of them could be in the training and the other in the test."""
     first, copy = (
