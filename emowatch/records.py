@@ -309,6 +309,12 @@ class BankInfo:
     can_abstain: bool = False
     """Whether the bank measures how unlike those of its calibration a state is."""
 
+    @property
+    def reads_prompts(self) -> bool:
+        """Whether it was trained on the end of prompts alone: its scores of the reply are
+        extrapolated."""
+        return self.readout in ("last_prompt_token", "positions") and self.offsets == (0, 0)
+
     def knows(self, offset: int) -> bool:
         """Tell whether the bank's test speaks for its scores at an offset, or is silent on it."""
         return not any(first <= offset <= last for first, last in self.at_chance)

@@ -180,6 +180,8 @@ def read_labelled(data: str, **reading: Any) -> RowFile:
 
     found = read_rows(data, **reading)
     shown = clean_line(data)
+    if not found.rows:
+        click.echo(f"{shown}: no rows", err=True)
     for reason, n in found.aside.items():
         click.echo(f"{shown}: {n} rows put aside: {reason}", err=True)
     if found.encoding_hint:

@@ -162,4 +162,6 @@ def card(data: tuple[str, ...], as_json: bool, plot: Path | None, **reading: Any
 def _read(data: Sequence[str], reading: Mapping[str, Any]) -> tuple[list[CorpusRow], list[Dropped]]:
     """Read and join files: their rows, and what cannot be used of them."""
     files = [read_labelled(source, **{key: reading[key] for key in READING}) for source in data]
+    if not any(one.rows for one in files):
+        raise UsageError(f"Could not use {clean_line(', '.join(data), 200)}: there are no rows.")
     return [r for one in files for r in one.rows], [d for one in files for d in one.put_aside]

@@ -10,6 +10,7 @@ import click
 
 from emowatch.cli.bars import progress, stoppable
 from emowatch.cli.options import PLACING, check_placing, folder_option, model_options, open_model
+from emowatch.cli.studying import overwrite_option
 from emowatch.errors import UsageError
 from emowatch.text import clean, clean_line
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("data", metavar="ENVENT.csv")
 @folder_option(default="studies/notebook", show_default=True, help="Folder of the report.")
+@overwrite_option
 @model_options
 @click.option(
     "--parts",
@@ -52,12 +54,19 @@ if TYPE_CHECKING:
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def command(
-    data: str, out: Path, parts: str, layers: str | None, as_json: bool, **given: Any
+    data: str,
+    out: Path,
+    parts: str,
+    layers: str | None,
+    as_json: bool,
+    overwrite: bool,
+    **given: Any,
 ) -> None:
     """Emotions and appraisals of crowd-enVENT, and what moves them (Tak et al.)."""
     from emowatch.studies.folder import PAGE, write_findings
     from emowatch.studies.notebook.accounts import read_accounts
     from emowatch.studies.notebook.study import NotebookOptions, study_notebook
+    from emowatch.studies.plan import check_same
     from emowatch.studies.rendering import as_json as as_object
     from emowatch.studies.rendering import render_findings
     from emowatch.workshop.figures import require_matplotlib
@@ -80,6 +89,8 @@ def command(
         click.echo(f"{n} rows put aside: {reason}", err=True)
     if "undecodable bytes" in accounts.put_aside:
         click.echo("the published file is in ISO-8859-1: leave --encoding out for it", err=True)
+    about = {"texts": accounts.source, "limit": accounts.limit, "seed": given["seed"]}
+    check_same(out, about, overwrite=overwrite)
     work = given.pop("work") or out / "work"
     options = NotebookOptions(
         work=work, parts=chosen, layers=layers or "all", report=progress, **given

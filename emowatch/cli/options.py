@@ -136,7 +136,7 @@ def data_options(function: Function) -> Function:
             ),
             click.option("--encoding", default="utf-8", show_default=True),
             click.option(
-                "--split", help="Of a hub data set. Default: train; where a bank is measured, test."
+                "--split", help="Of a hub data set. Default: what the command is for, mostly train."
             ),
             click.option(
                 "--limit",

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, TextIO
 from emowatch.cli.exits import Exit
 from emowatch.errors import ContextError, UsageError
 from emowatch.records import ReplyToken
-from emowatch.text import clean, clean_line, is_decoded
+from emowatch.text import clean, is_decoded
 from emowatch.tui.summary import (
     alarm_line,
     listed,
-    mean_scores,
+    named,
+    reply_scores,
     short_title,
     uncertainty_line,
 )
@@ -105,10 +106,11 @@ def _answer(source: ReplySource, reply: Reply, out: TextIO) -> str:
         reply.cancel()
     out.write("\n")
     for number, bank in enumerate(source.banks):
-        mean = mean_scores(tokens, number)
-        scores = "no tokens" if mean is None else listed(mean)
-        out.write(f"{short_title(bank)} ({clean_line(bank.name)}): {scores}\n")
-        if sure := uncertainty_line(bank, [token.by_bank[number] for token in tokens]):
+        of_bank = [token.by_bank[number] for token in tokens]
+        found = reply_scores(bank, of_bank)
+        scores = "no tokens" if found is None else listed(found)
+        out.write(f"{short_title(bank)} ({named(bank)}): {scores}\n")
+        if sure := uncertainty_line(bank, of_bank):
             out.write(f"  {sure}\n")
     for alarm in reply.alarms:
         out.write(f"alarm · {alarm_line(alarm)}\n")

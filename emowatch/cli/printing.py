@@ -12,7 +12,14 @@ from emowatch.outbox import Counts
 from emowatch.records import Alarm, ReplyToken, Scores, SteeringChange, TokenScore, Turn
 from emowatch.text import clean_line
 from emowatch.trace import Trace
-from emowatch.tui.summary import counted, listed, title, uncertainty_line
+from emowatch.tui.summary import (
+    counted,
+    listed,
+    named,
+    reply_scores,
+    title,
+    uncertainty_line,
+)
 
 MOST = 4
 """Labels shown of each bank."""
@@ -48,12 +55,14 @@ def turn_object(turn: Turn, trace: Trace) -> dict[str, Any]:
 
 
 def print_plain(turn: Turn, trace: Trace) -> None:
-    """Print the mean scores of a turn, a line per bank."""
+    """Print the mean scores of a turn, a line per bank; of a reader of prompts its one score."""
     for bank in trace.session.banks:
-        mean = turn.mean_scores.get(bank.name)
-        scores = "nothing was said" if mean is None else listed(mean, MOST)
-        click.echo(f"{title(bank)} ({clean_line(bank.name)}): {scores}")
         said = trace.reply(turn.index, turn.sequence, bank.name)
+        found = turn.mean_scores.get(bank.name)
+        if bank.reads_prompts:
+            found = reply_scores(bank, said)
+        scores = "nothing was said" if found is None else listed(found, MOST)
+        click.echo(f"{title(bank)} ({named(bank)}): {scores}")
         if sure := uncertainty_line(bank, said):
             click.echo(f"  {sure}")
     click.echo(f"{counted(turn.reply_tokens, 'token')} · {turn.finish_reason}", err=True)

@@ -22,7 +22,7 @@ from emowatch.cli.study_asking import (
     opener_of,
     think_option,
 )
-from emowatch.cli.studying import open_setting, run_study, study_options
+from emowatch.cli.studying import open_setting, overwrite_option, run_study, study_options
 from emowatch.text import clean, clean_line
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ command.add_command(notebook, "notebook")
 @command.command()
 @study_options
 @folder_option(default="studies/layers", show_default=True, help="Folder of the report.")
+@overwrite_option
 @click.option("--control/--no-control", default=True, help="Fit a control task. Default: yes.")
 def layers(control: bool, **given: Any) -> None:
     """Accuracy by depth, beside a control task (Table 3, Figure 5)."""
@@ -53,6 +54,7 @@ def layers(control: bool, **given: Any) -> None:
 @command.command()
 @study_options
 @folder_option(default="studies/geometry", show_default=True, help="Folder of the report.")
+@overwrite_option
 def geometry(**given: Any) -> None:
     """How the emotions lie to each other in the scores (Figures 1 and 4)."""
     from emowatch.studies.geometry import study_geometry
@@ -63,6 +65,7 @@ def geometry(**given: Any) -> None:
 @command.command()
 @study_options
 @folder_option(default="studies/persistence", show_default=True, help="Folder of the report.")
+@overwrite_option
 @click.option(
     "--max-new-tokens",
     type=click.IntRange(2, 512),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from emowatch.cli.options import Function, folder_option, open_model
-from emowatch.cli.studying import run_study, study_options
+from emowatch.cli.studying import overwrite_option, run_study, study_options
 
 if TYPE_CHECKING:
     from emowatch.studies.conditions import Opener
@@ -107,6 +107,7 @@ def opener_of(base: str | None, given: Mapping[str, Any]) -> Opener | None:
 @study_options
 @asking_options
 @folder_option(default="studies/classification", show_default=True, help="Folder of the report.")
+@overwrite_option
 @base_option
 def classification(
     base: str | None, prompt: Path | None, answer_tokens: int, thinks: bool, **given: Any
@@ -129,6 +130,7 @@ def classification(
 @study_options
 @asking_options
 @folder_option(default="studies/expression", show_default=True, help="Folder of the report.")
+@overwrite_option
 @judging_options
 @click.option(
     "--messages",

@@ -65,17 +65,30 @@ def study_options(function: Function) -> Function:
     return function
 
 
+def overwrite_option(function: Function) -> Function:
+    """Add ``--overwrite``."""
+    return click.option(
+        "--overwrite", is_flag=True, help="Replace a finished study of something else."
+    )(function)
+
+
 def run_study(
-    study: Callable[[Setting], Findings], *, out: Path, as_json: bool, **given: Any
+    study: Callable[[Setting], Findings],
+    *,
+    out: Path,
+    as_json: bool,
+    overwrite: bool,
+    **given: Any,
 ) -> None:
     """Open texts and model, run a study, write its folder and print what it found."""
     from emowatch.studies.folder import PAGE, write_findings
-    from emowatch.studies.plan import check_free
+    from emowatch.studies.plan import check_free, check_same
     from emowatch.studies.rendering import as_json as as_object
     from emowatch.studies.rendering import render_findings
 
     check_free(out)
     setting = open_setting(out, **given)
+    check_same(out, setting.described, overwrite=overwrite)
     with stoppable():
         findings = study(setting)
         write_findings(findings, out)
@@ -120,6 +133,7 @@ def open_setting(
         test=held,
         work=work or out / "work",
         report=progress,
+        limit=reading["limit"],
         reading=reading if test is not None else {},
         **given,
     )

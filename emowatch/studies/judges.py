@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal, Protocol, get_args
 
@@ -25,6 +25,7 @@ from emowatch.workshop.building.endpoint import Endpoint, EndpointOptions
 from emowatch.workshop.building.jobs import open_job
 from emowatch.workshop.building.parsing import read_emotion
 from emowatch.workshop.building.prompting import PromptTemplate
+from emowatch.workshop.preparation import quiet
 from emowatch.workshop.text_baseline import TextBaseline, fit_text_baseline
 
 Kind = Literal["classifier", "bank", "model", "endpoint"]
@@ -131,7 +132,9 @@ class JudgeSpec:
         if self.kind == "bank":
             return BankJudge.opened(setting, self.name)
         if self.endpoint is not None:
-            return EndpointJudge(setting, self.endpoint, question)
+            judge = EndpointJudge(setting, self.endpoint, question)
+            judge.check()
+            return judge
         asked = load_model(self.name, device=str(setting.loaded.model.device))
         return ModelJudge(setting, asked, question, self.most)
 
@@ -236,6 +239,16 @@ class EndpointJudge:
             f"The judge is the language model {self._options.model}, asked over the network: it "
             f"read {read:,} tokens and wrote {written:,}."
         )
+
+    def check(self) -> None:
+        """Ask about one text, so that a wrong key is known before replies are written.
+
+        Raises:
+            RetryableError: if the endpoint is down.
+            UsageError: if it will not answer.
+        """
+        silent = replace(self._setting, report=quiet)
+        EndpointJudge(silent, self._options, self._question).judge(["I am happy."])
 
     def judge(self, texts: Sequence[str]) -> list[Verdict]:
         """Ask about each text; answers are kept, and their number is told while they come.

@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,30 @@ class Outcome:
     error: str = ""
     """Why it was refused or failed; the others go on."""
     seconds: float = 0.0
+
+
+SAME = ("model", "dtype", "texts", "hash of all texts", "layers", "chat template", "seed", "limit")
+"""Settings by which a finished study is taken for another."""
+
+
+def check_same(out: Path, settings: Mapping[str, Any], *, overwrite: bool) -> None:
+    """Refuse to write a study over a finished one of something else.
+
+    Raises:
+        UsageError: naming the first setting that differs.
+    """
+    try:
+        held = json.loads((out / FINDINGS).read_text(encoding="utf-8"))["settings"]
+        other = [name for name in SAME if name in settings and held.get(name) != settings[name]]
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        other = ["contents"]
+    if other and not overwrite:
+        raise UsageError(
+            f"Could not write to {clean_line(str(out))!r}: it holds a finished study with another "
+            f"{other[0]}. Name another folder with --out, or pass --overwrite."
+        )
 
 
 def check_free(out: Path) -> None:

@@ -19,6 +19,8 @@ Ints = NDArray[np.int64]
 Doubles = NDArray[np.float64]
 CONTOURS = (0.25, 0.5)
 """Shares of a class's highest density at which its lines are drawn, outer and inner (paper A)."""
+NAMES = 4
+"""Of labels, that stand below one panel side by side."""
 GRID = 120
 """Points along each side of the plane at which densities are computed."""
 
@@ -37,7 +39,8 @@ def draw_planes(
     from matplotlib.patheffects import withStroke
 
     short, halo = signs(names), [withStroke(linewidth=2, foreground="white")]
-    panels = np.atleast_1d(canvas.subplots(*shape_of(len(layouts)))).ravel()
+    rows, columns = shape_of(len(layouts))
+    panels = np.atleast_1d(canvas.subplots(rows, columns)).ravel()
     colours = colours_of(names, LIGHT)
     for axes in panels[len(layouts) :]:
         axes.set_axis_off()
@@ -66,7 +69,7 @@ def draw_planes(
         [Line2D([], [], color=colours[name]) for name in names],
         [f"{short[name]}  {name}" for name in names],
         loc="outside lower center",
-        ncols=len(names),
+        ncols=min(len(names), NAMES * columns),
         frameon=False,
         fontsize=8,
     )

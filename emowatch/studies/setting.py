@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -42,6 +43,8 @@ class Setting:
     seed: int = 0
     batch_tokens: int = BATCH_TOKENS
     report: Report = quiet
+    limit: int | None = None
+    """Of the training texts, where there was one."""
     reading: Mapping[str, Any] = field(default_factory=dict)
     """How `train` was read, for the record of the banks."""
 
@@ -58,12 +61,22 @@ class Setting:
             "dtype": str(next(self.loaded.model.parameters()).dtype).removeprefix("torch."),
             "training texts": self.train.source,
             "test texts": self.test.source,
+            "limit": self.limit,
+            "hash of all texts": self._digest(),
             **aside,
             "layers": self.layers,
             "head": self.head,
             "chat template": self.template,
             "seed": self.seed,
         }
+
+    def _digest(self) -> str:
+        """Tell these texts and their labels from others."""
+        sides = [
+            [(e.text, side.labels[e.label], e.group) for e in side.examples]
+            for side in (self.train, self.test)
+        ]
+        return hashlib.sha256(json.dumps(sides).encode()).hexdigest()[:16]
 
     def require_template(self) -> None:
         """Refuse a model without a chat template where texts are to go through it.

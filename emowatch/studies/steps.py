@@ -112,6 +112,10 @@ def steps_for(options: PlanOptions) -> tuple[Step, ...]:
                 work=lambda setting: _notebook(setting, accounts),
             ),
         )
+    if "notebook" in options.only and accounts is None:
+        raise UsageError(
+            "Could not run the study notebook: it reads crowd-enVENT. Name that file with --envent."
+        )
     unknown = [name for name in options.only if name not in {step.name for step in steps}]
     if unknown:
         raise UsageError(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from emowatch.records import Alarm, BankInfo, ReplyToken, Scores, SteeringChange, TokenScore
+from emowatch.records import Alarm, BankInfo, Scores, SteeringChange, TokenScore
 from emowatch.text import clean_line
 
 TITLES = {
@@ -28,13 +28,22 @@ def short_title(bank: BankInfo) -> str:
     return "tone" if bank.target == "reply" else title(bank)
 
 
-def mean_scores(tokens: Sequence[ReplyToken], bank: int) -> Scores | None:
-    """Average the scores of bank number `bank` over a reply; `None` for an empty one."""
+def reply_scores(bank: BankInfo, tokens: Sequence[TokenScore]) -> Scores | None:
+    """Average a bank's scores over a reply; `None` for an empty one.
+
+    Of a bank that reads prompts, give the one score that it was made for, from before the reply.
+    """
     if not tokens:
         return None
-    labels = tuple(tokens[0].by_bank[bank].scores)
-    stacked = np.stack([token.by_bank[bank].scores.array for token in tokens])  # [tokens, labels]
-    return Scores(labels, stacked.mean(0, dtype=np.float32))
+    if bank.reads_prompts:
+        return tokens[0].scores
+    stacked = np.stack([token.scores.array for token in tokens])  # [tokens, labels]
+    return Scores(bank.labels, stacked.mean(0, dtype=np.float32))
+
+
+def named(bank: BankInfo) -> str:
+    """Name a bank beside its scores of a reply, and say where these are not of the reply."""
+    return clean_line(bank.name) + (", before the reply" if bank.reads_prompts else "")
 
 
 def ranked(scores: Scores) -> list[tuple[str, float]]:

@@ -15,7 +15,7 @@ from emowatch.labels import signs
 from emowatch.records import BankInfo, FinishReason, ReplyToken
 from emowatch.text import clean, clean_line
 from emowatch.tui.palette import Palette
-from emowatch.tui.summary import counted, listed, mean_scores, short_title
+from emowatch.tui.summary import counted, listed, reply_scores, short_title
 
 EMPTY = (
     "Nothing said yet. Write a message below and press Enter.\n\n"
@@ -125,8 +125,9 @@ class ReplyView(Widget):
         if ending == "failed":
             return Content.styled(f"✗ failed: {self.error}", "$text-error")
         facts = [counted(len(self.tokens), "token"), f"{self.elapsed_s:.1f} s", ENDINGS[ending]]
-        if (mean := mean_scores(self.tokens, 0)) is not None:
-            facts.insert(0, f"{short_title(self._bank)}: {listed(mean, 1)}")
+        scores = reply_scores(self._bank, [token.by_bank[0] for token in self.tokens])
+        if scores is not None:
+            facts.insert(0, f"{short_title(self._bank)}: {listed(scores, 1)}")
         if away := sum(token.by_bank[0].abstains for token in self.tokens):
             facts.append(f"abstained at {away}")
         sign = "■ " if ending in ("alarm", "cancelled") else ""

@@ -22,7 +22,16 @@ from emowatch.workshop.extraction import extract
 from emowatch.workshop.options import TrainOptions, options_of
 from emowatch.workshop.outputs import STATES_FOLDER, recorded_training
 from emowatch.workshop.preparation import Prepared, Report, Rows, prepare, quiet, rows_of
-from emowatch.workshop.uncertainty import KEEPS, LEVEL, MIN_GROUPS, HeldOut, are_enough, calibrate
+from emowatch.workshop.uncertainty import (
+    KEEPS,
+    LEVEL,
+    MIN_GROUPS,
+    HeldOut,
+    are_enough,
+    calibrate,
+    check_labels,
+    groups_of_labels,
+)
 
 REFERENCE = 0.3
 """Share of groups that the states' mean and spread come from; thresholds come from the others."""
@@ -77,6 +86,18 @@ def calibrate_bank(
     groups = corpus.group_numbers
     _check_groups(len(set(groups)), spread)
     settings = options or options_of(card)
+    split, sides = "all for thresholds", {"thresholds": np.arange(len(corpus))}
+    if keeps is not None:
+        shares = {"reference": spread, "thresholds": 1 - spread}
+        names = [example.group for example in corpus.examples]
+        sides = split_by_group(names, fractions=shares, seed=settings.seed)
+        split = (
+            f"by group: {spread:.0%} for the spread of states, {1 - spread:.0%} for thresholds "
+            f"(seed {settings.seed})"
+        )
+    chosen = sides["thresholds"]
+    given = np.array([example.label for example in corpus.examples])[chosen]
+    check_labels(groups_of_labels(np.array(groups)[chosen], given, card.labels), 1 - spread)
     prepared = prepare(corpus, loaded, settings, work, report)
     activations = extract(
         loaded.model,
@@ -88,24 +109,16 @@ def calibrate_bank(
         progress=lambda done, total: report("reading states", done, total),
     )
     rows = rows_of(corpus, prepared, activations)
-    reference: HeldOut | None = None
-    split, sides = "all for thresholds", {"thresholds": np.arange(len(corpus))}
+    reference = None
     if keeps is not None:
-        shares = {"reference": spread, "thresholds": 1 - spread}
-        names = [example.group for example in corpus.examples]
-        sides = split_by_group(names, fractions=shares, seed=settings.seed)
         reference = held_out(rows, groups, sides["reference"].tolist())
-        split = (
-            f"by group: {spread:.0%} for the spread of states, {1 - spread:.0%} for thresholds "
-            f"(seed {settings.seed})"
-        )
     if not known:
         split += "; whether texts were in the training data could not be checked"
     if shared:
         split += f"; {shared} left out, as in the training data"
     return calibrate(
         bank,
-        held_out(rows, groups, sides["thresholds"].tolist()),
+        held_out(rows, groups, chosen.tolist()),
         reference,
         source=corpus.source,
         sha256=corpus.sha256,

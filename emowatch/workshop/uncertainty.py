@@ -101,10 +101,10 @@ def calibrate(
     groups = np.unique(held.groups, return_inverse=True)[1].astype(np.int64)
     labels = held.labels.numpy()
     by_label = [
-        _groups_of_labels(groups[of_bin == number], labels[of_bin == number], bank.card.labels)
+        groups_of_labels(groups[of_bin == number], labels[of_bin == number], bank.card.labels)
         for number in range(len(bins))
     ]
-    _check_labels(_groups_of_labels(groups, labels, bank.card.labels))
+    check_labels(groups_of_labels(groups, labels, bank.card.labels))
     counts = tuple(len(np.unique(groups[of_bin == number])) for number in range(len(bins)))
     pooled = tuple(
         count < MIN_GROUPS or min(of_labels.values()) < MIN_OF_LABEL
@@ -155,18 +155,29 @@ def are_enough(groups: Sequence[int], labels: Sequence[int], n_labels: int) -> b
     )
 
 
-def _groups_of_labels(groups: Ints, labels: Ints, names: Sequence[str]) -> dict[str, int]:
+def groups_of_labels(groups: Ints, labels: Ints, names: Sequence[str]) -> dict[str, int]:
+    """Count the groups that have rows of each label."""
     return {name: len(np.unique(groups[labels == n])) for n, name in enumerate(names)}
 
 
-def _check_labels(counts: Mapping[str, int]) -> None:
-    """Refuse labels so rare that one text more would move every set."""
+def check_labels(counts: Mapping[str, int], share: float = 1.0) -> None:
+    """Refuse labels so rare that one text more would move every set.
+
+    Args:
+        counts: groups of texts of each label.
+        share: of the texts that was given, from which these are.
+
+    Raises:
+        TrainingError: naming those labels.
+    """
     rare = {name: count for name, count in counts.items() if count < MIN_OF_LABEL}
     if rare:
         told = ", ".join(f"{clean_line(name)} {count}" for name, count in rare.items())
+        where = f" among the {share:.0%} that thresholds come from" if share < 1 else ""
         raise TrainingError(
             f"Could not calibrate label sets: {MIN_OF_LABEL} groups of texts of each label are "
-            f"needed at least, and there are only {told}. Give more of these."
+            f"needed at least{where}, and there are only {told}. Give more of these, or raise "
+            "--limit."
         )
 
 

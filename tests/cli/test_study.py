@@ -83,6 +83,23 @@ def test_data_that_is_not_there_is_refused_before_the_model_is_loaded(
     assert not out.exists()
 
 
+def test_a_finished_study_of_something_else_is_replaced_only_where_asked(
+    cli: Cli, model: Path, data: Path, tmp_path: Path
+) -> None:
+    """The same command again is no harm."""
+    out = tmp_path / "layers"
+    texts = data / "train.tsv", "--test", data / "test.tsv"
+    command = ("study", "layers", *texts, "--model", model, "--out", out, *SMALL, "--layers")
+    assert cli(*command, "0,1").code == 0
+    before = (out / FINDINGS).read_bytes()
+    assert cli(*command, "0,1").code == 0
+    refused(cli(*command, "0,2"), "a finished study with another layers", "--overwrite")
+    assert (out / FINDINGS).read_bytes() == before
+    assert cli(*command, "0,2", "--overwrite").code == 0
+    (out / FINDINGS).write_text("{", encoding="utf-8")
+    refused(cli(*command, "0,2"), "another contents")
+
+
 def test_layers_that_the_model_has_not_are_refused_before_a_study_begins(
     cli: Cli, model: Path, data: Path, tmp_path: Path
 ) -> None:

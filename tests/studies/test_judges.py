@@ -208,10 +208,11 @@ def test_an_endpoint_judges_and_is_paid_once(
         judge = judge_at(server, setting)
         verdicts = judge.judge([*texts, "no word of theirs"])
         assert verdicts == [*map(Verdict, labels), Verdict(None, "not JSON")]
-        assert len(server.bodies) == len(texts) + 1
+        assert len(server.bodies) == len(texts) + 2  # with the one that the key is tried with
     assert server.bodies[0]["max_tokens"] == 64
     assert judge.name == "endpoint tiny"
-    assert f"wrote {sum(max(1, len(read_words(t)) // 4) for t in (*texts, '!'))}." in judge.caution
+    asked = (*texts, "!", "I am happy.")
+    assert f"wrote {sum(max(1, len(read_words(t)) // 4) for t in asked)}." in judge.caution
 
 
 def test_an_endpoint_that_breaks_off_loses_no_answer(
@@ -225,7 +226,7 @@ def test_an_endpoint_that_breaks_off_loses_no_answer(
     spec = JudgeSpec.parse("endpoint:tiny", base_url=server.url, api_key_env="JUDGE_KEY")
     assert spec.endpoint is not None
     hasty = replace(spec, endpoint=replace(spec.endpoint, attempts=1))
-    with pytest.raises(RetryableError, match="6 answers so far are kept"):
+    with pytest.raises(RetryableError, match="7 answers so far are kept"):
         hasty.open(setting, QUESTION).judge(texts)
     assert [verdict.label for verdict in answered] == labels[:6]
 
@@ -236,7 +237,7 @@ def test_a_wrong_key_is_told_at_once_and_never_shown(
     """No verdict would come of trying on."""
     monkeypatch.setenv("JUDGE_KEY", "sk-wrong-key")
     with pytest.raises(UsageError, match="the key in JUDGE_KEY is refused") as refused:
-        judge_at(server, setting).judge(texts_of(2)[0])
+        judge_at(server, setting)
     assert "sk-wrong-key" not in str(refused.value)
 
 

@@ -31,6 +31,12 @@ def test_some_may_be_chosen() -> None:
     assert [step.name for step in steps_for(options)] == ["layers", "persistence"]
 
 
+def test_the_notebook_is_asked_for_with_its_file() -> None:
+    """It exists, and has nothing to read."""
+    with pytest.raises(UsageError, match="Name that file with --envent"):
+        steps_for(PlanOptions(only=("notebook",)))
+
+
 def test_a_study_that_is_none_is_refused_with_those_there_are() -> None:
     """A slip of the pen costs no run."""
     with pytest.raises(UsageError, match=r"no study 'layer': choose among .*layers"):

@@ -17,7 +17,14 @@ from emowatch.records import Scores
 from emowatch.trace import Trace
 from emowatch.tui.palette import Palette
 from emowatch.tui.styles import NIGHT
-from emowatch.tui.summary import listed, mean_scores, short_title, title, uncertainty_line
+from emowatch.tui.summary import (
+    listed,
+    named,
+    reply_scores,
+    short_title,
+    title,
+    uncertainty_line,
+)
 from emowatch.tui.traces import ABSTAINED, BETWEEN_REPLIES, bar, sparkline
 from tests.conftest import make_bank_info, make_session, make_turn
 from tests.tui.scripted import SURE, TONE, doubtful, moods
@@ -78,11 +85,22 @@ def test_a_bar_always_has_its_width(value: float) -> None:
 def test_means_are_over_the_reply() -> None:
     """Every token counts once."""
     tokens = moods()
-    mean = mean_scores(tokens, 0)
+    bank = make_session().banks[0]
+    states = [token.by_bank[0] for token in tokens]
+    mean = reply_scores(replace(bank, labels=tuple(states[0].scores)), states)
     assert mean is not None
     by_hand = np.mean([token.scores["sadness"] for token in tokens])
     assert mean["sadness"] == pytest.approx(by_hand, abs=1e-6)
-    assert mean_scores([], 0) is None
+    assert reply_scores(bank, []) is None
+
+
+def test_a_bank_of_prompts_is_told_by_what_it_was_made_for() -> None:
+    """Its scores of the reply are extrapolated, and their mean may say the opposite."""
+    states = [token.by_bank[0] for token in moods()]
+    bank = replace(make_session().banks[0], readout="last_prompt_token", offsets=(0, 0))
+    assert reply_scores(bank, states) is states[0].scores
+    assert named(bank) == f"{bank.name}, before the reply"
+    assert named(replace(bank, readout="reply", offsets=(0, 128))) == bank.name
 
 
 def test_scores_are_listed_from_high_to_low_and_clean() -> None:

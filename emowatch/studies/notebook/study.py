@@ -240,6 +240,8 @@ def _push_notes(moved: Pushed, parts: Parts, n: int) -> list[str]:
         "Only the last token is pushed, at the sites named; layers count as in the other tables, "
         "and `residual` is what a block is given.",
         "Pairs share texts; their intervals resample the patched texts.",
+        "Where the residual of the last block is replaced, nothing done before it is left: "
+        "knock-out and patching of the residual are the same for all spans that reach it.",
     ]
     missing = [kind for kind in ("attention", "mlp") if kind not in parts.kinds]
     if missing:

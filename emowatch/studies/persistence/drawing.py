@@ -54,6 +54,8 @@ def draw_labels(canvas: Any, *, measured: Measured) -> None:
         axes.set_ylim(0, 1)
     for axes in flat[len(names) :]:
         axes.set_axis_off()
+    for axes in flat[max(0, len(names) - columns) : len(names)]:  # nothing stands below these
+        axes.tick_params(labelbottom=True)
     canvas.supxlabel("offset in the reply", fontsize=9)
     canvas.supylabel("recall; grey: share of replies left", fontsize=9)
 

@@ -241,7 +241,9 @@ def _lags(measured: Measured) -> Table:
 def _notes(measured: Measured) -> tuple[str, ...]:
     last = measured.reach - 1
     why = f"fewer than {FEWEST} replies of some label go further"
-    if measured.reach == measured.found.alive.shape[1]:
+    if measured.reach == measured.longest:
+        why = f"replies were cut at {measured.longest} tokens"
+    elif measured.reach == measured.found.alive.shape[1]:
         why = "no reply goes further"
     notes = [
         f"The curves end at offset {last}: {why}.",

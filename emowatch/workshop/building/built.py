@@ -13,6 +13,8 @@ from emowatch.workshop.building.rows import CorpusRow, Dropped
 
 Report = Callable[[str, int, int], None]
 """Called with the name of the step, what is done and what there is to do."""
+OTHER_EMOTION = "another emotion"
+"""Why a text is left out that was found to express another than was asked for."""
 GateMode = Literal["match", "relabel"]
 """What becomes of a text that is found to express another emotion than was asked for."""
 
@@ -102,9 +104,12 @@ class Built:
             )
         if not self.rows:
             reason, n = Counter(one.reason for one in self.dropped).most_common(1)[0]
+            gate = ""
+            if reason == OTHER_EMOTION:
+                gate = " Or keep the texts under what they do express, with --gate relabel."
             raise EmowatchError(
                 f"Could not use any of the answers for {self.asked:,} items; most often: {reason} "
-                f"({n:,}). Try another model, or edit the template (emowatch data templates)."
+                f"({n:,}). Try another model, or edit the template (emowatch data templates).{gate}"
             )
 
     def as_object(self) -> dict[str, Any]:

@@ -6,12 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from emowatch.workshop.building.asking import Item, Lost, Stage
-from emowatch.workshop.building.built import Built, GateFigures, GateMode
+from emowatch.workshop.building.built import OTHER_EMOTION, Built, GateFigures, GateMode
 from emowatch.workshop.building.labelling import NO_EMOTION, NOT_ENGLISH
 from emowatch.workshop.building.parsing import Verdict
 from emowatch.workshop.building.rows import CorpusRow, Dropped
-
-FAILED = "another emotion"
 
 
 class Gate:
@@ -48,7 +46,7 @@ class Gate:
             elif self._mode == "relabel" and found.label is not None:
                 built.rows.append(replace(row, label=label, judge=self._judge))
             else:
-                built.dropped.append(_dropped(row, FAILED, f"found {label}"))
+                built.dropped.append(_dropped(row, OTHER_EMOTION, f"found {label}"))
 
 
 def _dropped(row: CorpusRow, reason: str, detail: str = "") -> Dropped:

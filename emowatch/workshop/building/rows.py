@@ -113,6 +113,8 @@ def read_rows(source: str | Path, **reading: Any) -> RowFile:
     """
     encoding = reading.get("encoding", "utf-8")
     path = Path(source)
+    if path.suffix == ".jsonl" and path.is_file() and not path.stat().st_size:
+        return RowFile((), (), ())  # a step that kept nothing
     if path.is_file() and not any(reading.get(f"{kind}_column") for kind in _KINDS):
         with open_table(path, encoding=encoding) as (table, _):
             if set(table.columns) >= BUILT_COLUMNS:

@@ -48,7 +48,13 @@ def check_classes(corpus: Corpus, *, min_per_class: int, limit: int | None) -> N
     if cut and limit is not None and 0 < least < min_per_class:
         enough = -(-limit * min_per_class // least)
         more += f" Some {enough:,} would do."
-    if "undecodable bytes" in corpus.quarantine_counts():
+    undecoded = corpus.quarantine_counts().get("undecodable bytes", 0)
+    if undecoded > len(corpus):
+        raise CorpusError(
+            f"Could not use {corpus.source} because {undecoded:,} of its rows cannot be decoded, "
+            f"more than the {len(corpus):,} that can. {_encoding_advice(corpus)}"
+        )
+    if undecoded:
         more += f" {_encoding_advice(corpus)}"
     if len(filled) == 1:
         n = counts[filled[0]]
