@@ -137,7 +137,8 @@ def open_answerer(*, usual: float, **given: Any) -> Iterator[Callable[..., Answe
             f"Could not use --{wrong[0].replace('_', '-')} with --base-url: it is for a model on "
             "this machine."
         )
-    from emowatch.workshop.building.endpoint import Endpoint, EndpointOptions  # httpx
+    from emowatch.workshop.building.endpoint import Endpoint  # httpx
+    from emowatch.workshop.building.options import EndpointOptions
 
     chosen = asked.pop("temperature")
     options = EndpointOptions(

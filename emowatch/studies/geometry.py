@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -13,10 +12,10 @@ from sklearn.decomposition import PCA
 from emowatch.bank.card import BankCard
 from emowatch.errors import StudyError
 from emowatch.studies.findings import Cell, Figure, Findings, Table
-from emowatch.studies.planes import draw_matrix, draw_planes, shape_of
+from emowatch.studies.planes import Layout, draw_matrix, draw_planes, shape_of
 from emowatch.studies.probing import options_for, read, train
 from emowatch.studies.published import PAPER_A
-from emowatch.studies.separation import Separation, separation
+from emowatch.studies.separation import separation
 from emowatch.studies.setting import Setting
 from emowatch.workshop.preparation import rows_of
 
@@ -24,22 +23,6 @@ Doubles = NDArray[np.float64]
 Ints = NDArray[np.int64]
 ALIKE = 1e-6
 """Scores that differ by less are the same, as at layer 0 behind a template."""
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """The scores of one layer on a plane."""
-
-    layer: int
-    points: Doubles
-    """``[texts, 2]``."""
-    axes: Doubles
-    """``[2, labels]``: what each axis is made of."""
-    explained: Doubles
-    """``[2]``: share of the variance along each."""
-    confusion: Ints
-    """``[true, predicted]`` counts."""
-    apart: Separation
 
 
 def study_geometry(setting: Setting) -> Findings:

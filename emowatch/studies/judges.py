@@ -21,8 +21,9 @@ from emowatch.studies.setting import Setting
 from emowatch.text import clean_line
 from emowatch.workshop.building.answering import Answer
 from emowatch.workshop.building.asking import Item, Lost, Purse, Stage
-from emowatch.workshop.building.endpoint import Endpoint, EndpointOptions
+from emowatch.workshop.building.endpoint import Endpoint
 from emowatch.workshop.building.jobs import open_job
+from emowatch.workshop.building.options import EndpointOptions
 from emowatch.workshop.building.parsing import read_emotion
 from emowatch.workshop.building.prompting import PromptTemplate
 from emowatch.workshop.preparation import quiet

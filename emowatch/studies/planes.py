@@ -1,9 +1,10 @@
-"""Draw classes of points on a plane, and a confusion matrix."""
+"""Scores on a plane, and how they are drawn: classes of points, and a confusion matrix."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,9 +12,7 @@ from scipy.stats import gaussian_kde
 
 from emowatch.colours import LIGHT, colours_of
 from emowatch.labels import signs
-
-if TYPE_CHECKING:
-    from emowatch.studies.geometry import Layout
+from emowatch.studies.separation import Separation
 
 Ints = NDArray[np.int64]
 Doubles = NDArray[np.float64]
@@ -23,6 +22,22 @@ NAMES = 4
 """Of labels, that stand below one panel side by side."""
 GRID = 120
 """Points along each side of the plane at which densities are computed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The scores of one layer on a plane."""
+
+    layer: int
+    points: Doubles
+    """``[texts, 2]``."""
+    axes: Doubles
+    """``[2, labels]``: what each axis is made of."""
+    explained: Doubles
+    """``[2]``: share of the variance along each."""
+    confusion: Ints
+    """``[true, predicted]`` counts."""
+    apart: Separation
 
 
 def shape_of(panels: int) -> tuple[int, int]:

@@ -6,6 +6,7 @@ client of endpoints can be used alone: see `Endpoint` and `Answerer`.
 """
 
 from emowatch.workshop.building.answering import Answer, Answerer, RefusedPromptError
-from emowatch.workshop.building.endpoint import Endpoint, EndpointOptions
+from emowatch.workshop.building.endpoint import Endpoint
+from emowatch.workshop.building.options import EndpointOptions
 
 __all__ = ["Answer", "Answerer", "Endpoint", "EndpointOptions", "RefusedPromptError"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from threading import Event
 from types import TracebackType
 from typing import Any, Self
@@ -19,6 +19,7 @@ from emowatch.text import clean_line
 from emowatch.workshop.building.address import checked_address, is_here, key_for
 from emowatch.workshop.building.answering import Answer, Messages, Outcome, RefusedPromptError
 from emowatch.workshop.building.extras import import_corpus_extra
+from emowatch.workshop.building.options import EndpointOptions
 from emowatch.workshop.building.pacing import Pace, wait_for_turn
 from emowatch.workshop.building.replying import Passing, answer_of, check_status, retry_after
 from emowatch.workshop.building.workers import in_parallel
@@ -32,33 +33,6 @@ LONGEST_WAIT_S = 30.0
 LONGEST_PAUSE_S = 300.0
 """A server that asks for a longer one is not waited for."""
 CHARACTERS_PER_TOKEN = 4
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EndpointOptions:
-    """Where to ask, how, and how fast."""
-
-    base_url: str
-    """Of the API, such as ``https://api.openai.com/v1``."""
-    model: str
-    api_key_env: str = "OPENAI_API_KEY"
-    """Variable that holds the key; an empty name sends none."""
-    max_tokens: int = 512
-    """Of one answer."""
-    temperature: float | None = 0.0
-    """`None` leaves it to the server."""
-    body: Mapping[str, Any] = field(default_factory=dict)
-    """More of the request's body; `None` takes a field out."""
-    concurrency: int = 8
-    """Requests under way at a time."""
-    requests_per_minute: float | None = None
-    tokens_per_minute: float | None = None
-    timeout_s: float = 120.0
-    """Without a byte from the server."""
-    attempts: int = 6
-    """For one prompt."""
-    first_wait_s: float = 0.5
-    """After the first attempt; twice as long after each further one."""
 
 
 class Endpoint:

@@ -6,14 +6,12 @@ import json
 import time
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from emowatch.errors import UsageError
 from emowatch.text import clean_line
 from emowatch.workshop.building.answering import Answer, RefusedPromptError
-
-if TYPE_CHECKING:
-    from emowatch.workshop.building.endpoint import EndpointOptions
+from emowatch.workshop.building.options import EndpointOptions
 
 QUOTED = 200
 """Characters of a server's message in ours, at most."""
