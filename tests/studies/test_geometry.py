@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import gaussian_kde
 
 from emowatch.errors import StudyError
 from emowatch.studies import geometry, separation
 from emowatch.studies.folder import write_findings
 from emowatch.studies.geometry import Doubles, Ints, lay_out, study_geometry
-from emowatch.studies.planes import density_of
+from emowatch.studies.planes import density_of, draw_planes, shape_of
 from emowatch.studies.separation import Separation
 from emowatch.studies.setting import Setting
 
@@ -113,3 +114,31 @@ def test_texts_that_all_score_the_same_are_refused(setting: Setting) -> None:
     """Layer 0 alone has nothing to show."""
     with pytest.raises(StudyError, match="all 36 texts have the same scores"):
         study_geometry(replace(setting, head="linear", layers="0"))
+
+
+def test_lines_are_drawn_at_a_quarter_and_half_of_each_peak() -> None:
+    """As paper A has it, of each class by itself."""
+    from matplotlib.contour import ContourSet
+    from matplotlib.figure import Figure
+
+    layout = lay_out(1, scores(), LABELS, np.arange(90))
+    canvas = Figure()
+    draw_planes(canvas, layouts=[layout], labels=LABELS, names=("anger", "fear", "joy"))
+    drawn = [one for one in canvas.axes[0].get_children() if isinstance(one, ContourSet)]
+    assert len(drawn) == 3
+    for label, lines in enumerate(drawn):
+        x, y = (
+            axis.ravel() for axis in np.meshgrid(np.linspace(-2, 2, 400), np.linspace(-2, 2, 400))
+        )
+        kernels = gaussian_kde(layout.points[LABELS == label].T)
+        peak = kernels(np.stack([x, y])).max()
+        assert lines.levels / peak == pytest.approx([0.25, 0.5], rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("panels", "shape"),
+    [(1, (1, 1)), (2, (1, 2)), (3, (1, 3)), (4, (2, 2)), (5, (2, 3)), (9, (3, 3))],
+)
+def test_few_places_stay_empty(panels: int, shape: tuple[int, int]) -> None:
+    """Four stand two by two."""
+    assert shape_of(panels) == shape

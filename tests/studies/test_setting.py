@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from emowatch.errors import CorpusError, UsageError
+from emowatch.studies.findings import Findings
+from emowatch.studies.geometry import study_geometry
+from emowatch.studies.layers import study_layers
+from emowatch.studies.persistence import study_persistence
 from emowatch.studies.setting import Setting, open_texts
 from emowatch.workshop.corpora import split_by_group
 from tests.workshop.synthetic import WORDS, write_texts
@@ -83,6 +88,17 @@ def test_a_limit_is_of_the_training_alone(tmp_path: Path) -> None:
     test = write_texts(tmp_path / "test.tsv", per_class=20, seed=1)
     learned, held = open_texts(str(path), str(test), seed=0, limit=45)
     assert (len(learned), len(held)) == (45, 60)
+
+
+@pytest.mark.parametrize("study", [study_layers, study_geometry, study_persistence])
+def test_every_study_of_templated_text_refuses_one_before_it_reads(
+    setting: Setting, study: Callable[[Setting], Findings]
+) -> None:
+    """Nothing is written."""
+    setting.loaded.tokenizer.chat_template = None
+    with pytest.raises(UsageError, match="no chat template"):
+        study(setting)
+    assert not setting.work.exists()
 
 
 def test_a_model_without_a_template_is_refused_in_words(setting: Setting) -> None:
