@@ -45,6 +45,11 @@ from emowatch.text import clean, clean_line
     show_default=True,
     help="Let the bank abstain from states unlike those of DATA.",
 )
+@click.option(
+    "--temperatures/--keep-temperatures",
+    default=False,
+    help="Fit temperatures anew too, to 30 % of DATA. Default: keep them.",
+)
 @click.option("--work", type=click.Path(path_type=Path), help="Keep states and replies here.")
 @click.option("--overwrite", is_flag=True, help="Replace the bank that --out holds.")
 def command(
@@ -53,13 +58,14 @@ def command(
     out: Path | None,
     level: float,
     abstain: bool,
+    temperatures: bool,
     overwrite: bool,
     **given: Any,
 ) -> None:
     """Give a bank label sets and abstention, from text it has not seen.
 
-    DATA is labelled as in training. Of a hub data set the split validation is read. Heads and
-    temperatures stay as they are, and scores with them.
+    DATA is labelled as in training. Of a hub data set the split validation is read. Heads stay as
+    they are, and scores with them unless temperatures are fitted anew.
     """
     from emowatch.bank import list_banks, load_bank
     from emowatch.workshop.calibrating import calibrate_bank
@@ -105,10 +111,20 @@ def command(
             report=progress,
             level=level,
             keeps=KEEPS if abstain else None,
+            temperatures=temperatures,
         )
     if is_other and folder is not None:
         copy_beside(folder, target)
     made.save(target)
+    if temperatures:
+        place = found.card.layers.index(found.card.primary)
+        for first, before, after in zip(
+            made.card.bins,
+            found.tensors["temperature"][place].tolist(),
+            made.tensors["temperature"][place].tolist(),
+            strict=True,
+        ):
+            click.echo(f"from offset {first}: temperature {before:.2f}, now {after:.2f}")
     uncertainty = made.card.uncertainty
     assert uncertainty is not None
     for first, threshold, groups, pooled in zip(

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from emowatch.bank.probe_bank import ProbeBank
 from emowatch.errors import TrainingError, UsageError
@@ -17,6 +18,7 @@ from emowatch.model.blocks import find_blocks
 from emowatch.model.loading import LoadedModel
 from emowatch.text import clean_line
 from emowatch.workshop.activations import Activations
+from emowatch.workshop.calibration import fit_temperatures
 from emowatch.workshop.corpora import Corpus, Example, split_by_group
 from emowatch.workshop.extraction import extract
 from emowatch.workshop.options import TrainOptions, options_of
@@ -49,6 +51,7 @@ def calibrate_bank(
     report: Report = quiet,
     level: float = LEVEL,
     keeps: float | None = KEEPS,
+    temperatures: bool = False,
 ) -> ProbeBank:
     """Give `bank` label sets and abstention, calibrated on `corpus`; its heads stay as they are.
 
@@ -64,6 +67,8 @@ def calibrate_bank(
         level: share of texts whose true label the sets are to hold.
         keeps: share of states like those of `corpus` from which the bank is not to abstain; `None`
             for a bank that never does.
+        temperatures: whether those are fitted anew too, at every layer and offset bin. Scores are
+            others then, and what was measured of them is dropped.
 
     Raises:
         UsageError: for the texts that the bank was trained on.
@@ -82,18 +87,19 @@ def calibrate_bank(
     training = training or recorded_training(folder, card)
     known = training is not None
     corpus, shared = _unseen(corpus, training)
-    spread = 0.0 if keeps is None else REFERENCE
+    spread = REFERENCE if temperatures or keeps is not None else 0.0
     groups = corpus.group_numbers
     _check_groups(len(set(groups)), spread)
     settings = options or options_of(card)
     split, sides = "all for thresholds", {"thresholds": np.arange(len(corpus))}
-    if keeps is not None:
+    if spread:
         shares = {"reference": spread, "thresholds": 1 - spread}
         names = [example.group for example in corpus.examples]
         sides = split_by_group(names, fractions=shares, seed=settings.seed)
+        of_spread = ["temperatures"] * temperatures + ["the spread of states"] * (keeps is not None)
         split = (
-            f"by group: {spread:.0%} for the spread of states, {1 - spread:.0%} for thresholds "
-            f"(seed {settings.seed})"
+            f"by group: {spread:.0%} for {' and '.join(of_spread)}, {1 - spread:.0%} for "
+            f"thresholds (seed {settings.seed})"
         )
     chosen = sides["thresholds"]
     given = np.array([example.label for example in corpus.examples])[chosen]
@@ -103,22 +109,25 @@ def calibrate_bank(
         loaded.model,
         blocks,
         prepared.passages,
-        (card.primary,),
+        card.layers if temperatures else (card.primary,),
         work / STATES_FOLDER,
         batch_tokens=settings.batch_tokens,
         progress=lambda done, total: report("reading states", done, total),
     )
     rows = rows_of(corpus, prepared, activations)
+    place = card.layers.index(card.primary) if temperatures else 0
+    if temperatures:
+        bank = with_temperatures(bank, rows, sides["reference"].tolist())
     reference = None
     if keeps is not None:
-        reference = held_out(rows, groups, sides["reference"].tolist())
+        reference = held_out(rows, groups, sides["reference"].tolist(), place)
     if not known:
         split += "; whether texts were in the training data could not be checked"
     if shared:
         split += f"; {shared} left out, as in the training data"
     return calibrate(
         bank,
-        held_out(rows, groups, chosen.tolist()),
+        held_out(rows, groups, chosen.tolist(), place),
         reference,
         source=corpus.source,
         sha256=corpus.sha256,
@@ -213,6 +222,31 @@ def _check_groups(count: int, spread: float) -> None:
         )
 
 
+def with_temperatures(bank: ProbeBank, rows: Rows, examples: Sequence[int]) -> ProbeBank:
+    """Fit a bank's temperatures anew.
+
+    Args:
+        bank: the bank.
+        rows: states at all of its layers.
+        examples: those whose rows to fit to.
+    """
+    chosen = _rows_of(rows, examples)
+    offsets = rows.offsets[chosen]
+    found = fit_temperatures(
+        bank.heads.head_logits(rows.states[:, chosen], offsets),
+        rows.labels[chosen],
+        offsets,
+        bank.card.bins,
+    )
+    card = replace(bank.card, evaluation=None)
+    return ProbeBank(card, bank.tensors | {"temperature": found})
+
+
+def _rows_of(rows: Rows, examples: Sequence[int]) -> Tensor:
+    present = [rows.by_example[number] for number in examples if number in rows.by_example]
+    return torch.cat([torch.empty(0, dtype=torch.long), *present])
+
+
 def held_out(rows: Rows, groups: Sequence[int], examples: Sequence[int], place: int = 0) -> HeldOut:
     """Choose the rows of some examples, with their states at one place of the stack.
 
@@ -222,8 +256,7 @@ def held_out(rows: Rows, groups: Sequence[int], examples: Sequence[int], place: 
         examples: whose rows to choose.
         place: of the primary layer.
     """
-    present = [rows.by_example[number] for number in examples if number in rows.by_example]
-    chosen = torch.cat([torch.empty(0, dtype=torch.long), *present])
+    chosen = _rows_of(rows, examples)
     return HeldOut(
         states=rows.states[place, chosen],
         labels=rows.labels[chosen],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -45,6 +46,18 @@ def test_a_copy_has_sets_and_all_that_the_bank_has(bank: Path, sure: Path) -> No
     assert (sure / "shuffled/probe.safetensors").exists()
     assert (sure / "run.json").exists()
     assert "| label sets | 90%; " in (sure / "README.md").read_text(encoding="utf-8")
+
+
+def test_temperatures_are_told_where_they_are_fitted_anew(
+    cli: Cli, model: Path, bank: Path, dev: Path, tmp_path: Path
+) -> None:
+    """What they were, and what they are."""
+    out = tmp_path / "anew"
+    done = cli("calibrate", bank, dev, "--model", model, "--out", out, "--temperatures")
+    assert done.code == 0, done.err
+    first, second = done.out.splitlines()
+    assert re.fullmatch(r"from offset 0: temperature \d+\.\d\d, now \d+\.\d\d", first)
+    assert second.startswith("from offset 0: labels of ")
 
 
 def test_a_bank_that_is_pointed_at_is_calibrated_in_its_place(

@@ -93,6 +93,32 @@ def test_a_bank_gets_sets_that_hold_and_abstains_from_what_it_does_not_know(
     assert "These are the texts its label sets were calibrated on." in same.note
 
 
+@pytest.mark.parametrize("keeps", [None, 0.95])
+def test_temperatures_are_fitted_anew_where_asked(
+    loaded: LoadedModel, tmp_path: Path, keeps: float | None
+) -> None:
+    """At every layer, to what thresholds do not see; heads stay, and old figures go."""
+    bank = trained(loaded, tmp_path)
+    unsure = ProbeBank(bank.card, bank.tensors | {"temperature": bank.tensors["temperature"] * 6})
+    held, test = halves(tmp_path / "dev.tsv", 120, seed=1)
+    measured = evaluate_bank(unsure, test, loaded, work=tmp_path / "before")
+    unsure = ProbeBank(replace(unsure.card, evaluation=measured), unsure.tensors)
+    made = calibrate_bank(
+        unsure, held, loaded, work=tmp_path / "work", keeps=keeps, temperatures=True
+    )
+    assert made.card.evaluation is None
+    uncertainty = made.card.uncertainty
+    assert uncertainty is not None and "30% for temperatures" in uncertainty.split
+    assert made.card.can_abstain == (keeps is not None)
+    for name in set(bank.tensors) - {"temperature"}:
+        assert torch.equal(made.tensors[name], bank.tensors[name]), name
+    assert (made.tensors["temperature"] < unsure.tensors["temperature"] / 2).all()
+    after = evaluate_bank(made, test, loaded, work=tmp_path / "after")
+    place = bank.card.layers.index(bank.card.primary)
+    assert after.layers[place].ece < measured.layers[place].ece / 2
+    assert after.layers[place].balanced_accuracy == measured.layers[place].balanced_accuracy
+
+
 def test_training_keeps_texts_for_sets_where_it_has_enough(
     loaded: LoadedModel, tmp_path: Path
 ) -> None:
