@@ -41,6 +41,17 @@ _OF_ENDPOINT = {
 _MORE_THAN_0 = click.FloatRange(0, min_open=True)
 
 
+def key_option(function: Function) -> Function:
+    """Add ``--api-key-env``."""
+    return click.option(
+        "--api-key-env",
+        metavar="NAME",
+        default="OPENAI_API_KEY",
+        show_default=True,
+        help="Variable that holds the endpoint's key; '' sends none.",
+    )(function)
+
+
 def asking_options(temperature: float) -> Callable[[Function], Function]:
     """Add what says who answers; `temperature` is the endpoint's unless it is named."""
     options = (
@@ -51,13 +62,7 @@ def asking_options(temperature: float) -> Callable[[Function], Function]:
             "http://127.0.0.1:8000/v1; --model is then its name for a model. Default: a model on "
             "this machine.",
         ),
-        click.option(
-            "--api-key-env",
-            metavar="NAME",
-            default="OPENAI_API_KEY",
-            show_default=True,
-            help="Variable that holds the endpoint's key; '' sends none.",
-        ),
+        key_option,
         click.option(
             "--max-new-tokens",
             type=click.IntRange(1),

@@ -89,13 +89,13 @@ def command(
         click.echo(f"{n} rows put aside: {reason}", err=True)
     if "undecodable bytes" in accounts.put_aside:
         click.echo("the published file is in ISO-8859-1: leave --encoding out for it", err=True)
-    about = {"texts": accounts.source, "limit": accounts.limit, "seed": given["seed"]}
-    check_same(out, about, overwrite=overwrite)
     work = given.pop("work") or out / "work"
     options = NotebookOptions(
         work=work, parts=chosen, layers=layers or "all", report=progress, **given
     )
     loaded = open_model(**placing)
+    about = {"model": loaded.name, "texts": accounts.source, "limit": accounts.limit}
+    check_same(out, about | {"seed": options.seed}, overwrite=overwrite)
     with stoppable():
         findings = study_notebook(accounts, loaded, options)
         write_findings(findings, out)

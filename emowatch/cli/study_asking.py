@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from emowatch.cli.answering import key_option
 from emowatch.cli.options import Function, folder_option, open_model
 from emowatch.cli.studying import overwrite_option, run_study, study_options
 
@@ -65,13 +66,7 @@ def judging_options(function: Function) -> Function:
             click.option(
                 "--base-url", metavar="URL", help="Of an endpoint, as http://127.0.0.1:8000/v1."
             ),
-            click.option(
-                "--api-key-env",
-                metavar="NAME",
-                default="OPENAI_API_KEY",
-                show_default=True,
-                help="Variable that holds the endpoint's key; '' sends none.",
-            ),
+            key_option,
             click.option(
                 "--concurrency",
                 type=click.IntRange(1, 256),

@@ -20,6 +20,8 @@ def test_the_study_prints_json_and_writes_a_page(cli: Cli, model: Path, tmp_path
     assert set(found["tables"]) >= {"curve", "positions", "appraisals"}
     assert "60 texts: fear 20, joy 20, relief 20" in done.err
     assert (out / "index.html").exists() and (out / "curve.csv").exists()
+    again = cli("study", "notebook", data, *arguments, "--layers", "0,3", "--seed", 1)
+    refused(again, "a finished study with another seed", "--overwrite")
 
 
 def test_what_cannot_be_used_is_refused_before_anything_is_written(

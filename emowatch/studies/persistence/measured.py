@@ -37,7 +37,5 @@ class Measured:
     cautions: tuple[str, ...]
     """What a reader must know of the replies, of the training and of the test."""
     left_out: Mapping[str, int]
-    longest: int
-    """Longest reply that was allowed, in tokens."""
     wanted: int | None
     """Offset that was asked for."""

@@ -78,7 +78,7 @@ def report_findings(setting: Setting, options: TrainOptions, measured: Measured)
                 data=lags,
             ),
         ),
-        notes=_notes(measured),
+        notes=_notes(measured, options.max_new_tokens),
         numbers=_numbers(measured),
     )
 
@@ -238,11 +238,11 @@ def _lags(measured: Measured) -> Table:
     )
 
 
-def _notes(measured: Measured) -> tuple[str, ...]:
+def _notes(measured: Measured, longest: int) -> tuple[str, ...]:
     last = measured.reach - 1
     why = f"fewer than {FEWEST} replies of some label go further"
-    if measured.reach == measured.longest:
-        why = f"replies were cut at {measured.longest} tokens"
+    if measured.reach == longest:
+        why = f"replies were cut at {longest} tokens"
     elif measured.reach == measured.found.alive.shape[1]:
         why = "no reply goes further"
     notes = [

@@ -157,7 +157,6 @@ def _measure(
         persistence=autocorrelation(replies, directions, draws, seed=setting.seed),
         left_out=dict(replies.prepared.left_out),
         cautions=(*bank.card.notes, *cautions(replies.prepared)),
-        longest=options.max_new_tokens,
         wanted=asked.offsets,
     )
 
