@@ -153,14 +153,14 @@ class _Walker:
         )
         for side in sides:
             if scored and isinstance(side, ast.Constant) and type(side.value) in (int, float):
-                if not 0 <= side.value <= 1:  # type: ignore[operator]
+                if not 0 <= side.value <= 1:  # type: ignore[operator]  # a number
                     raise _refusal(node, "scores are from 0 to 1, so that this says nothing")
 
     def _number(self, node: ast.expr, depth: int) -> float:
         _check_depth(depth)
         if isinstance(node, ast.Constant) and type(node.value) in (int, float):
             try:
-                return float(node.value)  # type: ignore[arg-type]
+                return float(node.value)  # type: ignore[arg-type]  # a number
             except OverflowError:
                 raise _refusal(node, "the number is too large") from None
         if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.UAdd):
@@ -314,7 +314,7 @@ def _argument(node: ast.expr) -> str | float:
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         return node.value
     if isinstance(node, ast.Constant) and type(node.value) in (int, float):
-        return float(node.value)  # type: ignore[arg-type]
+        return float(node.value)  # type: ignore[arg-type]  # a number
     raise _refusal(node, "a function takes labels and numbers")
 
 

@@ -226,7 +226,7 @@ def _prepare(connection: sqlite3.Connection, shown: str, durable: bool) -> None:
                     connection.execute(statement)
                 connection.execute(f"PRAGMA user_version = {number + 1}")
             connection.execute("COMMIT")
-        except BaseException:
+        except BaseException:  # half a migration must not stay, also after Ctrl+C
             connection.execute("ROLLBACK")
             raise
     _write_ahead(connection)

@@ -163,7 +163,7 @@ def _device(device: str) -> torch.device:
     try:
         place = torch.device(device)
         torch.empty(0, device=place)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch raises all three
         first = clean_line(str(error), 120)
         raise UsageError(
             f"Could not use the device {clean_line(device)!r}: {first.rstrip('.')}. Use auto, cpu, "
