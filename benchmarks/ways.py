@@ -145,11 +145,11 @@ class Watched:
             probes=self._bank,
             plugins=plugins,
             layers=self._layers,
-            on_plugin_error="raise",
         )
         with watch:
             self._watch = watch
             yield
+        assert not watch.plugins.failed
         path.unlink(missing_ok=True)
 
     def run(self) -> Tensor:

@@ -124,21 +124,26 @@ class Listener:
 
     def __init__(
         self,
-        on_kept: Callable[[Any, Tensor, Tensor | None], Sequence[bool]],
+        on_kept: Callable[[Any, Tensor, Tensor | None, int | None], Sequence[bool]],
         on_gone: Callable[[Any], None],
         subject: Any,
     ) -> None:
-        """Tell `on_kept` the subject, the tokens kept so far ``[rows, columns]`` and which rows
-        the criteria before this one have ended ``[rows]``; it answers which rows are to end, or
-        nothing. And tell `on_gone` the subject when the loop lets its list go."""
+        """Tell `on_kept` the subject, the tokens kept so far ``[rows, columns]``, which rows the
+        criteria before this one have ended ``[rows]``, and the place of the loop for `is_under`; it
+        answers which rows are to end, or nothing. And tell `on_gone` the subject when the loop lets
+        its list go."""
         self._on_kept = on_kept
         self._on_gone = on_gone
         self._subject = subject
 
     def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> bool | Tensor:
         """Hear of a step; end the rows that are to end."""
-        done = sys._getframe(1).f_locals.get("is_done")
-        ends = self._on_kept(self._subject, input_ids, done)
+        criteria = sys._getframe(1)
+        loop, place = criteria.f_back, None
+        if loop is not None and loop.f_code.co_name in _FOLLOWED:
+            place = id(loop)
+        done = criteria.f_locals.get("is_done")
+        ends = self._on_kept(self._subject, input_ids, done, place)
         return input_ids.new_tensor(ends, dtype=torch.bool) if any(ends) else False
 
     def __del__(self) -> None:
@@ -204,6 +209,20 @@ def current_decoding(model: nn.Module, *, is_between: bool = False) -> Decoding 
             "accepts or rejects. Watch the model that generate was called on."
         )
     return None if aside else Decoding("own")
+
+
+def is_under(place: int) -> bool:
+    """Tell whether this is called from a loop, by the place that a `Listener` told just before.
+
+    The place stands for a frame, which must not be kept: it holds the loop's cache and criteria. It is
+    another's once the loop is gone, so that it is to be asked for once, and no more after that.
+    """
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if id(frame) == place:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def is_generating() -> bool:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 OnPluginError: TypeAlias = Literal["disable", "raise"]
 TOKEN_HOOKS = ("token_scored", "judge", "alarm_raised", "steer", "steering_changed")
+HEARING = ("token_scored", "judge", "steer")
+"""Hooks by which a plugin hears of each token."""
 BUDGET_S = 0.005
 """Mean time per call that a plugin may take in the per-token hooks."""
 BUDGET_WINDOW = 64
@@ -53,6 +55,13 @@ class Dispatcher:
     `plugin_failed` for the others. One whose attribute `queued` is true is called on a thread of
     its own, behind a bounded queue, and so is one that takes longer than its budget, if it only
     listens; one that answers is switched off then.
+
+    Attributes:
+        on_error: what happens when a plugin fails.
+        errors: how often each plugin that was switched off has failed.
+        meters: how long each plugin takes in the hooks that are called for each token.
+        is_heard: whether any plugin that is still on hears of tokens.
+        is_urgent: whether any of those has to hear of each before the next one is computed.
     """
 
     def __init__(
@@ -67,11 +76,29 @@ class Dispatcher:
             for name, plugin in manager.list_name_plugin()
             if getattr(plugin, "queued", False)
         }
+        self._patient = {
+            name
+            for name, plugin in manager.list_name_plugin()
+            if getattr(plugin, "can_wait", False)
+        }
         self._impls = {
             hook: [(i.plugin_name, i.function, i.argnames) for i in reversed(impls)]
             for hook in vars(manager.hook)
             if not hook.startswith("_") and (impls := getattr(manager.hook, hook).get_hookimpls())
         }
+        self._note_hearers()
+
+    def _note_hearers(self) -> None:
+        hearers = {name for hook in HEARING for name, _, _ in self._impls.get(hook, ())}
+        self.is_heard = bool(hearers)
+        # An error is to be raised where it arises, in the forward of its token.
+        self.is_urgent = self.is_heard and (
+            self.on_error == "raise" or not hearers <= self._patient | self._outboxes.keys()
+        )
+
+    def can_wait(self, name: str) -> bool:
+        """Tell whether a plugin said that it may hear of a token after the next ones."""
+        return name in self._patient
 
     def has(self, hook: str) -> bool:
         """Tell whether any plugin that is still on implements `hook`."""
@@ -136,6 +163,7 @@ class Dispatcher:
             self.switch_off(name, hook, TimeoutError(took), session)
             return
         self._outboxes[name] = Outbox(_deliver)
+        self._note_hearers()
         sys.stderr.write(
             f"emowatch: the plugin {clean_line(name)!r} is called behind a queue from here "
             f"on: {took}\n"
@@ -190,6 +218,7 @@ class Dispatcher:
                 self._impls[which] = left
             else:
                 del self._impls[which]
+        self._note_hearers()
         sys.stderr.write(
             f"emowatch: the plugin {clean_line(name)!r} is off for this session: "
             f"it failed in {hook}: {describe(error)}\n"

@@ -198,7 +198,7 @@ def _register(manager: pluggy.PluginManager, name: str, plugin: object) -> None:
             for impl in caller.get_hookimpls():
                 if impl.plugin is plugin and not caller.name.startswith("register_"):
                     _check_plain(caller.name, impl)
-                    _check_queued(caller.name, plugin)
+                    _check_in_time(caller.name, plugin)
     except (pluggy.PluginValidationError, ValueError) as error:
         if manager.get_plugin(name) is plugin:
             manager.unregister(name=name)
@@ -217,10 +217,15 @@ def _check_plain(hook: str, impl: pluggy.HookImpl) -> None:
         )
 
 
-def _check_queued(hook: str, plugin: object) -> None:
+def _check_in_time(hook: str, plugin: object) -> None:
+    """Refuse a hook whose answer would come too late."""
     if hook in ANSWERED and getattr(plugin, "queued", False):
         raise ValueError(
             f"it is queued, and its {hook} would answer too late; leave queued out, or the hook"
+        )
+    if hook == "steer" and getattr(plugin, "can_wait", False):
+        raise ValueError(
+            "it can wait, and its steer would answer too late; leave can_wait out, or the hook"
         )
 
 

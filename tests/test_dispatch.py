@@ -306,6 +306,15 @@ def test_a_plugin_that_answers_cannot_be_queued(hook: str) -> None:
         dispatch(plugin)
 
 
+def test_a_plugin_that_steers_cannot_wait() -> None:
+    """What it asks for is to be done at the next forward."""
+    plugin = ModuleType("late")
+    plugin.steer = hookimpl(lambda: None)  # type: ignore[attr-defined]
+    plugin.can_wait = True  # type: ignore[attr-defined]
+    with pytest.raises(PluginError, match="'late': it can wait, and its steer would answer too"):
+        dispatch(plugin)
+
+
 # Budget
 
 

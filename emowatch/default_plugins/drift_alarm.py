@@ -73,6 +73,11 @@ class DriftAlarm:
         self._scales = np.array(self.baseline.scales)
         self._rows: dict[int, _Row] = {}
 
+    @property
+    def can_wait(self) -> bool:
+        """Whether nothing is to be done about an alarm while the reply goes on."""
+        return not self._reaction.actions
+
     @hookimpl
     def session_started(self, session: Session) -> None:
         """Begin at rest, and check that the bank is the one of the baseline.

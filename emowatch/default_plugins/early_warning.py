@@ -70,6 +70,11 @@ class EarlyWarning:
         self._watched: dict[str, tuple[str, ...]] = {}
         """By bank: those of the labels that it has."""
 
+    @property
+    def can_wait(self) -> bool:
+        """Whether nothing is to be done about an alarm while the reply goes on."""
+        return not self._reaction.actions
+
     @hookimpl
     def session_started(self, session: Session) -> None:
         """Find the banks that have any of the labels.

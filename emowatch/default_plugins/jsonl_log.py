@@ -41,9 +41,11 @@ _encode = json.JSONEncoder(separators=(",", ":"), default=str).encode
 class JsonlLog:
     """Logs one session to one new file.
 
-    Each line is written by itself and at once: what was scored before a crash is on file, and
+    Each line is written by itself, as soon as it is heard of: that is on file before a crash, and
     at most the last line is torn.
     """
+
+    can_wait = True
 
     def __init__(self, path: str | Path | None = None, content: str = "none") -> None:
         """Make the file, so that what cannot be written is known before a word is spoken.

@@ -78,6 +78,11 @@ class SpikeAlarm:
         self.cooldown = whole(NAME, "cooldown", cooldown, least=0)
         self._rows: dict[Key, _Row] = {}
 
+    @property
+    def can_wait(self) -> bool:
+        """Whether nothing is to be done about an alarm while the reply goes on."""
+        return not self._reaction.actions
+
     @hookimpl
     def session_started(self, session: Session) -> None:
         """Begin anew, and check that the bank and the label exist.

@@ -59,6 +59,8 @@ class SqliteLog:
     at most. A turn whose end was never written stays marked as incomplete.
     """
 
+    can_wait = True
+
     def __init__(
         self, path: str | Path | None = None, content: str = "none", durable: str | bool = False
     ) -> None:

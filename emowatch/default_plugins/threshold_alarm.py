@@ -64,6 +64,11 @@ class ThresholdAlarm:
         """Lowest score that counts."""
         return self._counting.threshold
 
+    @property
+    def can_wait(self) -> bool:
+        """Whether nothing is to be done about an alarm while the reply goes on."""
+        return not self._reaction.actions
+
     @hookimpl
     def session_started(self, session: Session) -> None:
         """Check that the bank and the label exist.

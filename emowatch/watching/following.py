@@ -9,6 +9,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Sequence
 from contextlib import suppress
+from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from emowatch.decoding import Decoding, Listener, current_decoding
+from emowatch.decoding import Decoding, Listener, current_decoding, is_under
 from emowatch.errors import TapError, UnsupportedError
 from emowatch.model.blocks import text_config
 from emowatch.model.forward import Forward
@@ -32,8 +33,10 @@ from emowatch.watching.settling import Settler
 from emowatch.watching.telling import Teller
 from emowatch.watching.turns import RunningTurn, begin_turn
 
-AT_ONCE = 8
-"""Steps that are scored together where nobody hears of tokens as they come."""
+AT_ONCE = 16
+"""Steps that are scored together where nobody has to hear of each token as it comes."""
+WAIT_S = 2.0
+"""Longest time for which a step waits for later ones; then it is scored with the next."""
 
 
 class Follower:
@@ -60,8 +63,22 @@ class Follower:
         self._waiting: list[tuple[Sequence[Tensor], Sequence[Tensor]]] = []
         """States of the running turn's steps that are not scored yet, each with what is to be
         fetched with its scores."""
+        self._waiting_since_s = 0.0
         self._ended: list[weakref.ref[Any]] = []
         """Configs of turns that ended and whose loop may still run."""
+
+    def expected(self) -> Decoding | None:
+        """Give the loop that runs a forward where it is known without looking through the stack.
+
+        A loop of single steps computes next when it has said what it keeps. `None` tells nothing.
+        """
+        turn = self.turn
+        if turn is None or turn.place is None:
+            return None
+        place, turn.place = turn.place, None
+        if turn.verdict is None or turn.loop != "steps" or turn.compiled or not is_under(place):
+            return None
+        return Decoding("steps", turn.config, unfinished=turn.verdict.logical_not())
 
     def prepare(self, decoding: Decoding, forward: Forward) -> None:
         """Drop what was done in the last turn before another's prompt is read, and ask what is to
@@ -219,9 +236,12 @@ class Follower:
             # A mask for a static cache is as wide as the cache.
             extra.append(forward.attention_mask[:, first])
         if self._may_wait(turn, forward):
+            now_s = monotonic()
+            if not self._waiting:
+                self._waiting_since_s = now_s
             self._waiting.append((forward.states, extra))
             turn.seen = last
-            if len(self._waiting) == AT_ONCE:
+            if len(self._waiting) == AT_ONCE or now_s - self._waiting_since_s >= WAIT_S:
                 self._score_waiting(turn)
             return
         scores, fetched = self._read(forward.states, first, last, turn.prompt.columns, extra)
@@ -237,11 +257,15 @@ class Follower:
         self._settler.tell_step(turn, scores, turn.advance(fetched[0], speaking))
 
     def _may_wait(self, turn: RunningTurn, forward: Forward) -> bool:
-        """Tell whether a step may be scored with later ones: where nobody hears of each token, and
-        the loop is transformers' own, which changes nothing of what it handed to a forward."""
+        """Tell whether a step may be scored with later ones: where nobody has to hear of each token,
+        and the loop is transformers' own, which changes nothing of what it handed to a forward.
+
+        A plugin that steers a turn and then fails is to end what it did at the right token.
+        """
         return (
             turn.loop == "steps"
-            and not (turn.told or turn.compiled or self._teller.is_heard)
+            and not (turn.told or turn.compiled or self._teller.is_urgent)
+            and not (self._tap.steered and self._teller.is_heard)
             and forward.states[0].shape[1] == 1
         )
 
@@ -258,12 +282,16 @@ class Follower:
             turn.prompt.columns,
             [torch.stack(of) for of in zip(*extra, strict=True)],
         )
-        self._waiting = []
+        waiting, self._waiting = self._waiting, []  # a plugin may ask for the trace
         by_step = [of.reshape(width, -1) for of in fetched]
         for step in range(width):
             speaking = by_step[1][step] if len(by_step) > 1 else None
             newest = [of[:, step::width] for of in scores]
-            self._settler.tell_step(turn, newest, turn.advance(by_step[0][step], speaking))
+            try:
+                self._settler.tell_step(turn, newest, turn.advance(by_step[0][step], speaking))
+            except BaseException:  # such as Ctrl+C; the turn's end tells the others
+                self._waiting = waiting[step + 1 :]
+                raise
 
     def _read(
         self, states: Sequence[Tensor], first: int, last: int, columns: int, extra: Sequence[Tensor]
@@ -288,12 +316,15 @@ class Follower:
         One that failed may be forgotten much later, and in another thread: then it is not the
         running turn's any more, or somebody else's to settle.
         """
+        turn.place = None
         if turn is self.turn and turn.is_here:
             # Nobody would see an error here; what waits is scored again where the turn ends.
             with suppress(Exception):
                 self._score_waiting(turn)
 
-    def _on_kept(self, turn: RunningTurn, ids: Tensor, verdict: Tensor | None) -> Sequence[bool]:
+    def _on_kept(
+        self, turn: RunningTurn, ids: Tensor, verdict: Tensor | None, place: int | None
+    ) -> Sequence[bool]:
         """Hear which tokens a loop has kept ``[rows, columns]``, and which rows it ends.
 
         Returns:
@@ -307,7 +338,7 @@ class Follower:
             self._settler.tell_candidates(turn, ids)
         else:
             turn.kept = ids
-        turn.verdict = verdict
+        turn.verdict, turn.place = verdict, place
         ends = self._teller.stopped
         if not ends:
             return ()

@@ -182,7 +182,7 @@ class Watch:
         """What was scored so far; asked for after ``generate`` has returned, its turn is in it.
 
         Another thread than the one that generates may miss the last seven tokens meanwhile, where
-        no plugin and no stream hears of each.
+        no plugin and no stream has to hear of each at once.
         """
         self._follower.settle()
         return self._teller.trace
@@ -273,7 +273,7 @@ class Watch:
 
         What was done in the last turn is dropped before the next turn's prompt is read.
         """
-        self._decoding = current_decoding(self.model)
+        self._decoding = self._follower.expected() or current_decoding(self.model)
         if self._decoding is None:
             return False
         self._follower.prepare(self._decoding, forward)

@@ -12,7 +12,7 @@ from typing import Any
 
 from emowatch.bank import ProbeBank
 from emowatch.dispatch import Dispatcher
-from emowatch.errors import UsageError
+from emowatch.errors import PluginError, UsageError
 from emowatch.records import (
     Alarm,
     Floats,
@@ -68,7 +68,12 @@ class Teller:
     @property
     def is_heard(self) -> bool:
         """Whether any plugin hears of tokens."""
-        return any(map(self._plugins.has, ("token_scored", "judge", "steer")))
+        return self._plugins.is_heard
+
+    @property
+    def is_urgent(self) -> bool:
+        """Whether any plugin has to hear of each token before the next one is computed."""
+        return self._plugins.is_urgent
 
     def tell_token(
         self,
@@ -94,7 +99,7 @@ class Teller:
             segment: of that reply token, or of the prompt's token.
         """
         records = []
-        heard = self.is_heard
+        heard = self._plugins.is_heard
         for (table, primary, layers), of_bank in zip(self._sources, scores, strict=True):
             mine = of_bank[:, place]  # [layers, labels]
             distance = None
@@ -148,6 +153,13 @@ class Teller:
 
     def _act(self, alarm: Alarm, plugin: str) -> None:
         """Do what an alarm asks of the core."""
+        if self._plugins.can_wait(plugin) and not {"stop", "steer"}.isdisjoint(alarm.actions):
+            late = PluginError(
+                "it can wait, and its alarm asks to change the running reply, which has gone on "
+                "since; leave can_wait out"
+            )
+            self._plugins.switch_off(plugin, "judge", late, self._session)
+            return
         if "warn" in alarm.actions:
             place = "the prompt" if alarm.offset is None else f"token {alarm.offset}"
             sys.stderr.write(

@@ -97,6 +97,8 @@ class RunningTurn:
     """Whether a `Listener` hears what the loop keeps."""
     verdict: Tensor | None = None
     """``[rows]``: whether the loop's stopping criteria have ended each row; `None` before."""
+    place: int | None = None
+    """Where the loop stands on the stack, from its last word until its next forward."""
     _cache: weakref.ref[Any] | None = field(default=None)
     _last_ids: Tensor | None = None
     _thread: int = field(default_factory=threading.get_ident)

@@ -34,6 +34,8 @@ of each kind."""
 class Otel:
     """Exports over OTLP with HTTP; batches are sent from threads of the SDK."""
 
+    can_wait = True
+
     def __init__(self, endpoint: str | None = None, service: str = "emowatch") -> None:
         """Prepare the exporters.
 

@@ -22,6 +22,8 @@ REASONS = get_args(FinishReason)
 class Prometheus:
     """Serves ``/metrics`` from the first session until the plugin is dropped."""
 
+    can_wait = True
+
     def __init__(self, port: int | str = 9464, address: str = "127.0.0.1") -> None:
         """Open the port, so that one that is taken is known at once.
 
