@@ -13,6 +13,7 @@ Messages are the project's own, from `emowatch/demo/replies/messages.toml`.
 
 from __future__ import annotations
 
+import math
 import random
 import sys
 from collections.abc import Callable, Sequence
@@ -122,13 +123,13 @@ def textbook(base: Baseline) -> Callable[[Trace], list[Alarm]]:
     """Judge by a CUSUM of each label at five standard deviations."""
 
     def judge(trace: Trace) -> list[Alarm]:
-        charts, alarms = Charts(np.array(base.means), np.array(base.spreads)), []
+        never, limit = [math.inf] * len(base.labels), [TEXTBOOK] * len(base.labels)
+        charts, alarms = Charts(base.means, base.spreads, [never, never, limit, limit]), []
         for score in trace.tokens:
             if score.offset is None or score.segment != "reply":
                 continue
-            values = charts.take(score.scores.array)
-            if values is not None and values[2:].max() > TEXTBOOK:
-                alarms.append(_alarm(score, base.labels[int(values[2:].max(0).argmax())]))
+            if charts.take(score.scores.array.tolist()):
+                alarms.append(_alarm(score, base.labels[int(charts.values[2:].max(0).argmax())]))
                 charts.restart()
         return alarms
 

@@ -214,8 +214,8 @@ def current_decoding(model: nn.Module, *, is_between: bool = False) -> Decoding 
 def is_under(place: int) -> bool:
     """Tell whether this is called from a loop, by the place that a `Listener` told just before.
 
-    The place stands for a frame, which must not be kept: it holds the loop's cache and criteria. It is
-    another's once the loop is gone, so that it is to be asked for once, and no more after that.
+    The place stands for a frame, which must not be kept: it holds the loop's cache and criteria.
+    Once the loop is gone it may be another's.
     """
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:

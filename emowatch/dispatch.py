@@ -9,8 +9,9 @@ from __future__ import annotations
 import sys
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from numbers import Integral, Real
+from operator import itemgetter
 from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
@@ -35,17 +36,25 @@ Call: TypeAlias = tuple[str, Callable[..., None], Sequence[Any]]
 """A hook, the function that implements it, and what it is called with."""
 
 
+Gather: TypeAlias = Callable[[Mapping[str, Any]], Sequence[Any]]
+"""Takes what an implementation is called with out of all that its hook has."""
+
+
 @dataclass(slots=True)
 class Meter:
     """How long a plugin takes per call, over its last 64 calls of a session."""
 
-    last: deque[float]
+    last: deque[float] = field(default_factory=lambda: deque(maxlen=BUDGET_WINDOW))
     calls: int = 0
 
     def percentiles(self) -> tuple[float, float]:
         """Give the 50th and 99th percentile in seconds; zeros before the first call."""
         times = sorted(self.last) or [0.0]
         return times[len(times) // 2], times[min(len(times) - 1, int(len(times) * 0.99))]
+
+
+_Impl: TypeAlias = tuple[str, Callable[..., Any], Gather, Meter]
+"""Name of the plugin, its function, and what it takes; how long the plugin takes."""
 
 
 class Dispatcher:
@@ -70,7 +79,7 @@ class Dispatcher:
         """Take the plugins registered with `manager`, in pluggy's order."""
         self.on_error = on_error
         self.errors: Counter[str] = Counter()
-        self.meters: dict[str, Meter] = {}
+        self.meters = {name: Meter() for name, _ in manager.list_name_plugin()}
         self._outboxes: dict[str, Outbox[Call]] = {
             name: Outbox(_deliver)
             for name, plugin in manager.list_name_plugin()
@@ -81,15 +90,18 @@ class Dispatcher:
             for name, plugin in manager.list_name_plugin()
             if getattr(plugin, "can_wait", False)
         }
-        self._impls = {
-            hook: [(i.plugin_name, i.function, i.argnames) for i in reversed(impls)]
+        self._impls: dict[str, list[_Impl]] = {
+            hook: [
+                (i.plugin_name, i.function, _gathering(i.argnames), self.meters[i.plugin_name])
+                for i in reversed(impls)
+            ]
             for hook in vars(manager.hook)
             if not hook.startswith("_") and (impls := getattr(manager.hook, hook).get_hookimpls())
         }
         self._note_hearers()
 
     def _note_hearers(self) -> None:
-        hearers = {name for hook in HEARING for name, _, _ in self._impls.get(hook, ())}
+        hearers = {impl[0] for hook in HEARING for impl in self._impls.get(hook, ())}
         self.is_heard = bool(hearers)
         # An error is to be raised where it arises, in the forward of its token.
         self.is_urgent = self.is_heard and (
@@ -114,12 +126,15 @@ class Dispatcher:
 
         It is a generator: `tell` runs it for hooks that answer nothing.
         """
+        impls = self._impls.get(hook)
+        if impls is None:
+            return
         arguments["session"] = session
-        is_measured = hook in TOKEN_HOOKS
-        for name, function, argnames in tuple(self._impls.get(hook, ())):
-            if name in self.errors:  # switched off while this hook was being called
+        is_measured, errors = hook in TOKEN_HOOKS, self.errors
+        for name, function, gather, meter in impls:  # another list once one is switched off
+            if errors and name in errors:  # while this hook was being called
                 continue
-            values = [arguments[argument] for argument in argnames]
+            values = gather(arguments)
             if self._outboxes and (outbox := self._outboxes.get(name)):
                 if not self._has_failed(name, outbox, session):
                     outbox.put((hook, function, values))
@@ -133,11 +148,7 @@ class Dispatcher:
                 self.switch_off(name, hook, error, session)
                 continue
             if is_measured:
-                elapsed_s = perf_counter() - started
-                meter = self.meters.get(name)
-                if meter is None:
-                    meter = self.meters[name] = Meter(deque(maxlen=BUDGET_WINDOW))
-                meter.last.append(elapsed_s)
+                meter.last.append(perf_counter() - started)
                 meter.calls += 1
                 if not meter.calls % BUDGET_WINDOW:
                     self._check_budget(name, hook, meter, session)
@@ -146,9 +157,8 @@ class Dispatcher:
 
     def tell(self, hook: str, session: Session, /, **arguments: Any) -> None:
         """Call each implementation of a hook that states a fact."""
-        if hook in self._impls:
-            for _ in self.call(hook, session, **arguments):
-                pass
+        for _ in self.call(hook, session, **arguments):
+            pass
 
     def _check_budget(self, name: str, hook: str, meter: Meter, session: Session) -> None:
         """Call a plugin that takes too long behind a queue, or no more."""
@@ -170,7 +180,7 @@ class Dispatcher:
         )
 
     def _answers(self, name: str) -> bool:
-        return any(name == one for hook in ANSWERED for one, _, _ in self._impls.get(hook, ()))
+        return any(name == impl[0] for hook in ANSWERED for impl in self._impls.get(hook, ()))
 
     def _has_failed(self, name: str, outbox: Outbox[Call], session: Session) -> bool:
         """Switch a plugin off that has failed behind its queue."""
@@ -226,6 +236,16 @@ class Dispatcher:
         self.tell("plugin_failed", session, name=name, hook=hook, error=error)
 
 
+def _gathering(names: Sequence[str]) -> Gather:
+    """Give what takes the arguments of these names, at every token and plugin."""
+    if not names:
+        return lambda _: ()
+    if len(names) == 1:
+        (name,) = names
+        return lambda arguments: (arguments[name],)
+    return itemgetter(*names)
+
+
 def _deliver(call: Call) -> None:
     _, function, values = call
     function(*values)
@@ -263,16 +283,16 @@ def _is_drift(drift: Any) -> bool:
 def _check_answer(hook: str, answer: object) -> None:
     """Refuse an answer that the core could not use, while it is known whose it is."""
     if hook == "judge":
-        alarms: Sequence[Any] = answer if isinstance(answer, Sequence) else (answer,)
-        if not all(isinstance(alarm, Alarm) for alarm in alarms):
-            raise TypeError(
-                f"it must answer an Alarm, several or None, got {clean_line(repr(answer), 60)}"
-            )
-        for alarm in alarms:
+        for alarm in answer if isinstance(answer, Sequence) else (answer,):
+            if not isinstance(alarm, Alarm):
+                raise TypeError(
+                    f"it must answer an Alarm, several or None, got {clean_line(repr(answer), 60)}"
+                )
             _check_alarm(alarm)
     elif hook in ("steer", "steer_turn"):
-        wishes = answer if isinstance(answer, Sequence) else (answer,)
-        if not all(isinstance(wish, Steering) for wish in wishes):
-            raise TypeError(
-                f"it must answer a Steering, several or None, got {clean_line(repr(answer), 60)}"
-            )
+        for wish in answer if isinstance(answer, Sequence) else (answer,):
+            if not isinstance(wish, Steering):
+                raise TypeError(
+                    f"it must answer a Steering, several or None, got "
+                    f"{clean_line(repr(answer), 60)}"
+                )

@@ -1,4 +1,6 @@
-"""What of a reply a log may hold: nothing, a keyed hash, or its text."""
+"""What logs share: what of a reply they may hold (nothing, a keyed hash, or its text), and how they
+spell scores.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,10 @@ import os
 import secrets
 import sys
 import time
+from collections.abc import Iterable
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from math import isfinite
 
 from emowatch import __version__
 from emowatch.config import home
@@ -15,6 +20,9 @@ from emowatch.text import clean_line
 
 CONTENTS = ("none", "hash", "full")
 KEY_BYTES = 32
+DECIMALS = 7
+"""Of a score."""
+_ONE = f"%.{DECIMALS}f"
 
 
 def check_content(plugin: str, content: str) -> str:
@@ -29,6 +37,24 @@ def check_content(plugin: str, content: str) -> str:
             f"{CONTENTS[-1]}, got {clean_line(repr(content), 60)}."
         )
     return content
+
+
+def listed(values: Iterable[float]) -> str:
+    """Write numbers as JSON, rounded to 7 decimals, as fine as float32 is near 1.
+
+    What is no number becomes null.
+    """
+    numbers = tuple(values)
+    told = _format(len(numbers)) % numbers
+    if "n" in told:  # nan or inf
+        told = ",".join(_ONE % v if isfinite(v) else "null" for v in numbers)
+    return f"[{told}]"
+
+
+@cache
+def _format(count: int) -> str:
+    """One format for all numbers of a token: for each by itself it takes three times as long."""
+    return ",".join([_ONE] * count)
 
 
 def keyed_hash(key: bytes, text: str) -> str:

@@ -70,9 +70,9 @@ class Counting:
         row = self._rows.get(key)
         if row is None:
             row = self._rows[key] = _Row([0] * len(values))
-        high = [place for place, value in enumerate(values) if value >= self.threshold]
-        if not (high or row.is_busy):  # as at nearly every token
+        if max(values) < self.threshold and not row.is_busy:  # as at nearly every token
             return ()
+        high = [place for place, value in enumerate(values) if value >= self.threshold]
         return self._count(row, high, offset, values)
 
     def _count(

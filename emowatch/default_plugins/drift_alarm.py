@@ -70,7 +70,6 @@ class DriftAlarm:
         self.baseline = Baseline.load(baseline)
         self.level = level_of(NAME, level)
         self._reaction = Reaction(NAME, action, system, steer, call)
-        self._scales = np.array(self.baseline.scales)
         self._rows: dict[int, _Row] = {}
 
     @property
@@ -117,19 +116,18 @@ class DriftAlarm:
 
     def _judge(self, token: TokenScore, row: _Row, offset: int | None) -> Alarm | None:
         """Take a token that counts, at the offset where it does; one without numbers does not."""
-        values = row.charts.take(token.scores.array)
-        if values is None:
+        is_due = row.charts.take(token.scores.array.tolist())
+        if is_due is None:
             return None
         row.tokens += 1
         place = token.position if token.offset is None else token.offset
         row.places.append((token.turn, place))
-        values = values / self._scales  # [charts, labels]
-        highest = int(values.argmax())
-        if values.item(highest) <= self.baseline.threshold or row.tokens < row.quiet_until:
+        if not is_due or row.tokens < row.quiet_until:
             return None
         # The baseline bounds how many rows pass the threshold at all: one alarm in the length of
         # its longest row keeps to that, whichever label it is of.
-        chart, label = divmod(highest, values.shape[1])
+        values = row.charts.values / np.array(self.baseline.scales)  # [charts, labels]
+        chart, label = divmod(int(values.argmax()), values.shape[1])
         alarm = self._alarm(token, offset, row, label, chart, float(values[chart, label]))
         row.quiet_until = row.tokens + self.baseline.longest
         row.charts.restart()

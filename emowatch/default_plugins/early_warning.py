@@ -6,17 +6,29 @@ be tracked in real time, as they come before blackmail and cheating; calm is the
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from emowatch import hookimpl
 from emowatch.default_plugins.counting import Counting
-from emowatch.default_plugins.rules import Reaction, key_of, level_of, refusal
+from emowatch.default_plugins.rules import Reaction, key_of, level_of, refusal, taking
 from emowatch.records import Alarm, BankInfo, Session, TokenScore, Turn
 from emowatch.text import clean_line
 
 NAME = "early-warning"
 TROUBLE = ("panic", "desperation", "frustration", "hostility")
 CALM = "calm"
+
+
+@dataclass(frozen=True, slots=True)
+class _Watched:
+    """What counts of one bank."""
+
+    labels: tuple[str, ...]
+    take: Callable[[list[float]], Sequence[float]]
+    """Takes their scores out of the bank's."""
+    counter: int | None
+    """Place of the label that counts against them."""
 
 
 class EarlyWarning:
@@ -67,7 +79,7 @@ class EarlyWarning:
         self.level = level_of(NAME, level)
         self._counting = Counting(NAME, threshold, consecutive, window, cooldown, release)
         self._reaction = Reaction(NAME, action, system, steer, call)
-        self._watched: dict[str, tuple[str, ...]] = {}
+        self._watched: dict[str, _Watched] = {}
         """By bank: those of the labels that it has."""
 
     @property
@@ -83,11 +95,12 @@ class EarlyWarning:
             ValueError: if none has; it lists the labels that there are.
         """
         self._counting.forget_all()
-        self._watched = {
-            bank.name: found
+        watched = {
+            bank.name: self._watched_of(bank)
             for bank in session.banks
-            if self.bank in (None, bank.name) and (found := self._labels_of(bank))
+            if self.bank in (None, bank.name)
         }
+        self._watched = {name: found for name, found in watched.items() if found.labels}
         if not self._watched:
             known = sorted({label for bank in session.banks for label in bank.labels})
             raise ValueError(
@@ -100,17 +113,19 @@ class EarlyWarning:
     @hookimpl
     def judge(self, score: TokenScore) -> Alarm | None:
         """Count the token; raise an alarm where it is due."""
-        labels = self._watched.get(score.bank)
-        if labels is None or score.offset is None:
+        watched = self._watched.get(score.bank)
+        if watched is None or score.offset is None:
             return None
-        values = dict(score.scores.items())
-        value = sum([values[label] for label in labels]) - values.get(self.counter, 0.0)
+        values = score.scores.array.tolist()
+        value = sum(watched.take(values))
+        if watched.counter is not None:
+            value -= values[watched.counter]
         if not self._counting.due(key_of(score), score.offset, (value,)):
             return None
-        less = f" less {self.counter}" if self.counter in values else ""
+        less = "" if watched.counter is None else f" less {self.counter}"
         return self._reaction.raise_(
-            rule=f"{' + '.join(labels)}{less} {self._counting.told}",
-            label=max(labels, key=lambda label: values[label]),
+            rule=f"{' + '.join(watched.labels)}{less} {self._counting.told}",
+            label=max(watched.labels, key=lambda label: score.scores[label]),
             level=self.level,
             score=value,
             threshold=self._counting.threshold,
@@ -130,5 +145,10 @@ class EarlyWarning:
         """Forget everything."""
         self._counting.forget_all()
 
-    def _labels_of(self, bank: BankInfo) -> tuple[str, ...]:
-        return tuple(label for label in self.labels if label in bank.labels)
+    def _watched_of(self, bank: BankInfo) -> _Watched:
+        labels = tuple(label for label in self.labels if label in bank.labels)
+        return _Watched(
+            labels,
+            taking([bank.labels.index(label) for label in labels]),
+            bank.labels.index(self.counter) if self.counter in bank.labels else None,
+        )

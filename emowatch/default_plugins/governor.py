@@ -98,7 +98,8 @@ class Governor:
             self._asked_layer = None if asked is None else int(asked)
         except ValueError:
             raise refusal(NAME, "layer", "the number of a layer", layer) from None
-        self._layers: dict[str, int] = {}
+        self._aims: dict[str, tuple[int, str | Floats, int]] = {}
+        """Of each label its place in the bank, and the direction and layer to steer at."""
         self._owner = ""
         self._loops: dict[Key, Loop] = {}
         self._told = False
@@ -120,11 +121,16 @@ class Governor:
                 f"{total:.2f}; its scores add up to 1. Leave a label out."
             )
         self._owner = bank.name
-        self._layers = {
-            label: steering_layer(session, f"{bank.name}/{label}", self._asked_layer)
-            for label in self.targets
+        names = {label: f"{bank.name}/{label}" for label in self.targets}
+        self._aims = {
+            label: (
+                bank.labels.index(label),
+                name if self._direction is None else self._direction,
+                steering_layer(session, name, self._asked_layer),
+            )
+            for label, name in names.items()
         }
-        if late := [layer for layer in self._layers.values() if layer >= bank.primary]:
+        if late := [layer for _, _, layer in self._aims.values() if layer >= bank.primary]:
             raise ValueError(
                 f"The bank {clean_line(bank.name)!r} reads layer {bank.primary}, before what is "
                 f"done at layer {late[0]}: the loop would not see what it does. Steer at a lower "
@@ -137,23 +143,19 @@ class Governor:
         if score.bank != self._owner:
             return None
         wishes = []
-        for label, target in self.targets.items():
+        values = score.scores.array.tolist()
+        for label, (place, direction, layer) in self._aims.items():
             key = (score.turn, score.sequence, label)
             loop = self._loops.get(key)
             if loop is None:
-                loop = self._loops[key] = Loop(target, self.kp, self.ki, self.limits)
-            strength = loop.take(score.scores[label])
+                loop = self._loops[key] = Loop(self.targets[label], self.kp, self.ki, self.limits)
+            strength = loop.take(values[place])
             if loop.is_spent and not self._told:
                 self._tell_spent(loop)
             if strength:
                 wishes.append(
                     Steering(
-                        direction=f"{self._owner}/{label}"
-                        if self._direction is None
-                        else self._direction,
-                        layer=self._layers[label],
-                        strength=strength,
-                        shadow=self.shadow,
+                        direction=direction, layer=layer, strength=strength, shadow=self.shadow
                     )
                 )
         return wishes or None

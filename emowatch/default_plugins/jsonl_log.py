@@ -9,10 +9,8 @@ import json
 import secrets
 import sys
 import time
-from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import UTC, datetime
-from functools import cache
 from io import FileIO
 from math import isfinite
 from pathlib import Path
@@ -21,9 +19,11 @@ from typing import Any
 from emowatch import hookimpl
 from emowatch.config import home
 from emowatch.default_plugins.contents import (
+    DECIMALS,
     check_content,
     installation_key,
     keyed_hash,
+    listed,
     open_private,
     versions,
 )
@@ -32,9 +32,6 @@ from emowatch.text import clean_line
 
 SCHEMA = 1
 """Of the lines below; `emowatch.trace` reads it."""
-DECIMALS = 7
-"""Of a score."""
-_ONE = f"%.{DECIMALS}f"
 _encode = json.JSONEncoder(separators=(",", ":"), default=str).encode
 
 
@@ -102,7 +99,7 @@ class JsonlLog:
         more = ""
         if score.layer_scores is not None:
             layers = ",".join(map(str, score.layers))
-            rows = ",".join(map(_listed, score.layer_scores.tolist()))
+            rows = ",".join(map(listed, score.layer_scores.tolist()))
             more = f',"layers":[{layers}],"layer_scores":[{rows}]'
         if score.distance is not None:
             near = score.distance
@@ -110,7 +107,7 @@ class JsonlLog:
         self._write_line(
             f'{{"type":"token","bank":{self._places[score.bank]},"turn":{score.turn},'
             f'"sequence":{score.sequence},"position":{score.position},"offset":{offset},'
-            f'"segment":"{score.segment}","scores":{_listed(score.scores.array.tolist())}'
+            f'"segment":"{score.segment}","scores":{listed(score.scores.array.tolist())}'
             f"{more}}}\n"
         )
         self._tokens += 1
@@ -142,7 +139,7 @@ class JsonlLog:
             finish_reason=turn.finish_reason,
             settings=dict(turn.settings),
             mean_scores={
-                bank: json.loads(_listed(scores.values()))
+                bank: json.loads(listed(scores.values()))
                 for bank, scores in turn.mean_scores.items()
             },
             **said,
@@ -163,10 +160,10 @@ class JsonlLog:
     def _write_line(self, line: str) -> None:
         if self._file is None:
             return
-        left = memoryview(line.encode("ascii"))
+        left = line.encode("ascii")
         try:
-            while left:  # a disk that is nearly full takes a part
-                left = left[self._file.write(left) :]
+            while (written := self._file.write(left)) < len(left):
+                left = left[written:]  # a disk that is nearly full takes a part
         except OSError:
             self._close()  # the dispatcher calls no more hooks of ours
             raise
@@ -175,24 +172,6 @@ class JsonlLog:
         if self._file is not None:
             self._file.close()
         self._file = None
-
-
-def _listed(values: Iterable[float]) -> str:
-    """Write numbers as JSON, rounded to 7 decimals, as fine as float32 is near 1.
-
-    What is no number becomes null.
-    """
-    numbers = tuple(values)
-    told = _format(len(numbers)) % numbers
-    if "n" in told:  # nan or inf
-        told = ",".join(_ONE % v if isfinite(v) else "null" for v in numbers)
-    return f"[{told}]"
-
-
-@cache
-def _format(count: int) -> str:
-    """One format for all numbers of a token: for each by itself it takes three times as long."""
-    return ",".join([_ONE] * count)
 
 
 def _open_new(path: Path) -> FileIO:

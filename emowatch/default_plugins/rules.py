@@ -5,7 +5,8 @@ be done about an alarm.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import Any, get_args
 
 from emowatch.labels import NEUTRAL
@@ -26,8 +27,8 @@ class Scope:
         """Take the names; `None` is every one."""
         self.label = label
         self.bank = bank
-        self._watched: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {}
-        """Of each bank the labels that are watched, and their places among its own."""
+        self._watched: dict[str, tuple[tuple[str, ...], Callable[[list[float]], Any]]] = {}
+        """Of each bank the labels that are watched, and what takes their scores out of its own."""
 
     def check(self, session: Session) -> None:
         """Check that the bank and the label exist.
@@ -50,25 +51,31 @@ class Scope:
                 f"the labels are: {', '.join(map(clean_line, labels))}."
             )
 
-    def values(self, score: TokenScore) -> tuple[tuple[str, ...], list[float]]:
+    def values(self, score: TokenScore) -> tuple[Sequence[str], Sequence[float]]:
         """Give the labels that are watched and their scores; none of prompts and other banks."""
         if score.offset is None or self.bank not in (None, score.bank):
-            return (), []
+            return (), ()
         watched = self._watched.get(score.bank)
         if watched is None:
             watched = self._watched[score.bank] = self._labels(tuple(score.scores))
-        labels, places = watched
-        found = score.scores.array.tolist()
-        return labels, [found[place] for place in places]
+        labels, take = watched
+        return labels, take(score.scores.array.tolist())
 
-    def _labels(self, labels: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    def _labels(self, labels: tuple[str, ...]) -> tuple[tuple[str, ...], Any]:
         """Choose among the labels of a bank."""
-        places = tuple(
+        places = [
             place
             for place, label in enumerate(labels)
             if (label == self.label if self.label is not None else label != NEUTRAL)
-        )
-        return tuple(labels[place] for place in places), places
+        ]
+        return tuple(labels[place] for place in places), taking(places)
+
+
+def taking(places: Sequence[int]) -> Callable[[list[float]], Sequence[float]]:
+    """Give what takes the numbers at some places out of a list."""
+    if len(places) > 1:
+        return itemgetter(*places)  # in one step, which counts at each token
+    return lambda values: [values[place] for place in places]
 
 
 def key_of(score: TokenScore) -> Key:

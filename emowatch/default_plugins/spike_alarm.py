@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 
@@ -27,7 +27,7 @@ NAME = "spike-alarm"
 class _Row:
     """One row and bank; labels by their place."""
 
-    last: deque[list[float]]
+    last: deque[Sequence[float]]
     """Scores of the tokens just before, those that are numbers."""
     quiet_until: dict[int, int] = field(default_factory=dict)
     """First offset that may raise again."""
@@ -100,21 +100,27 @@ class SpikeAlarm:
         labels, values = self._scope.values(score)
         if not labels:
             return None
-        key, alarms = key_of(score), []
+        alarms: list[Alarm] = []
+        key = key_of(score)
         row = self._rows.get(key)
         if row is None:
             row = self._rows[key] = _Row(deque(maxlen=self.within))
-        for place, value in enumerate(values):
-            if value < self.rise or not row.last:  # as at nearly every token: none is below 0
-                continue
-            rose = value - min(before[place] for before in row.last)
-            offset = score.offset or 0
-            if rose >= self.rise and offset >= row.quiet_until.get(place, 0):
-                row.quiet_until[place] = offset + 1 + self.cooldown
-                alarms.append(self._alarm(score, labels[place], value, rose))
+        if not max(values) < self.rise and row.last:  # nearly never: none is below 0
+            alarms = self._rises(score, row, labels, values)
         if isfinite(sum(values)):  # what is no number is compared with nothing
             row.last.append(values)
         return alarms or None
+
+    def _rises(
+        self, score: TokenScore, row: _Row, labels: Sequence[str], values: Sequence[float]
+    ) -> list[Alarm]:
+        alarms, offset = [], score.offset or 0
+        for place, value in enumerate(values):
+            rose = value - min(before[place] for before in row.last)
+            if rose >= self.rise and offset >= row.quiet_until.get(place, 0):
+                row.quiet_until[place] = offset + 1 + self.cooldown
+                alarms.append(self._alarm(score, labels[place], value, rose))
+        return alarms
 
     @hookimpl
     def turn_finished(self, turn: Turn) -> None:

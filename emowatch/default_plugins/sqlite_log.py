@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from emowatch.default_plugins.contents import (
     check_content,
     installation_key,
     keyed_hash,
+    listed,
     versions,
 )
 from emowatch.logbook import connect, default_path
@@ -27,21 +28,8 @@ from emowatch.records import Alarm, BankInfo, Session, SteeringChange, TokenScor
 
 COMMIT_S = 0.25
 """Longest time for which scores wait to be committed."""
-_TOKEN = "INSERT OR IGNORE INTO tokens VALUES (?, ?, ?, ?)"
-_DISTANCE = "INSERT OR REPLACE INTO distances VALUES (?, ?, ?, ?)"
+_TOKEN = "INSERT OR REPLACE INTO tokens VALUES (?, ?, ?, ?, ?, ?, ?)"
 _MEAN = "INSERT OR REPLACE INTO means VALUES (?, ?, ?, ?)"
-
-
-@dataclass(slots=True)
-class _Probe:
-    """One bank, and the scores of its tokens that wait."""
-
-    number: int
-    labels: tuple[str, ...]
-    statement: str
-    """Writes all scores of a token at once: for each by itself SQLite takes twice as long."""
-    is_first: bool
-    scores: list[tuple[Any, ...]] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -88,10 +76,11 @@ class SqliteLog:
         self._database: sqlite3.Connection | None = None
         self._thread = ""
         self._model = ""
-        self._probes: dict[str, _Probe] = {}
+        self._probes: dict[str, int] = {}
+        """Number of each bank in the table of probes."""
         self._open: dict[tuple[int, int], _Open] = {}
-        self._tokens: list[tuple[int, int, int | None, str]] = []
-        self._distances: list[tuple[int, int, int, float]] = []
+        self._tokens: list[tuple[int, int, int, int | None, str, str, float | None]] = []
+        """Rows that wait to be written."""
         self._committed_s = 0.0
 
     @hookimpl
@@ -101,10 +90,7 @@ class SqliteLog:
         self._thread, self._model = str(ULID()), _storable(session.model)
         self._open.clear()
         self._begin()
-        self._probes = {
-            bank.name: self._probe(bank, is_first=not place)
-            for place, bank in enumerate(session.banks)
-        }
+        self._probes = {bank.name: self._probe(bank) for bank in session.banks}
         self._run(
             "INSERT INTO threads VALUES (?, ?, ?, ?, NULL, ?, ?, ?, ?)",
             self._thread,
@@ -121,14 +107,17 @@ class SqliteLog:
     @hookimpl
     def token_scored(self, score: TokenScore) -> None:
         """Keep the scores of one token until they are committed."""
-        turn = self._turn(score.turn, score.sequence).number
-        probe, position = self._probes[score.bank], score.position
-        if probe.is_first:
-            self._tokens.append((turn, position, score.offset, score.segment))
-        values = score.scores.array.tolist()
-        probe.scores.append((turn, position, probe.number, *probe.labels, *values))
-        if score.distance is not None:
-            self._distances.append((turn, position, probe.number, score.distance))
+        self._tokens.append(
+            (
+                self._turn(score.turn, score.sequence).number,
+                score.position,
+                self._probes[score.bank],
+                score.offset,
+                score.segment,
+                listed(score.scores.array.tolist()),
+                score.distance,
+            )
+        )
         if time.monotonic() - self._committed_s >= COMMIT_S:
             self._write_scores()
 
@@ -140,7 +129,7 @@ class SqliteLog:
         self._run(
             "INSERT INTO alarms VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             turn,
-            probe.number if (probe := self._probes.get(alarm.bank)) else None,
+            self._probes.get(alarm.bank),
             alarm.offset,
             _storable(alarm.rule),
             _storable(alarm.label),
@@ -178,7 +167,7 @@ class SqliteLog:
         text = _storable(turn.text)
         self._begin()
         means = [
-            (opened.number, self._probes[bank].number, label, value)
+            (opened.number, self._probes[bank], label, value)
             for bank, scores in turn.mean_scores.items()
             for label, value in scores.items()
         ]
@@ -235,7 +224,7 @@ class SqliteLog:
             opened = self._open[index, sequence] = _Open(number, time.monotonic())
         return opened
 
-    def _probe(self, bank: BankInfo, *, is_first: bool) -> _Probe:
+    def _probe(self, bank: BankInfo) -> int:
         """Give a bank its number, known or new."""
         self._run(
             "INSERT OR IGNORE INTO probes VALUES (NULL, ?, ?, ?, ?, ?, ?)",
@@ -251,21 +240,13 @@ class SqliteLog:
             _storable(bank.name),
             bank.sha256,
         ).fetchone()
-        labels = tuple(_storable(label) for label in bank.labels)
-        n = len(labels)
-        rows = ", ".join(f"(?1, ?2, ?3, ?{4 + i}, ?{4 + n + i})" for i in range(n))
-        return _Probe(int(number), labels, f"INSERT OR REPLACE INTO scores VALUES {rows}", is_first)
+        return int(number)
 
     def _write_scores(self) -> None:
         """Write and commit all that waits."""
         self._begin()
         self._connected.executemany(_TOKEN, self._tokens)
-        for probe in self._probes.values():
-            self._connected.executemany(probe.statement, probe.scores)
-            probe.scores.clear()
-        self._connected.executemany(_DISTANCE, self._distances)
         self._tokens.clear()
-        self._distances.clear()
         self._commit()
 
     def _begin(self) -> None:

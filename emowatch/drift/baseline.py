@@ -69,8 +69,10 @@ class Baseline:
         )
 
     def charts(self) -> Charts:
-        """Make charts at rest."""
-        return Charts(np.array(self.means), np.array(self.spreads))
+        """Make charts at rest, whose limits are where an alarm is due."""
+        # The threshold is the maximum of a row, which rounding must not carry past it.
+        limits = self.threshold * (1 + 1e-12) * np.array(self.scales)
+        return Charts(self.means, self.spreads, limits)
 
     def chance(self, statistic: float) -> float:
         """Give the share of baseline rows whose maximum is as large: a p-value of one row."""
@@ -200,9 +202,9 @@ def _rows(traces: Iterable[Trace], bank: str | None, segment: Segment) -> tuple[
 def _peaks(charts: Charts, row: Floats) -> Floats:
     """Give the largest value of each chart and label over a row ``[charts, labels]``."""
     peaks = np.zeros((CHARTS, row.shape[1]))
-    for scores in row:
-        if (values := charts.take(scores)) is not None:
-            np.maximum(peaks, values, out=peaks)
+    for scores in row.tolist():
+        if charts.take(scores) is not None:
+            np.maximum(peaks, charts.values, out=peaks)
     return peaks
 
 

@@ -257,8 +257,8 @@ class Follower:
         self._settler.tell_step(turn, scores, turn.advance(fetched[0], speaking))
 
     def _may_wait(self, turn: RunningTurn, forward: Forward) -> bool:
-        """Tell whether a step may be scored with later ones: where nobody has to hear of each token,
-        and the loop is transformers' own, which changes nothing of what it handed to a forward.
+        """Tell whether a step may be scored with later ones: where nobody has to hear of each
+        token, and the loop is transformers' own, which changes nothing of what it has handed over.
 
         A plugin that steers a turn and then fails is to end what it did at the right token.
         """

@@ -103,7 +103,7 @@ def test_a_recorded_batch_comes_back_whole(path: Path) -> None:
             for s in table
             for label, value in s.scores.items()
         }
-        assert logged == kept
+        assert logged == pytest.approx(kept, abs=1e-7)
     assert rows(path, "SELECT count(*) FROM turns WHERE complete") == [(4,)]
     steered = rows(path, "SELECT offset, direction, strength FROM steerings ORDER BY number")
     assert steered == [(c.offset, c.direction, c.strength) for c in trace.steerings]
@@ -220,6 +220,54 @@ def test_what_drifts_is_kept_and_read_back(path: Path) -> None:
     with closing(connect(path)) as database:
         (turn,) = read_turns(database, Asked())
     assert [alarm["drift"] for alarm in turn.alarms] == [asdict(drift), None]
+
+
+def test_a_log_with_a_row_for_each_score_is_brought_up_to_date(path: Path) -> None:
+    """As versions before wrote it: two probes, labels in another order, no number, a distance."""
+    labels = {1: ("joy", "anger"), 2: ("anger", "fear", "joy")}
+    with closing(sqlite3.connect(path, isolation_level=None)) as database:
+        for migration in MIGRATIONS[:4]:
+            database.executescript(migration)
+        database.execute("PRAGMA user_version = 4")
+        database.execute("INSERT INTO threads VALUES ('t', 's', 'm', '', NULL, 0, 'none', '', '')")
+        database.execute(
+            "INSERT INTO turns (number, id, thread_id, turn, sequence, model, datetime_utc) "
+            "VALUES (7, 'i', 't', 0, 0, 'm', '')"
+        )
+        for number, names in labels.items():
+            database.execute(
+                "INSERT INTO probes VALUES (?, ?, 'sha', 'user', ?, 3, NULL)",
+                (number, f"bank{number}", json.dumps(names)),
+            )
+        wanted: list[tuple[Any, ...]] = []
+        for position in range(3):
+            offset = position - 1 if position else None
+            segment = "reply" if position else "user"
+            database.execute("INSERT INTO tokens VALUES (7, ?, ?, ?)", (position, offset, segment))
+            for probe, names in labels.items():
+                for place, label in enumerate(names):
+                    score = (
+                        None
+                        if (position, place) == (2, 1)
+                        else round(position / 10 + place / 100, 2)
+                    )
+                    row = (7, position, probe, label, score)
+                    database.execute("INSERT INTO scores VALUES (?, ?, ?, ?, ?)", row)
+                    wanted.append((position, offset, segment, f"bank{probe}", label, score))
+        database.execute("INSERT INTO distances VALUES (7, 1, 2, 0.75)")
+    connect(path).close()
+    found = rows(
+        path,
+        "SELECT position, offset, segment, probe, label, score FROM token_scores "
+        "ORDER BY position, probe",
+    )
+    assert sorted(map(str, found)) == sorted(map(str, wanted))
+    assert len(rows(path, "SELECT * FROM scores")) == len(wanted)
+    distances = "SELECT position, probe, distance FROM tokens WHERE distance IS NOT NULL"
+    assert rows(path, distances) == [(1, 2, 0.75)]
+    assert rows(path, "SELECT count(*) FROM tokens") == [(6,)]
+    log_session(SqliteLog(path))
+    assert rows(path, "SELECT count(*) FROM turns") == [(2,)]
 
 
 def test_a_writer_that_waits_for_a_token_keeps_no_other_waiting(path: Path) -> None:
@@ -399,10 +447,10 @@ def test_distances_and_the_rule_of_sets_are_kept(path: Path) -> None:
     log.session_finished()
     found = rows(
         path,
-        "SELECT probes.name, position, distance FROM distances "
-        "JOIN probes ON probes.number = probe ORDER BY position",
+        "SELECT probes.name, position, distance FROM tokens "
+        "JOIN probes ON probes.number = probe ORDER BY position, probe",
     )
-    assert found == [("sure", 8, 0.5), ("sure", 9, None)]
+    assert found == [("mood", 8, None), ("sure", 8, 0.5), ("mood", 9, None), ("sure", 9, None)]
     kept = rows(path, "SELECT name, sets_json FROM probes ORDER BY number")
     assert kept[0] == ("mood", None)
     assert json.loads(kept[1][1])["thresholds"] == [0.2]

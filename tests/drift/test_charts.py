@@ -18,9 +18,8 @@ def charts(labels: int = 1) -> Charts:
 
 def taken(of: Charts, scores: Sequence[float] | Floats) -> Floats:
     """Take scores that are numbers."""
-    found = of.take(np.array(scores, dtype=np.float64))
-    assert found is not None
-    return found.copy()
+    assert of.take(list(scores)) is not None
+    return of.values
 
 
 def textbook(values: list[float]) -> list[tuple[float, float, float]]:
@@ -60,7 +59,7 @@ def test_the_onset_is_where_a_cusum_last_stood_at_zero() -> None:
     """It tells since when something has been drifting."""
     running = charts()
     for z in [0.0, 0.0, -1.0, 2.0, 2.0, 2.0]:
-        running.take(np.array([z]))
+        running.take([z])
     assert running.onsets[0, 0] == 3
     assert running.onsets[1, 0] == 0
 
@@ -69,17 +68,30 @@ def test_what_is_no_number_changes_nothing() -> None:
     """One NaN must not blind the chart for good."""
     running, beside = charts(), charts()
     for z in [1.0, float("nan"), 1.0]:
-        running.take(np.array([z]))
+        running.take([z])
     for z in [1.0, 1.0]:
-        beside.take(np.array([z]))
+        beside.take([z])
     np.testing.assert_array_equal(running.values, beside.values)
+
+
+@given(
+    st.lists(st.lists(st.floats(-5, 5), min_size=2, max_size=2), min_size=1, max_size=20),
+    st.lists(st.lists(st.floats(0.1, 5), min_size=2, max_size=2), min_size=4, max_size=4),
+)
+def test_they_tell_when_any_is_past_its_limit(
+    tokens: list[list[float]], limits: list[list[float]]
+) -> None:
+    """Of each chart and label its own."""
+    running = Charts([0.0, 0.0], [1.0, 1.0], limits)
+    for scores in tokens:
+        assert running.take(scores) == bool((running.values > np.array(limits)).any())
 
 
 def test_they_can_be_brought_to_rest() -> None:
     """And go on as new ones do."""
     running, new = charts(2), charts(2)
     for _ in range(5):
-        running.take(np.array([2.0, -2.0]))
+        running.take([2.0, -2.0])
     running.restart()
     np.testing.assert_array_equal(taken(running, [1, 1]), taken(new, [1, 1]))
     np.testing.assert_array_equal(running.onsets, new.onsets)
