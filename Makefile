@@ -16,6 +16,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install -c constraints.t
 DECLARED := pyproject.toml constraints.txt
 COMPAT := .venv-compat
 RIVALS := .venv-rivals
+NEMO := .venv-nemo
 # Runs tests on up to four cores, since each process loads torch. ARGS="-n 0" keeps to one process.
 PYTEST := -m pytest -n logical --maxprocesses 4 --dist worksteal
 # What mypy reads; what is not there is left out.
@@ -24,7 +25,7 @@ TYPED := $(wildcard emowatch tests benchmarks docs/*.py plugins/*/*.py)
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help chat test test-compat lint bench bench-rivals soak fuzz demo-model clean
+.PHONY: help chat test test-compat test-nemo lint bench bench-rivals soak fuzz demo-model clean
 
 help:  ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -37,6 +38,9 @@ test: $(VENV)/ready-dev  ## Run the tests
 
 test-compat: $(COMPAT)/ready-dev  ## Run the tests on the oldest transformers that is supported
 	$(COMPAT)/bin/python $(PYTEST) $(ARGS)
+
+test-nemo: $(NEMO)/ready  ## Run the tests of plugins/emowatch-nemo, which wants an older huggingface_hub
+	cd plugins/emowatch-nemo && ../../$(NEMO)/bin/python -m pytest $(ARGS)
 
 lint: $(VENV)/ready-dev  ## Check style, types and the rooms
 	$(BIN)/ruff check
@@ -62,8 +66,8 @@ demo-model: $(VENV)/ready  ## Make the demo model anew from the data sets in DAT
 	@[ -d "$(DATA)" ] || { echo "Name the folder that holds the data sets: make demo-model DATA=…" >&2; exit 2; }
 	$(BIN)/python -m emowatch.demo.recipe --data "$(DATA)" $(ARGS)
 
-clean:  ## Remove .venv, .venv-compat, .venv-rivals, builds and caches (never banks, traces or demo-work)
-	rm -rf $(VENV) $(COMPAT) $(RIVALS) dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+clean:  ## Remove .venv, .venv-compat, .venv-rivals, .venv-nemo, builds and caches (never banks, traces or demo-work)
+	rm -rf $(VENV) $(COMPAT) $(RIVALS) $(NEMO) dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find emowatch tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 
@@ -87,13 +91,23 @@ $(VENV)/ready-dev: $(DECLARED) | $(VENV)/created
 	@$(PIP) -e '.[corpus,data,gguf,plot,dev]' >&2 </dev/null
 	@touch $(VENV)/ready $@
 
+# The pins of constraints.txt, but those that constraints-compat.txt has of its own.
+OLDEST = awk -F'[=<>]+' 'NR == FNR { old[$$1] = 1; print; next } !($$1 in old)' constraints-compat.txt constraints.txt
+
 $(COMPAT)/ready-dev: $(DECLARED) constraints-compat.txt
 	@echo "Setting up $(COMPAT) (once) …" >&2
 	@$(PYTHON) -m venv $(COMPAT) >&2 </dev/null
-	@awk -F'[=<>]+' 'NR == FNR { old[$$1] = 1; print; next } !($$1 in old)' constraints-compat.txt constraints.txt \
-	    > $(COMPAT)/constraints.txt
+	@$(OLDEST) > $(COMPAT)/constraints.txt
 	@$(COMPAT)/bin/python -m pip --disable-pip-version-check install -c $(COMPAT)/constraints.txt \
 	    -e '.[corpus,data,gguf,plot,dev]' >&2 </dev/null
+	@touch $@
+
+$(NEMO)/ready: $(DECLARED) constraints-compat.txt plugins/emowatch-nemo/pyproject.toml
+	@echo "Setting up $(NEMO) (once) …" >&2
+	@$(PYTHON) -m venv $(NEMO) >&2 </dev/null
+	@$(OLDEST) > $(NEMO)/constraints.txt
+	@$(NEMO)/bin/python -m pip --disable-pip-version-check install -c $(NEMO)/constraints.txt \
+	    -e . -e 'plugins/emowatch-nemo[dev]' >&2 </dev/null
 	@touch $@
 
 $(RIVALS)/ready: $(DECLARED) constraints-rivals.txt
