@@ -16,6 +16,7 @@ from emowatch.cli.options import Function
 from emowatch.errors import UsageError
 from emowatch.labels import EKMAN7, check_labels
 from emowatch.text import clean, clean_line
+from emowatch.tui.summary import counted
 
 if TYPE_CHECKING:
     from emowatch.workshop.building.answering import Answerer
@@ -183,7 +184,7 @@ def read_labelled(data: str, **reading: Any) -> RowFile:
     if not found.rows:
         click.echo(f"{shown}: no rows", err=True)
     for reason, n in found.aside.items():
-        click.echo(f"{shown}: {n} rows put aside: {reason}", err=True)
+        click.echo(f"{shown}: {counted(n, 'row')} put aside: {reason}", err=True)
     if found.encoding_hint:
         click.echo(f"{shown}: {clean_line(found.encoding_hint)}", err=True)
     return found

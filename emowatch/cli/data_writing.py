@@ -23,6 +23,7 @@ from emowatch.cli.data_jobs import (
 from emowatch.cli.options import folder_option
 from emowatch.labels import NEUTRAL
 from emowatch.text import clean_line
+from emowatch.tui.summary import counted
 
 
 @click.command()
@@ -46,7 +47,7 @@ def label(data: str, template: Path | None, **given: Any) -> None:
     reading = {key: given[key] for key in ("text_column", "encoding", "split", "limit")}
     texts = read_texts(data, **reading)
     for reason, n in texts.aside.items():
-        click.echo(f"{n} rows put aside: {reason}", err=True)
+        click.echo(f"{counted(n, 'row')} put aside: {reason}", err=True)
     with opened_job(given, data, 0.0) as opened:
         answerer = opened.having()
         stage = opened.job.labeller("label", prompt, given["labels"], answerer)

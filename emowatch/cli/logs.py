@@ -81,7 +81,7 @@ def command(context: click.Context, /, database: Path | None, **given: Any) -> N
         for turn in turns:
             _print(turn, short=shown["short"])
         if not turns:
-            click.echo("no such turns", err=True)
+            click.echo(f"no such turns{_where_texts_are(asked.query)}", err=True)
 
 
 @command.command()
@@ -197,6 +197,10 @@ def _print(turn: Any, *, short: bool) -> None:
     if turn.response:
         click.echo(clean(turn.response))
     click.echo()
+
+
+def _where_texts_are(query: str | None) -> str:
+    return "" if query is None else "; -q searches replies logged with --content full"
 
 
 def _no_text() -> str:

@@ -13,6 +13,7 @@ from emowatch.cli.options import PLACING, check_placing, folder_option, model_op
 from emowatch.cli.studying import overwrite_option
 from emowatch.errors import UsageError
 from emowatch.text import clean, clean_line
+from emowatch.tui.summary import counted
 
 if TYPE_CHECKING:
     from emowatch.studies.notebook.study import Part
@@ -86,7 +87,7 @@ def command(
     counts = ", ".join(f"{label} {n}" for label, n in accounts.counts().items())
     click.echo(clean_line(f"{len(accounts)} texts: {counts}"), err=True)
     for reason, n in accounts.put_aside.items():
-        click.echo(f"{n} rows put aside: {reason}", err=True)
+        click.echo(f"{counted(n, 'row')} put aside: {reason}", err=True)
     if "undecodable bytes" in accounts.put_aside:
         click.echo("the published file is in ISO-8859-1: leave --encoding out for it", err=True)
     work = given.pop("work") or out / "work"

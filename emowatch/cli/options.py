@@ -15,7 +15,13 @@ from emowatch.cli.certifying import RECORDER
 from emowatch.cli.logs import is_on
 from emowatch.cli.settings import plugin_options
 from emowatch.errors import PluginError, UsageError
-from emowatch.plugins import PluginSpec, installed_plugins, load_plugin, parse_plugin
+from emowatch.plugins import (
+    DEFAULT_PLUGINS,
+    PluginSpec,
+    installed_plugins,
+    load_plugin,
+    parse_plugin,
+)
 from emowatch.text import clean_line
 
 if TYPE_CHECKING:
@@ -152,9 +158,11 @@ def data_options(function: Function) -> Function:
 
 def tell_left_out(corpus: Corpus, limit: int | None) -> None:
     """Say on stderr how many rows cannot be used, by reason, and what is odd about the labels."""
+    from emowatch.tui.summary import counted
+
     of_all = "" if limit is None else " (of all rows; --limit counts those that can be used)"
     for reason, n in corpus.quarantine_counts().items():
-        click.echo(f"{n} rows put aside: {reason}{of_all}", err=True)
+        click.echo(f"{counted(n, 'row')} put aside: {reason}{of_all}", err=True)
     if corpus.encoding_hint:
         click.echo(clean_line(f"{corpus.source}: {corpus.encoding_hint}"), err=True)
     if all(label.isdecimal() for label in corpus.labels):
@@ -221,7 +229,7 @@ def chosen_plugins(
 
     Raises:
         UsageError: for such a record, or content without one.
-        PluginError: for a plugin that is not installed.
+        PluginError: for a plugin that is not installed, or an option that a built-in one refuses.
     """
     if log is None:
         log = is_on()
@@ -236,7 +244,10 @@ def chosen_plugins(
         name, options = parse_plugin(spec)
         if name not in installed:
             load_plugin(spec)  # says what is installed
-        specs.append((name, {**plugin_options(name), **options}))
+        chosen = (name, {**plugin_options(name), **options})
+        if name in DEFAULT_PLUGINS and name != RECORDER:  # others may listen on a port
+            load_plugin(chosen)  # says which option it cannot use
+        specs.append(chosen)
     if log and not any(name == LOGGER for name, _ in specs):
         said = {"content": content} if content != "none" else {}
         specs.append((LOGGER, {**plugin_options(LOGGER), **said}))

@@ -21,6 +21,7 @@ from emowatch.cli.options import (
     tell_left_out,
 )
 from emowatch.text import clean, clean_line
+from emowatch.tui.summary import counted
 
 if TYPE_CHECKING:
     from emowatch.studies.findings import Findings
@@ -122,7 +123,7 @@ def open_setting(
     tell_left_out(learned, reading["limit"])
     if test is not None:
         for reason, n in held.quarantine_counts().items():
-            click.echo(clean_line(f"{test}: {n} rows put aside: {reason}"), err=True)
+            click.echo(clean_line(f"{test}: {counted(n, 'row')} put aside: {reason}"), err=True)
         if held.encoding_hint:
             click.echo(clean_line(f"{test}: {held.encoding_hint}"), err=True)
     loaded = open_model(**placing)

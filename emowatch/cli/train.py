@@ -63,6 +63,12 @@ from emowatch.text import clean, clean_line
     show_default=True,
     help="How heads learn; paper-a: one epoch of Adam.",
 )
+@click.option(
+    "--directions",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Hold linear heads to the directions that `vectors build` or `import` wrote.",
+)
 @click.option("--hidden", type=click.IntRange(1, 4096), help="Width of the hidden layer.")
 @click.option(
     "--max-new-tokens",
@@ -94,19 +100,22 @@ def command(data: str, out: Path, overwrite: bool, **given: Any) -> None:
 
     DATA is a CSV, TSV, JSONL or Parquet file (also .gz), or a hub data set.
     """
+    from emowatch.vectors import Vectors
     from emowatch.workshop.corpora import read_corpus, split_of
     from emowatch.workshop.options import TrainOptions
-    from emowatch.workshop.outputs import check_hidden, check_output, check_target
+    from emowatch.workshop.outputs import check_head, check_output, check_target
     from emowatch.workshop.pipeline import train_bank
 
     reading = {key: given.pop(key) for key in READING}
     placing = {key: given.pop(key) for key in PLACING}
-    name, work = given.pop("name"), given.pop("work")
+    name, work, named = given.pop("name"), given.pop("work"), given.pop("directions")
     options = TrainOptions(
-        positions=(-5, -4, -3, -2, -1) if given["readout"] == "positions" else (-1,), **given
+        positions=(-5, -4, -3, -2, -1) if given["readout"] == "positions" else (-1,),
+        directions=None if named is None else Vectors.load(named),
+        **given,
     )
     check_target(options)
-    check_hidden(options)
+    check_head(options)
     check_output(out)
     if (out / "probe.safetensors").exists() and not overwrite:
         raise UsageError(

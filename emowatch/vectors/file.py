@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,21 @@ class Vectors:
                     f"{', '.join(clean_line(str(one)) for one in known)}."
                 )
         found: Floats = self.directions[self.layers.index(layer), self.labels.index(label)]
+        return found
+
+    def at(self, layers: Sequence[int]) -> Floats:
+        """Give all directions of some layers ``[layers, labels, d_model]``.
+
+        Raises:
+            VectorsError: for a layer that is not there; it lists those that there are.
+        """
+        missing = [layer for layer in layers if layer not in self.layers]
+        if missing:
+            raise VectorsError(
+                f"These vectors have no layer {', '.join(map(str, missing))}; they have "
+                f"{', '.join(map(str, self.layers))}. Name some of them with --layers."
+            )
+        found: Floats = self.directions[[self.layers.index(layer) for layer in layers]]
         return found
 
     def name_of(self, label: str, layer: int) -> str:

@@ -84,7 +84,8 @@ def import_gguf(path: Path, label: str) -> Vectors:
         hint = "" if field is None else str(field.contents())
     except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
         raise VectorsError(
-            f"Could not read {shown!r} as a GGUF file: {clean_line(str(error), 120)}."
+            f"Could not read {shown!r} as a GGUF file, or it is cut off: "
+            f"{clean_line(str(error), 120)}."
         ) from error
     widths = {len(values) for values in found.values()}
     if len(widths) != 1:

@@ -181,7 +181,7 @@ class Watch:
     def trace(self) -> Trace:
         """What was scored so far; asked for after ``generate`` has returned, its turn is in it.
 
-        Another thread than the one that generates may miss the last seven tokens meanwhile, where
+        Another thread than the one that generates may miss the last fifteen tokens meanwhile, where
         no plugin and no stream has to hear of each at once.
         """
         self._follower.settle()

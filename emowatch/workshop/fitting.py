@@ -49,7 +49,11 @@ def fit_heads(
     """Fit all layers, choose the primary one on validation, calibrate on validation."""
     n_labels = len(corpus.labels)
     changes = {"seed": options.seed} | ({"hidden": options.hidden} if options.hidden else {})
-    trainer = HeadTrainer(options.head, preset(options.preset, **changes))
+    along = None
+    if options.directions is not None:
+        named = torch.from_numpy(options.directions.at(layers))  # [layers, directions, d_model]
+        along = named.repeat(rows.states.shape[0] // len(layers), 1, 1)
+    trainer = HeadTrainer(options.head, preset(options.preset, **changes), along)
     present = set(rows.by_example)
     train = [i for i in splits["train"].tolist() if i in present]
     held = [i for i in splits["validation"].tolist() if i in present]

@@ -9,6 +9,7 @@ from emowatch.bank.card import BankCard, Readout, Target
 from emowatch.bank.heads import HeadKind
 from emowatch.errors import ProbeFormatError
 from emowatch.text import clean_line
+from emowatch.vectors import Vectors
 
 BATCH_TOKENS = 1024
 """Fastest on the CPU it was measured on, whose caches larger batches overflow; more on a GPU."""
@@ -29,6 +30,8 @@ class TrainOptions:
     positions: tuple[int, ...] = (-1,)
     balancing: Literal["resample", "weights"] = "resample"
     preset: str = "default"
+    directions: Vectors | None = None
+    """Named directions that linear heads are held to: they see nothing else of a state."""
     hidden: int | None = None
     validation: float = 0.1
     calibration: float = 0.1

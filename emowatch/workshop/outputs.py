@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from emowatch.bank.card import BankCard
 from emowatch.bank.files import FILE_NAME, MAX_FILE
-from emowatch.errors import EmowatchError, TrainingError, UsageError
+from emowatch.errors import EmowatchError, TrainingError, UsageError, VectorsError
 from emowatch.text import clean_line, is_printable
 from emowatch.workshop.activations import discard
 from emowatch.workshop.corpora import Corpus, read_corpus
@@ -56,17 +56,39 @@ def check_output(out: Path, option: str = "--out") -> None:
             folder.rmdir()
 
 
-def check_hidden(options: TrainOptions) -> None:
-    """Refuse a width for heads that have no hidden layer.
+def check_head(options: TrainOptions) -> None:
+    """Refuse a width for heads that have no hidden layer, and directions for those that have one.
 
     Raises:
-        UsageError: saying which heads have one.
+        UsageError: saying which heads it is for.
     """
+    if options.directions is not None and options.head != "linear":
+        raise UsageError(
+            f"Could not hold {options.head} heads to --directions: linear ones alone see a state "
+            "through them. Pass --head linear."
+        )
     if options.hidden is not None and options.head == "linear":
         raise UsageError(
             f"Could not use --hidden {options.hidden}: linear heads have no hidden layer. Leave it "
             "out, or choose --head mlp or offset-mlp."
         )
+
+
+def check_directions(options: TrainOptions, layers: Sequence[int], d_model: int) -> None:
+    """Refuse directions that are not of this model, before any work is done.
+
+    Raises:
+        VectorsError: for those of another width, or that lack a layer.
+    """
+    held = options.directions
+    if held is None:
+        return
+    if held.d_model != d_model:
+        raise VectorsError(
+            f"Could not use the directions: they are for a model of width {held.d_model}, and this "
+            f"one has {d_model}."
+        )
+    held.at(layers)
 
 
 def check_target(options: TrainOptions) -> None:

@@ -29,6 +29,7 @@ from emowatch.workshop.options import TrainOptions
 from emowatch.workshop.outputs import (
     SHUFFLED_FOLDER,
     STATES_FOLDER,
+    check_directions,
     check_output,
     check_size,
     check_target,
@@ -71,6 +72,7 @@ def train_bank(
     model, tokenizer = loaded.model, loaded.tokenizer
     blocks = find_blocks(model, loaded.blocks)
     layers = resolve_layers(options.layers, blocks.n_layers)
+    check_directions(options, layers, blocks.d_model)
     check_size(options, len(layers), blocks.d_model, len(corpus.labels))
     at_once = layers_at_once(options, len(corpus), len(layers), blocks.d_model)
     options = replace(options, template=options.template and bool(tokenizer.chat_template))
@@ -221,6 +223,9 @@ def _training_record(options: TrainOptions, fitted: Fitted) -> dict[str, str | i
             "patience": fit.patience,
             "epochs": fitted.epochs,
         }
+    if options.directions is not None:
+        record["directions"] = ", ".join(options.directions.labels)
+        record["directions_method"] = options.directions.method
     if options.head != "linear":
         record |= {"hidden": fit.hidden, "dropout": fit.dropout}
     if options.readout == "positions":

@@ -47,10 +47,20 @@ class HeadTrainer:
         l2_: ``[stacks]``, the penalties of heads that were solved; empty where they were not.
     """
 
-    def __init__(self, kind: HeadKind, options: FitOptions | None = None) -> None:
-        """Choose the kind of head and how to fit it."""
+    def __init__(
+        self, kind: HeadKind, options: FitOptions | None = None, along: Tensor | None = None
+    ) -> None:
+        """Choose the kind of head and how to fit it.
+
+        Args:
+            kind: of head.
+            options: how it learns.
+            along: ``[stacks, directions, d_model]``: what linear heads see of a state is its
+                component along each direction, and nothing else.
+        """
         self.kind = kind
         self.options = options or FitOptions()
+        self._along = along
 
     def fit(
         self,
@@ -89,6 +99,8 @@ class HeadTrainer:
                 f"Could not fit heads on {len(train)} training and {len(validation)} validation "
                 "rows: both must hold some. Give more data."
             )
+        if self._along is not None:
+            states = states @ self._along.mT
         counts = torch.ones_like(train) if counts is None else counts
         classes = n_labels or int(labels.max()) + 1
         balanced = _balanced_weights(labels[validation], classes)
@@ -109,6 +121,7 @@ class HeadTrainer:
             self.epochs_, self.l2_ = 0, solved.l2
             self.validation_loss_ = solved.validation_loss
             self.tensors_ = {"weight": solved.weight, "bias": solved.bias}
+            self._widen()
             return self
         where = torch.zeros(states.shape[1], dtype=torch.long) if offsets is None else offsets
         where = where.clamp(max=MAX_OFFSET)
@@ -116,7 +129,13 @@ class HeadTrainer:
         data = _Data(states, labels, where, mean, scale)
         self.l2_ = torch.empty(0)
         self._descend(data, train, counts, validation, balanced, class_weights, progress)
+        self._widen()
         return self
+
+    def _widen(self) -> None:
+        """Make heads of components into heads of whole states."""
+        if self._along is not None:
+            self.tensors_["weight"] = self._along.mT @ self.tensors_["weight"]
 
     def _descend(
         self,

@@ -126,7 +126,7 @@ def test_a_set_in_another_encoding_says_which_to_try_and_takes_it_alone(
     flags = "--model", model, "--no-keyword-free"
     done = cli("evaluate", bank, "--on", f"{path},{columns}", *flags)
     assert done.code == 0, done.err
-    assert "1 rows put aside: undecodable bytes" in done.err
+    assert "1 row put aside: undecodable bytes" in done.err
     assert "latin-1 reads it as 'é': try --encoding latin-1" in done.err
     both = "--on", f"{path},{columns},encoding=latin-1", "--on", data / "test.tsv"
     done = cli("evaluate", bank, *both, *flags, "--json")

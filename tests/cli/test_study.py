@@ -131,7 +131,7 @@ def test_rows_of_a_test_set_that_cannot_be_read_are_told(
     texts = data / "train.tsv", "--test", tmp_path / "half.tsv"
     done = cli("study", "layers", *texts, "--model", model, "--out", out, *SMALL)
     assert done.code == 0, done.err
-    assert "half.tsv: 1 rows put aside: undecodable bytes" in done.err
+    assert "half.tsv: 1 row put aside: undecodable bytes" in done.err
     assert "--encoding latin-1" in done.err
     settings = json.loads((out / FINDINGS).read_text(encoding="utf-8"))["settings"]
     assert settings["test rows put aside"] == {"undecodable bytes": 1}

@@ -61,6 +61,11 @@ def test_what_is_no_control_vector_is_refused(tmp_path: Path) -> None:
         import_gguf(tmp_path / "text.gguf", "joy")
     with pytest.raises(VectorsError, match="as a GGUF file"):
         import_gguf(tmp_path / "none.gguf", "joy")
+    export_gguf(make(layers=(2,)), "joy", (2,), 1.0, tmp_path / "whole.gguf", "llama")
+    whole = (tmp_path / "whole.gguf").read_bytes()
+    (tmp_path / "half.gguf").write_bytes(whole[: len(whole) - 16])
+    with pytest.raises(VectorsError, match="or it is cut off"):
+        import_gguf(tmp_path / "half.gguf", "joy")
     for name, tensors, why in (
         ("other", {"blk.0.attn": np.ones(8, np.float32)}, "no tensor named direction"),
         ("zero", {"direction.1": np.zeros(8, np.float32)}, "no length"),

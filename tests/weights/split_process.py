@@ -5,6 +5,8 @@ Each process writes what it saw to ``OUT/RANK.json``.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import sys
 from pathlib import Path
@@ -65,6 +67,25 @@ def refusal(kind: type[Exception], model: Any, bank: ProbeBank, **options: Any) 
     return ""
 
 
+def acting(model: Any, bank: ProbeBank, **asked: str) -> dict[str, Any]:
+    """Speak under an alarm that rings at once and asks for something; give what came of it."""
+    ids, mask = left_padded(LENGTHS)
+    rule = ("threshold-alarm", {"threshold": 0.01, "consecutive": 1, **asked})
+    told = io.StringIO()
+    with (
+        contextlib.redirect_stderr(told),
+        emowatch.watch(model, None, probes=bank, plugins=[rule]) as watch,
+    ):
+        spoken = speak(model, ids, mask)
+    return {
+        "tokens": spoken.tolist(),
+        "alarms": len(watch.trace.alarms),
+        "stopped": [turn.finish_reason for turn in watch.trace.turns].count("alarm"),
+        "steerings": len(watch.trace.steerings),
+        "told": told.getvalue(),
+    }
+
+
 def main(folder: str, out: Path) -> None:
     """Speak in every way that the test asks about."""
     model = split_model(folder)
@@ -91,6 +112,10 @@ def main(folder: str, out: Path) -> None:
         "own": [own.card.fingerprints.weights, *own.check_fits(model, find_blocks(model))],
         "strict": refusal(ProbeMismatchError, model, bank, strict=True),
         "steering": refusal(UnsupportedError, model, bank, plugins=[Steerer()]),
+        "acting": {
+            "stop": acting(model, bank, action="stop"),
+            "steer": acting(model, bank, steer="joy:4@1"),
+        },
     }
     (out / f"{rank}.json").write_text(json.dumps(found), encoding="utf-8")
     dist.destroy_process_group()

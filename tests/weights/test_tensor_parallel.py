@@ -129,6 +129,20 @@ def test_steering_a_split_model_is_refused(split_run: Path) -> None:
     assert second["steering"] == ""
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("asked", ["stop", "steer"])
+def test_alarms_in_a_split_model_ring_and_change_nothing(split_run: Path, asked: str) -> None:
+    """What one process stops or steers, the others go on with; a line says so."""
+    first, second = told_by(split_run)
+    ours, theirs = first["acting"][asked], second["acting"][asked]
+    assert ours["tokens"] == theirs["tokens"] == first["tokens"][0]
+    assert ours["alarms"] > 0
+    assert ours["stopped"] == ours["steerings"] == 0
+    assert f"an alarm asked to {asked}, which cannot be done" in ours["told"]
+    assert theirs["alarms"] == 0
+    assert theirs["told"] == ""
+
+
 # Which process speaks
 
 
