@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import re
+import subprocess
+import sys
+import textwrap
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -225,13 +228,17 @@ def test_only_so_many_verdicts_are_remembered(loaded: Any) -> None:
     assert "0" not in model._verdicts
 
 
-def test_the_example_of_the_readme_runs() -> None:
+def test_the_example_of_the_readme_runs(tmp_path: Path) -> None:
     """As it stands there."""
     text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    body = "\n".join(f"    {line}" if line else "" for line in code.splitlines())
-    spoken: dict[str, Any] = {}
-    exec(f"async def example():\n{body}\n    return reply\n", spoken)
-    reply = asyncio.run(spoken["example"]())
-    assert reply["role"] == "assistant"
-    assert reply["content"]
+    body = textwrap.indent(f"{code}\nprint(reply)", "    ")
+    script = tmp_path / "example.py"
+    script.write_text(
+        f"import asyncio\n\n\nasync def example():\n{body}\n\n\nasyncio.run(example())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("{'role': 'assistant', 'content': '")
