@@ -129,9 +129,9 @@ class Listener:
         subject: Any,
     ) -> None:
         """Tell `on_kept` the subject, the tokens kept so far ``[rows, columns]``, which rows the
-        criteria before this one have ended ``[rows]``, and the place of the loop for `is_under`; it
-        answers which rows are to end, or nothing. And tell `on_gone` the subject when the loop lets
-        its list go."""
+        criteria before this one have ended ``[rows]``, and the place of the loop for `is_under`,
+        `None` where what is ended is not known yet; it answers which rows are to end, or nothing.
+        And tell `on_gone` the subject when the loop lets its list go."""
         self._on_kept = on_kept
         self._on_gone = on_gone
         self._subject = subject
@@ -139,11 +139,12 @@ class Listener:
     def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> bool | Tensor:
         """Hear of a step; end the rows that are to end."""
         criteria = sys._getframe(1)
-        loop, place = criteria.f_back, None
-        if loop is not None and loop.f_code.co_name in _FOLLOWED:
+        variables, loop, place = criteria.f_locals, criteria.f_back, None
+        asked = variables.get("self") or [None]
+        # Where another is asked after this one, as that of a second watch, it may end rows as well.
+        if loop is not None and loop.f_code.co_name in _FOLLOWED and asked[-1] is self:
             place = id(loop)
-        done = criteria.f_locals.get("is_done")
-        ends = self._on_kept(self._subject, input_ids, done, place)
+        ends = self._on_kept(self._subject, input_ids, variables.get("is_done"), place)
         return input_ids.new_tensor(ends, dtype=torch.bool) if any(ends) else False
 
     def __del__(self) -> None:

@@ -54,6 +54,28 @@ def watched(model: Any, bank: ProbeBank, judge: Any, rows: int = 1, **options: A
 # Stop
 
 
+@pytest.mark.parametrize("stops_first", [True, False], ids=["inner", "outer"])
+def test_a_row_that_another_watch_ends_is_over_for_both(
+    model: Any, bank: ProbeBank, stops_first: bool
+) -> None:
+    """What is read after its last token is padding, and nobody's reply."""
+    stops = Plugin(judge=alarm_at(2, sequence=0, actions=("stop",)))
+    plugins: list[list[Any]] = [[], [stops]]
+    if stops_first:
+        plugins.reverse()
+    with (
+        emowatch.watch(model, None, probes=bank, plugins=plugins[0]) as one,
+        emowatch.watch(model, None, probes=bank, plugins=plugins[1]) as other,
+    ):
+        speak(model, random_ids(2, PROMPT), min_new_tokens=NEW)
+        for watch in (one, other):
+            lengths = [0, 0]
+            for token in watch.trace.tokens:
+                lengths[token.sequence] += token.offset is not None
+            assert lengths == [3, NEW]
+            assert [turn.reply_tokens for turn in watch.trace.turns] == [3, NEW]
+
+
 @pytest.mark.parametrize(
     "options", [{}, {"use_cache": False}, {"prompt_lookup_num_tokens": 2}], ids=str
 )

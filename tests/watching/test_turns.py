@@ -13,7 +13,9 @@ from transformers import DynamicCache, PreTrainedTokenizerFast
 
 import emowatch
 from emowatch.bank import ProbeBank
+from emowatch.decoding import current_decoding
 from emowatch.records import Turn
+from emowatch.watching import session
 from tests.conftest import END_ID
 from tests.model.zoo import left_padded, random_ids
 from tests.watching.modes import compiled
@@ -357,3 +359,22 @@ class Ends:
     def turn_finished(self, turn: Turn) -> None:
         """Keep it."""
         self.heard.append(turn)
+
+
+@pytest.mark.parametrize("options", [{}, {"use_cache": False}, {"do_sample": True}], ids=str)
+def test_a_loop_is_looked_up_on_the_stack_once_a_reply(
+    model: Any, bank: ProbeBank, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes longer than all else in a step; later forwards are known by the loop's place."""
+    looked = []
+
+    def look(*given: Any) -> Any:
+        looked.append(given)
+        return current_decoding(*given)
+
+    monkeypatch.setattr(session, "current_decoding", look)
+    with emowatch.watch(model, None, probes=bank) as watch:
+        for turn in (1, 2):
+            speak(model, random_ids(2, PROMPT), eos_token_id=None, **options)
+            assert len(looked) == turn
+    assert [turn.reply_tokens for turn in watch.trace.turns] == [NEW] * 4
