@@ -36,6 +36,8 @@ _REFUSED = {
 }
 _SIDE = ("transformers.generation.logits_process", "transformers.generation.stopping_criteria")
 """Modules whose functions a loop calls between its own forwards."""
+_CALLING = ("emowatch.watching.", "emowatch.model.", "torch.nn.modules.module")
+"""What stands between a loop and a watch that hears its forward begin."""
 _CONTINUOUS = "transformers.generation.continuous_batching"
 _SETTINGS = (
     "do_sample",
@@ -129,7 +131,7 @@ class Listener:
         subject: Any,
     ) -> None:
         """Tell `on_kept` the subject, the tokens kept so far ``[rows, columns]``, which rows the
-        criteria before this one have ended ``[rows]``, and the place of the loop for `is_under`,
+        criteria before this one have ended ``[rows]``, and the loop's place for `is_called_at`,
         `None` where what is ended is not known yet; it answers which rows are to end, or nothing.
         And tell `on_gone` the subject when the loop lets its list go."""
         self._on_kept = on_kept
@@ -187,6 +189,8 @@ def current_decoding(model: nn.Module, *, is_between: bool = False) -> Decoding 
         if name in ("_prefill", "_prefill_chunking"):
             prefill = inner.f_locals
         elif name in _REFUSED and not drafts:
+            if streams and not is_between:  # generate tells a streamer of the prompt by itself
+                return None
             raise UnsupportedError(
                 f"Could not watch {_REFUSED[name]}: there is no telling which of its forwards "
                 "belong to the reply. Use greedy search, sampling, beam search or assisted "
@@ -212,18 +216,17 @@ def current_decoding(model: nn.Module, *, is_between: bool = False) -> Decoding 
     return None if aside else Decoding("own")
 
 
-def is_under(place: int) -> bool:
-    """Tell whether this is called from a loop, by the place that a `Listener` told just before.
+def is_called_at(place: int) -> bool:
+    """Tell whether a loop itself called the module whose hook asks, by the loop's place that a
+    `Listener` told just before; a streamer or whoever else is between is not the loop.
 
     The place stands for a frame, which must not be kept: it holds the loop's cache and criteria.
     Once the loop is gone it may be another's.
     """
     frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        if id(frame) == place:
-            return True
+    while frame is not None and frame.f_globals.get("__name__", "").startswith(_CALLING):
         frame = frame.f_back
-    return False
+    return frame is not None and id(frame) == place
 
 
 def is_generating() -> bool:

@@ -101,7 +101,9 @@ class Dispatcher:
         self._note_hearers()
 
     def _note_hearers(self) -> None:
-        hearers = {impl[0] for hook in HEARING for impl in self._impls.get(hook, ())}
+        # Who hears of alarms hears of the tokens that somebody judges.
+        hooks = (*HEARING, "alarm_raised") if self.has("judge") else HEARING
+        hearers = {impl[0] for hook in hooks for impl in self._impls.get(hook, ())}
         self.is_heard = bool(hearers)
         # An error is to be raised where it arises, in the forward of its token.
         self.is_urgent = self.is_heard and (

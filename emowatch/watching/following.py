@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from emowatch.decoding import Decoding, Listener, current_decoding, is_under
+from emowatch.decoding import Decoding, Listener, current_decoding, is_called_at
 from emowatch.errors import TapError, UnsupportedError
 from emowatch.model.blocks import text_config
 from emowatch.model.forward import Forward
@@ -64,6 +64,8 @@ class Follower:
         """States of the running turn's steps that are not scored yet, each with what is to be
         fetched with its scores."""
         self._waiting_since_s = 0.0
+        self._is_telling = False
+        """Whether steps that waited are being told."""
         self._ended: list[weakref.ref[Any]] = []
         """Configs of turns that ended and whose loop may still run."""
 
@@ -76,7 +78,7 @@ class Follower:
         if turn is None or turn.place is None:
             return None
         place, turn.place = turn.place, None
-        if turn.verdict is None or turn.loop != "steps" or turn.compiled or not is_under(place):
+        if turn.verdict is None or turn.loop != "steps" or turn.compiled or not is_called_at(place):
             return None
         return Decoding("steps", turn.config, unfinished=turn.verdict.logical_not())
 
@@ -173,7 +175,7 @@ class Follower:
         Nothing is done for another thread than the one that runs the turn.
         """
         turn = self.turn
-        if turn is not None and turn.is_here:
+        if turn is not None and turn.is_here and not self._is_telling:
             self._score_waiting(turn)
             if turn.is_over:
                 self.end(None)
@@ -282,16 +284,18 @@ class Follower:
             turn.prompt.columns,
             [torch.stack(of) for of in zip(*extra, strict=True)],
         )
-        waiting, self._waiting = self._waiting, []  # a plugin may ask for the trace
+        waiting, self._waiting = self._waiting, []
         by_step = [of.reshape(width, -1) for of in fetched]
-        for step in range(width):
-            speaking = by_step[1][step] if len(by_step) > 1 else None
-            newest = [of[:, step::width] for of in scores]
-            try:
+        self._is_telling = True  # a plugin may ask for the trace
+        try:
+            for step in range(width):
+                speaking = by_step[1][step] if len(by_step) > 1 else None
+                newest = [of[:, step::width] for of in scores]
+                del waiting[0]  # told from here on, whatever happens
                 self._settler.tell_step(turn, newest, turn.advance(by_step[0][step], speaking))
-            except BaseException:  # such as Ctrl+C; the turn's end tells the others
-                self._waiting = waiting[step + 1 :]
-                raise
+        finally:
+            self._waiting = waiting  # what Ctrl+C has kept back is told at the turn's end
+            self._is_telling = False
 
     def _read(
         self, states: Sequence[Tensor], first: int, last: int, columns: int, extra: Sequence[Tensor]
@@ -338,13 +342,19 @@ class Follower:
             self._settler.tell_candidates(turn, ids)
         else:
             turn.kept = ids
-        turn.verdict, turn.place = verdict, place
-        ends = self._teller.stopped
-        if not ends:
-            return ()
-        stops = [sequence in ends for sequence in range(len(turn.rows))]
-        if verdict is not None:
-            turn.verdict = verdict | verdict.new_tensor(stops)
+        turn.place = place
+        if verdict is not None and turn.verdict is not None and len(verdict) > 1:
+            verdict = (
+                verdict | turn.verdict
+            )  # a row that has ended reads padding, which ends nothing
+        stops: list[bool] = []
+        if ends := self._teller.stopped:
+            stops = [sequence in ends for sequence in range(len(turn.rows))]
+            if verdict is not None:
+                verdict = verdict | verdict.new_tensor(stops)
+        turn.verdict = verdict
+        if self._waiting and verdict is not None and bool(verdict.all()):
+            self._score_waiting(turn)  # here an error or Ctrl+C still reaches the caller
         return stops
 
     def _catch_up(self, turn: RunningTurn) -> None:

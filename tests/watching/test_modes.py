@@ -379,9 +379,12 @@ def test_a_batch_that_is_padded_on_the_right_is_refused(
     assert not watch.trace.turns
 
 
-def test_two_generations_at_once_on_one_watch_are_refused(model: Any, bank: ProbeBank) -> None:
+@pytest.mark.parametrize("length", [1, PROMPT - 2])
+def test_two_generations_at_once_on_one_watch_are_refused(
+    model: Any, bank: ProbeBank, length: int
+) -> None:
     """Their forwards would be taken for each other's, and one user's words for another's."""
-    ids, other = random_ids(1, PROMPT), random_ids(1, PROMPT - 2)
+    ids, other = random_ids(1, PROMPT), random_ids(1, length)
 
     class Interrupting(BaseStreamer):
         """Starts another generation in the midst of the first."""
@@ -403,6 +406,28 @@ def test_two_generations_at_once_on_one_watch_are_refused(model: Any, bank: Prob
     ):
         speak(model, ids, streamer=Interrupting())
     assert hook_count(model) == before
+
+
+@pytest.mark.parametrize("length", [1, 3])
+def test_what_a_streamer_asks_the_model_is_no_part_of_the_reply(
+    model: Any, bank: ProbeBank, length: int
+) -> None:
+    """Transformers tells it of a token right before the loop's next forward."""
+    ids, other = random_ids(1, PROMPT), random_ids(1, length)
+
+    class Asking(BaseStreamer):
+        def put(self, value: Tensor) -> None:
+            model(other)
+
+        def end(self) -> None:
+            pass
+
+    spoken = speak(model, ids, eos_token_id=None)
+    with emowatch.watch(model, None, probes=bank) as watch:
+        assert torch.equal(speak(model, ids, eos_token_id=None, streamer=Asking()), spoken)
+        offsets = [t.offset for t in watch.trace.tokens if t.offset is not None]
+        assert offsets == list(range(NEW))
+        assert watch.trace.turns[0].token_ids == tuple(spoken[0, PROMPT:].tolist())
 
 
 def test_a_generation_that_failed_in_another_thread_is_over(model: Any, bank: ProbeBank) -> None:

@@ -19,8 +19,9 @@ from emowatch.plugins import load_plugin
 from emowatch.records import Alarm, Steering, TokenScore
 from emowatch.trace import Trace
 from emowatch.watching import following
+from tests.conftest import END_ID
 from tests.model.zoo import left_padded, random_ids
-from tests.watching.speaking import PROMPT, speak
+from tests.watching.speaking import PROMPT, Script, speak
 
 NEW = 20
 LENGTHS = [1, 2, 16, 17, 18, NEW]
@@ -74,8 +75,11 @@ def counts_at_each_step(
 EACH = [*range(1, NEW + 1), NEW]
 
 
-def test_a_plugin_that_can_wait_hears_of_sixteen_together(model: Any, bank: ProbeBank) -> None:
+def test_a_plugin_that_can_wait_hears_of_sixteen_together(
+    model: Any, bank: ProbeBank, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The first, which its prompt's forward gives, comes alone; the last when generate returns."""
+    monkeypatch.setattr(following, "WAIT_S", 60.0)  # on a machine that pauses
     counts = counts_at_each_step(model, bank, Listener(can_wait=True))
     assert counts == [1] * 16 + [17] * 4 + [NEW]
 
@@ -116,6 +120,62 @@ def test_what_is_behind_a_queue_can_wait(model: Any, bank: ProbeBank) -> None:
     queued = Queued(can_wait=False)
     listener = Listener(can_wait=True)
     assert counts_at_each_step(model, bank, listener, queued)[:8] == [1] * 8
+
+
+def test_who_hears_of_alarms_alone_hears_of_them_at_their_tokens(
+    model: Any, bank: ProbeBank
+) -> None:
+    """The rule can wait, and whoever listens to it did not say so."""
+    steps: list[int] = []
+    heard: list[tuple[int, int | None]] = []
+
+    class Pager:
+        @hookimpl
+        def alarm_raised(self, alarm: Alarm) -> None:
+            heard.append((len(steps), alarm.offset))
+
+    def count(ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        steps.append(1)
+        return scores
+
+    rule = ThresholdAlarm(threshold=0.15, consecutive=2, cooldown=3)
+    with emowatch.watch(model, None, probes=bank, plugins=[rule, Pager()]):
+        speak(
+            model,
+            random_ids(1, PROMPT),
+            logits_processor=[count],
+            max_new_tokens=NEW,
+            eos_token_id=None,
+        )
+    assert len(heard) > 2
+    assert all(offset == step for step, offset in heard)
+
+
+def test_rows_that_end_apart_are_heard_of_as_without_waiting(
+    model: Any, bank: ProbeBank, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """Padding is nobody's token, whatever the padding is; and the trace is whole afterwards."""
+    ids, mask = left_padded((3, PROMPT))
+    for pad in (0, END_ID):
+        heard = {}
+        for can_wait in (True, False):
+            listener = Listener(can_wait)
+            script = Script([50, END_ID], [60] * 12 + [END_ID])
+            with emowatch.watch(model, tiny_tokenizer, probes=bank, plugins=[listener]) as watch:
+                speak(
+                    model,
+                    ids,
+                    mask,
+                    logits_processor=[script],
+                    max_new_tokens=NEW,
+                    eos_token_id=END_ID,
+                    pad_token_id=pad,
+                )
+                assert [turn.reply_tokens for turn in watch.trace.turns] == [2, 13]
+                assert [turn.finish_reason for turn in watch.trace.turns] == ["stop", "stop"]
+            heard[can_wait] = places(listener.heard)
+        assert heard[True] == heard[False]
+        assert len(heard[True]) == 15
 
 
 @pytest.mark.parametrize("new", LENGTHS)
@@ -184,6 +244,17 @@ def test_ctrl_c_among_tokens_that_waited_loses_none_of_the_others(
     assert [s.offset for s in listener.heard] == [*range(5), *range(6, 17)]
     assert [t.offset for t in watch.trace.tokens if t.offset is not None] == list(range(17))
     assert watch.trace.turns[0].reply_tokens == 17
+
+
+@pytest.mark.parametrize("at", [NEW - 2, NEW - 1])
+def test_ctrl_c_at_the_end_of_a_reply_reaches_the_caller(
+    model: Any, bank: ProbeBank, at: int
+) -> None:
+    """What waits is told while the loop still runs; where it is collected nobody would hear."""
+    listener = Listener(True, at=at, error=KeyboardInterrupt())
+    with emowatch.watch(model, None, probes=bank, plugins=[listener]):
+        with pytest.raises(KeyboardInterrupt):
+            speak(model, random_ids(1, PROMPT), max_new_tokens=NEW, eos_token_id=None)
 
 
 def test_a_plugin_that_asks_for_the_trace_while_it_is_told_hears_of_nothing_twice(
