@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -43,8 +44,8 @@ class _Open:
 class SqliteLog:
     """Logs sessions as threads of turns.
 
-    What waits is committed at the end of a turn, with an alarm, and after a quarter of a second
-    at most. A turn whose end was never written stays marked as incomplete.
+    What it has heard of is committed at the end of a turn, with an alarm, and with the first token
+    after a quarter of a second. A turn whose end was never written stays marked as incomplete.
     """
 
     can_wait = True
@@ -171,7 +172,7 @@ class SqliteLog:
             for bank, scores in turn.mean_scores.items()
             for label, value in scores.items()
         ]
-        self._connected.executemany(_MEAN, means)
+        self._try(self._connected.executemany, _MEAN, means)
         self._run(
             "UPDATE turns SET complete = 1, finish_reason = ?, input_tokens = ?, "
             "output_tokens = ?, duration_ms = ?, options_json = ?, response = ?, "
@@ -245,7 +246,7 @@ class SqliteLog:
     def _write_scores(self) -> None:
         """Write and commit all that waits."""
         self._begin()
-        self._connected.executemany(_TOKEN, self._tokens)
+        self._try(self._connected.executemany, _TOKEN, self._tokens)
         self._tokens.clear()
         self._commit()
 
@@ -254,12 +255,17 @@ class SqliteLog:
             self._connected.execute("BEGIN IMMEDIATE")
 
     def _commit(self) -> None:
-        self._connected.execute("COMMIT")
+        self._run("COMMIT")
         self._committed_s = time.monotonic()
 
     def _run(self, statement: str, *values: Any) -> sqlite3.Cursor:
+        return self._try(self._connected.execute, statement, values)
+
+    def _try(
+        self, write: Callable[[str, Any], sqlite3.Cursor], statement: str, values: Any
+    ) -> sqlite3.Cursor:
         try:
-            return self._connected.execute(statement, values)
+            return write(statement, values)
         except BaseException:
             # It will be switched off and hear of no end: nobody else may wait for its lock.
             if self._connected.in_transaction:

@@ -20,6 +20,8 @@ from emowatch.text import clean_line
 FILE_NAME = "logs.db"
 BUSY_MS = 5_000
 """How long a writer waits for another process."""
+MIGRATION_MS = 300_000
+"""How long it waits for one that brings the file up to date: some 20 s for a million tokens."""
 
 _FIRST = """
 CREATE TABLE threads (
@@ -252,9 +254,10 @@ def connect(path: Path, *, make: bool = False, durable: bool = False) -> sqlite3
         _prepare(connection, shown, durable)
     except sqlite3.Error as error:
         connection.close()
-        raise LogError(
-            f"Could not open the log {shown!r}: {error}. It is damaged, or no log of emowatch."
-        ) from error
+        why = "It is damaged, or no log of emowatch"
+        if is_busy(error):
+            why = "Another process is writing to it, or bringing it up to date. Try again"
+        raise LogError(f"Could not open the log {shown!r}: {error}. {why}.") from error
     except LogError:
         connection.close()
         raise
@@ -264,6 +267,9 @@ def connect(path: Path, *, make: bool = False, durable: bool = False) -> sqlite3
 def _prepare(connection: sqlite3.Connection, shown: str, durable: bool) -> None:
     """Bring the tables up to date, whatever other processes do to the file meanwhile."""
     if _schema(connection, shown) < len(MIGRATIONS):
+        connection.execute(f"PRAGMA busy_timeout = {MIGRATION_MS}")
+        # Views that somebody else has made must not keep a table from its name.
+        connection.execute("PRAGMA legacy_alter_table = ON")
         connection.execute("BEGIN IMMEDIATE")  # one process migrates; others wait and look again
         try:
             for number in range(_schema(connection, shown), len(MIGRATIONS)):
@@ -274,6 +280,8 @@ def _prepare(connection: sqlite3.Connection, shown: str, durable: bool) -> None:
         except BaseException:  # half a migration must not stay, also after Ctrl+C
             connection.execute("ROLLBACK")
             raise
+        connection.execute("PRAGMA legacy_alter_table = OFF")
+        connection.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
     _write_ahead(connection)
     connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
     connection.execute("PRAGMA foreign_keys = ON")
@@ -310,10 +318,15 @@ def _write_ahead(connection: sqlite3.Connection) -> None:
             connection.execute("PRAGMA journal_mode = WAL")
             return
         except sqlite3.OperationalError as error:
-            locked = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
-            if not locked or time.monotonic() >= deadline:
+            if not is_busy(error) or time.monotonic() >= deadline:
                 raise
         time.sleep(0.01)
+
+
+def is_busy(error: sqlite3.Error) -> bool:
+    """Tell whether another process holds the file."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return code is not None and code & 0xFF == sqlite3.SQLITE_BUSY
 
 
 def _statements(script: str) -> list[str]:

@@ -22,7 +22,7 @@ from emowatch.default_plugins.sqlite_log import COMMIT_S, SqliteLog
 from emowatch.dispatch import Dispatcher
 from emowatch.errors import LogError
 from emowatch.labels import LabelSets
-from emowatch.logbook import connect, default_path
+from emowatch.logbook import connect, default_path, schema
 from emowatch.logbook.reading import Asked, read_turns
 from emowatch.logbook.schema import MIGRATIONS
 from emowatch.plugins import make_plugin_manager
@@ -255,7 +255,9 @@ def test_a_log_with_a_row_for_each_score_is_brought_up_to_date(path: Path) -> No
                     database.execute("INSERT INTO scores VALUES (?, ?, ?, ?, ?)", row)
                     wanted.append((position, offset, segment, f"bank{probe}", label, score))
         database.execute("INSERT INTO distances VALUES (7, 1, 2, 0.75)")
+        database.execute("CREATE VIEW glad AS SELECT * FROM scores WHERE label = 'joy'")
     connect(path).close()
+    assert len(rows(path, "SELECT * FROM glad")) == 6  # what somebody made with datasette
     found = rows(
         path,
         "SELECT position, offset, segment, probe, label, score FROM token_scores "
@@ -279,6 +281,34 @@ def test_a_writer_that_waits_for_a_token_keeps_no_other_waiting(path: Path) -> N
     slow.turn_finished(make_turn())
     slow.session_finished()
     assert rows(path, "SELECT count(*) FROM turns WHERE complete") == [(2,)]
+
+
+def test_a_failed_write_keeps_no_other_waiting(path: Path) -> None:
+    """As where a later version has changed the file: the plugin goes off, and lets go of it."""
+    log = SqliteLog(path)
+    log.session_started(make_session())
+    log.token_scored(make_score())
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("ALTER TABLE tokens ADD COLUMN more TEXT")
+    with pytest.raises(sqlite3.OperationalError, match="8 columns"):
+        log.turn_finished(make_turn())
+    with closing(sqlite3.connect(path, timeout=0.1)) as database:
+        database.execute("UPDATE turns SET model = 'other'")
+        database.commit()
+
+
+def test_a_log_that_others_hold_is_not_called_damaged(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is said to be busy."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as database:
+        for migration in MIGRATIONS[:4]:
+            database.executescript(migration)
+        database.execute("PRAGMA user_version = 4")
+        database.execute("BEGIN IMMEDIATE")
+        monkeypatch.setattr(schema, "MIGRATION_MS", 50)
+        with pytest.raises(LogError, match=r"Another process is writing to it.*Try again"):
+            connect(path)
 
 
 WRITER = """
