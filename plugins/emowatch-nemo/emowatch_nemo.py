@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections import OrderedDict
+from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -77,6 +78,32 @@ class Verdict:
     """The rule whose alarm ended it, in words; `None` where none did."""
 
 
+@dataclass(slots=True)
+class _Spoken:
+    """A reply of the watched model."""
+
+    asked: str
+    """The message that it answers."""
+    running: emowatch.AsyncStream | None
+    """The stream, while it speaks."""
+    text: str = ""
+    """As far as it was given out."""
+    verdict: Verdict | None = None
+    """When it is over."""
+
+    def take(self, text: str) -> str:
+        """Take the text so far; return what is new in it."""
+        new = text[len(self.text) :]
+        self.text += new
+        return new
+
+    def holds(self, user: str, text: str) -> bool:
+        """Tell whether a text is this reply or a part of it, and answers the same message."""
+        if not user:
+            return text == self.text.strip()
+        return user in self.asked and text in self.text
+
+
 class WatchedModel:
     """A Hugging Face model as NeMo Guardrails' model, watched while it speaks.
 
@@ -106,11 +133,15 @@ class WatchedModel:
         self._plugins = list(plugins)
         self._max_new_tokens = max_new_tokens
         self._name = model_name or name_of_model(model)
-        self._verdicts: OrderedDict[str, Verdict] = OrderedDict()
-        self._newest = ""
-        """The newest reply, as far as it was given out."""
-        self._running: emowatch.AsyncStream | None = None
-        self._lock = asyncio.Lock()
+        self._spoken: deque[_Spoken] = deque(maxlen=REMEMBERED)
+        self._locks: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = (
+            WeakKeyDictionary()
+        )
+
+    @property
+    def _lock(self) -> asyncio.Lock:
+        """That of the running loop: one cannot wait for what is held in another."""
+        return self._locks.setdefault(asyncio.get_running_loop(), asyncio.Lock())
 
     @property
     def model_name(self) -> str:
@@ -147,7 +178,7 @@ class WatchedModel:
         self, prompt: str | list[ChatMessage], *, stop: list[str] | None = None, **kwargs: Any
     ) -> AsyncIterator[LLMResponseChunk]:
         """Answer piece by piece; the last chunk says how it ended, and the mean scores."""
-        said = given = ""
+        said = ""
         async with (
             self._lock,  # one reply at a time
             emowatch.astream(
@@ -160,24 +191,26 @@ class WatchedModel:
                 **_settings(kwargs, self._max_new_tokens),
             ) as reply,
         ):
-            self._running, self._newest = reply, ""
+            spoken = _Spoken(_asked(prompt), reply)
+            self._spoken.append(spoken)
             try:
                 async for token in reply:
                     said += token.text
-                    end = _end(said, stop or ())
-                    if len(said[:end]) > len(given):
-                        piece = said[len(given) : end]
-                        self._newest = given = given + piece
+                    end, is_over = _end(said, stop or ())
+                    if piece := spoken.take(said[:end]):
                         yield LLMResponseChunk(delta_content=piece, model=self._name)
-                    if end is not None:
+                    if is_over:
                         break
+                else:  # what might have been the beginning of a stop string was none
+                    if piece := spoken.take(said):
+                        yield LLMResponseChunk(delta_content=piece, model=self._name)
                 await reply.aclose()
                 turn = reply.turn
                 assert turn is not None
-                verdict = self._judged(turn, [alarm.rule for alarm in reply.alarms])
-                self._remember(given, verdict)
+                stops = [alarm.rule for alarm in reply.alarms if "stop" in alarm.actions]
+                spoken.verdict = verdict = self._judged(turn, stops)
             finally:
-                self._running = None
+                spoken.running = None
         yield LLMResponseChunk(
             model=self._name,
             finish_reason="length" if turn.finish_reason == "length" else "stop",
@@ -194,19 +227,22 @@ class WatchedModel:
 
         Args:
             user: the message that it answers.
-            reply: what was said, by this model or somebody else. A part of the newest reply, as
-                rails on streams see it, is judged by what was read in that so far.
+            reply: what was said, by this model or somebody else. A part of what this model said, as
+                rails on streams see it, is judged by what was read in the reply so far.
         """
-        text = reply.strip()
-        if (known := self._verdicts.get(text)) is not None:
-            return known
-        if text in self._newest:
-            if self._running is not None:
-                return self._so_far(self._running)
-            if (known := self._verdicts.get(self._newest.strip())) is not None:  # not broken off
-                return known
+        for spoken in reversed(self._spoken):
+            if spoken.holds(user.strip(), reply.strip()):
+                if spoken.running is not None:
+                    return self._so_far(spoken.running)
+                if spoken.verdict is not None:  # it was not broken off
+                    return spoken.verdict
         async with self._lock:
-            return await asyncio.to_thread(self._read, user, reply)
+            reading = asyncio.ensure_future(asyncio.to_thread(self._read, user, reply))
+            try:
+                return await asyncio.shield(reading)
+            except asyncio.CancelledError:
+                await asyncio.wait([reading])  # until then the model is not free
+                raise
 
     def _read(self, user: str, reply: str) -> Verdict:
         """Read a reply as if this model said it, token by token."""
@@ -233,17 +269,19 @@ class WatchedModel:
         means = np.mean(scores, 0).tolist()
         return Verdict(dict(zip(self.bank.card.labels, means, strict=True)))
 
-    def _remember(self, reply: str, verdict: Verdict) -> None:
-        self._verdicts[reply.strip()] = verdict
-        self._verdicts.move_to_end(reply.strip())
-        while len(self._verdicts) > REMEMBERED:
-            self._verdicts.popitem(last=False)
-
 
 def _messages(prompt: str | list[ChatMessage]) -> str | list[dict[str, str]]:
     if isinstance(prompt, str):
         return prompt
     return [{"role": str(said.role.value), "content": said.content or ""} for said in prompt]
+
+
+def _asked(prompt: str | list[ChatMessage]) -> str:
+    """Find the user's last message; a prompt that is one text holds it somewhere."""
+    if isinstance(prompt, str):
+        return prompt
+    said = [message.content or "" for message in prompt if message.role.value == "user"]
+    return said[-1] if said else ""
 
 
 def _settings(asked: Mapping[str, Any], longest: int) -> dict[str, Any]:
@@ -258,10 +296,13 @@ def _settings(asked: Mapping[str, Any], longest: int) -> dict[str, Any]:
     return settings | given
 
 
-def _end(text: str, stop: Sequence[str]) -> int | None:
-    """Find where the first of some strings begins."""
-    found = [place for one in stop if (place := text.find(one)) >= 0]
-    return min(found, default=None)
+def _end(text: str, stop: Sequence[str]) -> tuple[int, bool]:
+    """Find how far a text may be given out: to where the first stop string begins or may begin;
+    and whether it is over there."""
+    if found := [place for one in stop if (place := text.find(one)) >= 0]:
+        return min(found), True
+    held = max((n for one in stop for n in range(1, len(one)) if text.endswith(one[:n])), default=0)
+    return len(text) - held, False
 
 
 def add_rail(

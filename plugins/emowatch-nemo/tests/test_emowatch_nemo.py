@@ -102,10 +102,10 @@ def test_a_reply_that_an_alarm_ended_is_blocked(loaded: Any) -> None:
     """In its middle: the tokens after the alarm were never made."""
     model = watched(loaded, plugins=[ANY])
     assert asked(railed(model, model)) == REFUSAL
-    (found,) = model._verdicts.values()
-    assert found.stopped_by is not None
+    (spoken,) = model._spoken
+    found, said = spoken.verdict, spoken.text
+    assert found is not None and found.stopped_by is not None
     assert "at or above 0.01" in found.stopped_by
-    (said,) = model._verdicts
     assert len(loaded.tokenizer(said, add_special_tokens=False)["input_ids"]) <= 4
 
 
@@ -174,10 +174,13 @@ def test_streams_come_piece_by_piece_and_end_with_the_scores(loaded: Any) -> Non
     assert last.usage is not None and last.usage.output_tokens == 12
     assert last.provider_metadata is not None
     assert sum(last.provider_metadata["emowatch"]["means"].values()) == pytest.approx(1, abs=1e-3)
-    word = text.split()[3]
-    cut = asyncio.run(heard(temperature=0.0, max_tokens=12, stop=[word]))
-    assert "".join(chunk.delta_content or "" for chunk in cut) == text[: text.index(word)]
-    assert cut[-1].finish_reason == "stop"
+    for word in (text.split()[3], text[6:11], text[3:15]):  # a token, some, and parts of some
+        cut = asyncio.run(heard(temperature=0.0, max_tokens=12, stop=[word, "never"]))
+        assert "".join(chunk.delta_content or "" for chunk in cut) == text[: text.index(word)]
+        assert cut[-1].finish_reason == "stop"
+    almost = text[-3:] + "!"
+    whole = asyncio.run(heard(temperature=0.0, max_tokens=12, stop=[almost]))
+    assert "".join(chunk.delta_content or "" for chunk in whole) == text
     sampled = [asyncio.run(heard(temperature=5.0, max_tokens=12, seed=seed)) for seed in (1, 1, 2)]
     one, same, other = ("".join(c.delta_content or "" for c in each) for each in sampled)
     assert one == same != other
@@ -219,13 +222,55 @@ def test_limits_that_cannot_be_held_are_refused(
         railed(model, model, limits=limits)
 
 
-def test_only_so_many_verdicts_are_remembered(loaded: Any) -> None:
+def test_verdicts_are_those_of_the_reply_to_the_same_message(loaded: Any) -> None:
+    """Whoever else spoke meanwhile, and whatever words the replies share."""
+    model = watched(loaded, plugins=["spike-alarm:rise=0.01", ANY])
+    spoken = {}
+    for message in (ASKED, "I won the lottery!"):
+        dialogue = [ChatMessage(role=Role.USER, content=message)]
+        spoken[message] = asyncio.run(model.generate_async(dialogue, temperature=0.0)).content
+    for message, reply in spoken.items():
+        for text in (reply, reply[:6]):  # all of it, or a chunk
+            found = verdict(model, text, user=message)
+            assert found.stopped_by is not None
+            assert "at or above 0.01" in found.stopped_by  # and not the spike that only logs
+    assert verdict(model, spoken[ASKED][:6], user="What?").stopped_by is None
+
+
+def test_replies_in_two_event_loops_and_side_by_side(loaded: Any) -> None:
+    """As a server's tests have them; one waits for the other."""
+    model = watched(loaded, max_new_tokens=6)
+    dialogue = [ChatMessage(role=Role.USER, content=ASKED)]
+
+    async def both() -> list[Any]:
+        return list(await asyncio.gather(*[model.generate_async(dialogue) for _ in range(2)]))
+
+    for _ in range(2):
+        assert len(asyncio.run(both())) == 2
+
+
+def test_a_check_that_is_cancelled_leaves_the_model_free(loaded: Any) -> None:
+    """Its reading ends before the next reply begins."""
+    model = watched(loaded, max_new_tokens=6)
+
+    async def cancelled() -> Any:
+        check = asyncio.ensure_future(model.verdict_on("Hello", "Word for word. " * 30))
+        await asyncio.sleep(0.05)
+        check.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await check
+        return await model.generate_async([ChatMessage(role=Role.USER, content=ASKED)])
+
+    assert asyncio.run(cancelled()).content
+
+
+def test_only_so_many_replies_are_remembered(loaded: Any) -> None:
     """A server speaks for months."""
-    model = watched(loaded)
-    for number in range(emowatch_nemo.REMEMBERED + 10):
-        model._remember(str(number), emowatch_nemo.Verdict({}))
-    assert len(model._verdicts) == emowatch_nemo.REMEMBERED
-    assert "0" not in model._verdicts
+    model = watched(loaded, max_new_tokens=1)
+    dialogue = [ChatMessage(role=Role.USER, content=ASKED)]
+    for _ in range(emowatch_nemo.REMEMBERED + 2):
+        asyncio.run(model.generate_async(dialogue))
+    assert len(model._spoken) == emowatch_nemo.REMEMBERED
 
 
 def test_the_example_of_the_readme_runs(tmp_path: Path) -> None:
