@@ -91,21 +91,19 @@ $(VENV)/ready-dev: $(DECLARED) | $(VENV)/created
 	@$(PIP) -e '.[corpus,data,gguf,plot,dev]' >&2 </dev/null
 	@touch $(VENV)/ready $@
 
-# The pins of constraints.txt, but those that constraints-compat.txt has of its own.
-OLDEST = awk -F'[=<>]+' 'NR == FNR { old[$$1] = 1; print; next } !($$1 in old)' constraints-compat.txt constraints.txt
-
 $(COMPAT)/ready-dev: $(DECLARED) constraints-compat.txt
 	@echo "Setting up $(COMPAT) (once) …" >&2
 	@$(PYTHON) -m venv $(COMPAT) >&2 </dev/null
-	@$(OLDEST) > $(COMPAT)/constraints.txt
+	@awk -F'[=<>]+' 'NR == FNR { old[$$1] = 1; print; next } !($$1 in old)' constraints-compat.txt constraints.txt \
+	    > $(COMPAT)/constraints.txt
 	@$(COMPAT)/bin/python -m pip --disable-pip-version-check install -c $(COMPAT)/constraints.txt \
 	    -e '.[corpus,data,gguf,plot,dev]' >&2 </dev/null
 	@touch $@
 
-$(NEMO)/ready: $(DECLARED) constraints-compat.txt plugins/emowatch-nemo/pyproject.toml
+$(NEMO)/ready: $(DECLARED) plugins/emowatch-nemo/pyproject.toml
 	@echo "Setting up $(NEMO) (once) …" >&2
 	@$(PYTHON) -m venv $(NEMO) >&2 </dev/null
-	@$(OLDEST) > $(NEMO)/constraints.txt
+	@grep -v '^huggingface_hub==' constraints.txt > $(NEMO)/constraints.txt
 	@$(NEMO)/bin/python -m pip --disable-pip-version-check install -c $(NEMO)/constraints.txt \
 	    -e . -e 'plugins/emowatch-nemo[dev]' >&2 </dev/null
 	@touch $@

@@ -190,6 +190,7 @@ def _register(manager: pluggy.PluginManager, name: str, plugin: object) -> None:
     """Register a plugin, or refuse it with the reason and leave no trace of it."""
     try:
         manager.register(plugin, name)
+        _check_names(manager, plugin)
         manager.check_pending()
         callers = manager.get_hookcallers(plugin)
         if not callers:
@@ -205,6 +206,18 @@ def _register(manager: pluggy.PluginManager, name: str, plugin: object) -> None:
         raise PluginError(
             f"Could not register the plugin {name!r}: {clean_line(str(error))}"
         ) from error
+
+
+def _check_names(manager: pluggy.PluginManager, plugin: object) -> None:
+    """Refuse hooks that there are not, with what was perhaps meant."""
+    known = [name for name in vars(hookspecs) if manager.parse_hookspec_opts(hookspecs, name)]
+    for caller in manager.get_hookcallers(plugin) or ():
+        if caller.name not in known:
+            near = get_close_matches(caller.name, known, 1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ValueError(
+                f"there is no hook {caller.name!r}; the hooks are {', '.join(known)}.{hint}"
+            )
 
 
 def _check_plain(hook: str, impl: pluggy.HookImpl) -> None:

@@ -185,7 +185,8 @@ def test_a_misspelt_hook_is_refused() -> None:
         @hookimpl
         def token_scord(self, score: TokenScore) -> None: ...
 
-    with pytest.raises(PluginError, match=r"'Misspelt'.*token_scord"):
+    wanted = r"'Misspelt'.*no hook 'token_scord'; .*judge.*Did you mean 'token_scored'\?"
+    with pytest.raises(PluginError, match=wanted):
         make_plugin_manager([Misspelt()])
 
 

@@ -59,6 +59,11 @@ def _description(card: BankCard) -> list[str]:
         f"{data.licence or 'not stated'} |",
         f"| per class | {', '.join(f'{k} {v}' for k, v in data.per_class.items())} |",
         f"| quarantined rows | {quarantined} |",
+        *(
+            [f"| held to directions | {card.training['directions']} ({how}) |"]
+            if (how := card.training.get("directions_method"))
+            else []
+        ),
         f"| split | {data.split} |",
         f"| data SHA-256 | `{data.sha256[:16]}` |",
         f"| config fingerprint | `{card.fingerprints.config[:16]}` |",

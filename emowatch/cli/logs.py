@@ -106,9 +106,12 @@ def status(database: Path | None) -> None:
         click.echo("nothing is logged yet")
         return
     with closing(connect(place)) as log:
-        for table in ("threads", "turns", "tokens", "scores", "alarms"):
-            (count,) = log.execute(f"SELECT count(*) FROM {table}").fetchone()
-            click.echo(f"{table} {count}")
+        for name in ("threads", "turns", "tokens", "scores", "alarms"):
+            rows = name
+            if name == "tokens":  # each probe has a row of its own
+                rows = "(SELECT DISTINCT turn, position FROM tokens)"
+            (count,) = log.execute(f"SELECT count(*) FROM {rows}").fetchone()
+            click.echo(f"{name} {count}")
         (open_turns,) = log.execute("SELECT count(*) FROM turns WHERE NOT complete").fetchone()
     click.echo(f"incomplete turns {open_turns}")
     click.echo(f"size {place.stat().st_size / 1e6:.1f} MB")
@@ -200,7 +203,7 @@ def _print(turn: Any, *, short: bool) -> None:
 
 
 def _where_texts_are(query: str | None) -> str:
-    return "" if query is None else "; -q searches replies logged with --content full"
+    return "" if query is None else "; -q looks into replies that were logged with --content full"
 
 
 def _no_text() -> str:

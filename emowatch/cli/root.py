@@ -33,7 +33,7 @@ COMMANDS = {
     "steer": "Measure what steering does, before you steer.",
     "governor": "Find gains for the governor, and test how well it keeps a set-point.",
     "data": "Build a labelled corpus with a model: label, rewrite, synthesize, filter, split.",
-    "vectors": "Make directions for steering from labelled text; exchange them with llama.cpp.",
+    "vectors": "Make directions from labelled text, to steer or read; swap them with llama.cpp.",
     "logs": "Show logged turns, oldest first.",
     "probes": "List banks, or show one.",
     "plugins": "List installed plugins, write a new one, or check one.",

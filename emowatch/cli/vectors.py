@@ -27,7 +27,7 @@ NEW_FILE = click.Path(path_type=Path, dir_okay=False)
 
 @click.group()
 def command() -> None:
-    """Make directions for steering from labelled text; exchange them with llama.cpp."""
+    """Make directions from labelled text, to steer or read; swap them with llama.cpp."""
 
 
 def _new_file(help_: str) -> Callable[[Function], Function]:

@@ -110,7 +110,14 @@ def check_plugin(
 
 def _hears(make: Callable[[], object], trace: Trace) -> str:
     """Hear a whole session without failing."""
-    answer, _ = _run([make()], trace)
+    plugin = make()
+    answer, _ = _run([plugin], trace)
+    if getattr(plugin, "can_wait", False) and any(
+        {"stop", "steer"} & set(alarm.actions) for alarm in answer.alarms
+    ):
+        raise ValueError(
+            "it can wait, and its alarm asks to change the running reply; leave can_wait out."
+        )
     return (
         f"{answer.tokens} states, {len(answer.alarms)} alarms raised, "
         f"{len(answer.wishes)} wishes to steer"

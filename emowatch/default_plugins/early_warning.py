@@ -11,7 +11,15 @@ from dataclasses import dataclass
 
 from emowatch import hookimpl
 from emowatch.default_plugins.counting import Counting
-from emowatch.default_plugins.rules import Reaction, key_of, level_of, refusal, taking
+from emowatch.default_plugins.rules import (
+    Reaction,
+    banks_of,
+    choices,
+    key_of,
+    level_of,
+    refusal,
+    taking,
+)
 from emowatch.records import Alarm, BankInfo, Session, TokenScore, Turn
 from emowatch.text import clean_line
 
@@ -92,17 +100,23 @@ class EarlyWarning:
         """Find the banks that have any of the labels.
 
         Raises:
-            ValueError: if none has; it lists the labels that there are.
+            ValueError: if none has, or one that was named is in no bank; it lists those that there
+                are.
         """
         self._counting.forget_all()
-        watched = {
-            bank.name: self._watched_of(bank)
-            for bank in session.banks
-            if self.bank in (None, bank.name)
-        }
+        banks = banks_of(session, self.bank)
+        known = dict.fromkeys(label for bank in banks for label in bank.labels)
+        # Of the labels that nobody named, a bank may have some; one that was named is meant.
+        named = () if self.labels == TROUBLE else self.labels
+        for label in (*named, *(() if self.counter == CALM else (self.counter,))):
+            if label not in known:
+                raise ValueError(
+                    f"No bank here has the label {clean_line(label)!r}; the labels are: "
+                    f"{choices(label, known)}"
+                )
+        watched = {bank.name: self._watched_of(bank) for bank in banks}
         self._watched = {name: found for name, found in watched.items() if found.labels}
         if not self._watched:
-            known = sorted({label for bank in session.banks for label in bank.labels})
             raise ValueError(
                 f"No bank here has any of the labels {', '.join(map(clean_line, self.labels))}; "
                 f"there are: {', '.join(map(clean_line, known))}. Name some of them: "

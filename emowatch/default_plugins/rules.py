@@ -5,12 +5,21 @@ be done about an alarm.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from difflib import get_close_matches
 from operator import itemgetter
 from typing import Any, get_args
 
 from emowatch.labels import NEUTRAL
-from emowatch.records import ACTIONS, Alarm, Level, Session, Steering, TokenScore
+from emowatch.records import (
+    ACTIONS,
+    Alarm,
+    BankInfo,
+    Level,
+    Session,
+    Steering,
+    TokenScore,
+)
 from emowatch.text import clean_line
 
 LOG = "log"
@@ -37,18 +46,12 @@ class Scope:
             ValueError: if they do not; it lists those that do.
         """
         self._watched.clear()
-        names = [bank.name for bank in session.banks]
-        if self.bank is not None and self.bank not in names:
-            raise ValueError(
-                f"There is no bank {clean_line(self.bank)!r} in this session; "
-                f"there are: {', '.join(map(clean_line, names))}."
-            )
-        banks = [bank for bank in session.banks if self.bank in (None, bank.name)]
+        banks = banks_of(session, self.bank)
         labels = dict.fromkeys(label for bank in banks for label in bank.labels)
         if self.label is not None and self.label not in labels:
             raise ValueError(
-                f"No bank here has the label {clean_line(self.label)!r}; "
-                f"the labels are: {', '.join(map(clean_line, labels))}."
+                f"No bank here has the label {clean_line(self.label)!r}; the labels are: "
+                f"{choices(self.label, labels)}"
             )
 
     def values(self, score: TokenScore) -> tuple[Sequence[str], Sequence[float]]:
@@ -69,6 +72,30 @@ class Scope:
             if (label == self.label if self.label is not None else label != NEUTRAL)
         ]
         return tuple(labels[place] for place in places), taking(places)
+
+
+def banks_of(session: Session, name: str | None) -> list[BankInfo]:
+    """Give the bank of this name, or all of them.
+
+    Raises:
+        ValueError: if there is none; it lists those that there are.
+    """
+    found = [bank for bank in session.banks if name in (None, bank.name)]
+    if name is not None and not found:
+        names = [bank.name for bank in session.banks]
+        raise ValueError(
+            f"There is no bank {clean_line(name)!r} in this session; there are: "
+            f"{choices(name, names)}"
+        )
+    return found
+
+
+def choices(wanted: str, known: Iterable[str]) -> str:
+    """List what there is, and what was perhaps meant."""
+    names = list(known)
+    near = get_close_matches(wanted, names, 1)
+    hint = f" Did you mean {clean_line(near[0])!r}?" if near else ""
+    return f"{', '.join(map(clean_line, names))}.{hint}"
 
 
 def taking(places: Sequence[int]) -> Callable[[list[float]], Sequence[float]]:
@@ -106,6 +133,8 @@ class Reaction:
         Raises:
             ValueError: for an unknown action, or one that lacks what it needs.
         """
+        if call is not None and not callable(call):
+            raise refusal(plugin, "call", _EXAMPLES["call"], call)
         names = [name for name in action.split("+") if name != LOG]
         if any(name not in ACTIONS for name in names):
             raise refusal(
@@ -185,7 +214,7 @@ def steering_layer(session: Session, label: str, layer: int | None) -> int:
         known = sorted({known for bank in session.banks for known in bank.labels})
         raise ValueError(
             f"No bank here has the direction {clean_line(label)!r}; the labels are: "
-            f"{', '.join(map(clean_line, known))}."
+            f"{choices(name, known)}"
         )
     layers = [known for known in banks[0].layers if known < session.n_layers]
     if layer is None and layers:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import version
@@ -224,8 +225,11 @@ def _training_record(options: TrainOptions, fitted: Fitted) -> dict[str, str | i
             "epochs": fitted.epochs,
         }
     if options.directions is not None:
-        record["directions"] = ", ".join(options.directions.labels)
-        record["directions_method"] = options.directions.method
+        named = options.directions
+        record["directions"] = ", ".join(named.labels)
+        record["directions_method"] = named.method
+        record["directions_model"] = named.model
+        record["directions_sha256"] = hashlib.sha256(named.directions.tobytes()).hexdigest()
     if options.head != "linear":
         record |= {"hidden": fit.hidden, "dropout": fit.dropout}
     if options.readout == "positions":

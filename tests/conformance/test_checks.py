@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 import threading
@@ -182,6 +183,19 @@ def test_each_check_finds_its_fault(make: Callable[[], object], check: str, word
     found = failed(make)
     assert check in found, found
     assert words in found[check]
+
+
+def test_one_that_can_wait_and_stops_replies_is_found() -> None:
+    """It would be switched off at its first alarm, and the reply would go on."""
+
+    class Late(Plain):
+        can_wait = True
+
+        @hookimpl
+        def judge(self, score: Any) -> Any:
+            return None if score.offset != 2 else dataclasses.replace(ALARM, actions=("stop",))
+
+    assert "leave can_wait out" in failed(Late)["it hears a session"]
 
 
 def test_a_thread_that_stays_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

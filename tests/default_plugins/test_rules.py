@@ -80,6 +80,7 @@ def test_an_alarm_is_only_logged_by_default() -> None:
         ({"action": "system"}, "needs the option 'system': its text, as in system=\"You stay"),
         ({"action": "steer"}, "needs the option 'steer': a label with its strength"),
         ({"action": "call"}, "which the command line cannot give"),
+        ({"call": "print"}, "'call' of threshold-alarm must be a function"),
         ({"steer": "joy"}, "a label and a strength, such as joy:4"),
         ({"steer": "joy:much"}, "a label and a strength"),
         ({"steer": "joy:1@top"}, "a label and a strength"),
@@ -140,6 +141,21 @@ def test_an_early_warning_without_any_of_its_labels_says_which_there_are() -> No
     """The demo banks know seven emotions, and none of these."""
     with pytest.raises(ValueError, match=r"panic, .*; there are: anger, joy\. Name some"):
         EarlyWarning().session_started(make_session())
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"labels": "panic+hostilty"}, "label 'hostilty'; .* Did you mean 'hostility'"),
+        ({"counter": "jooy"}, "label 'jooy'; .* Did you mean 'joy'"),
+        ({"bank": "vector"}, "no bank 'vector' .* Did you mean 'vectors'"),
+    ],
+    ids=["label", "counter", "bank"],
+)
+def test_a_misspelt_name_is_refused_and_not_left_out(options: dict[str, Any], why: str) -> None:
+    """An alarm that never rings, or weighs something else, is worse than none."""
+    with pytest.raises(ValueError, match=why):
+        EarlyWarning(**options).session_started(make_session(TROUBLED))
 
 
 @pytest.mark.parametrize("labels", ["", "panic+", "panic+panic"])
