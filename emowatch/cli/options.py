@@ -245,7 +245,8 @@ def chosen_plugins(
         if name not in installed:
             load_plugin(spec)  # says what is installed
         chosen = (name, {**plugin_options(name), **options})
-        if name in DEFAULT_PLUGINS and name != RECORDER:  # others may listen on a port
+        # Others may listen on a port, and a trace without a name gets a new file.
+        if name in DEFAULT_PLUGINS and (name != RECORDER or "path" in chosen[1]):
             load_plugin(chosen)  # says which option it cannot use
         specs.append(chosen)
     if log and not any(name == LOGGER for name, _ in specs):

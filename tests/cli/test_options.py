@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from emowatch.cli import extract, options, train
+from emowatch.errors import PluginError
 from emowatch.workshop.corpora import read_corpus
 from emowatch.workshop.options import BATCH_TOKENS
 
@@ -69,3 +70,32 @@ def test_labels_that_are_numbers_are_said_to_be_nameless(
     (tmp_path / "labels.txt").write_text("fear\njoy\n", encoding="utf-8")
     options.tell_left_out(read_corpus(path, min_per_class=0), None)
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("spec", "why"),
+    [
+        ("threshold-alarm:threshold=2", "'threshold' of threshold-alarm must be"),
+        ("threshold-alarm:call=print", "'call' of threshold-alarm must be a function"),
+        ("spike-alarm:rises=0.5", "Did you mean 'rise'"),
+        ("drift-alarm:baseline=none.json", "Could not read the baseline 'none.json'"),
+        ("jsonl-log:path=none/t.jsonl", "No such file or directory"),
+        ("governor:set_point=joy:2,ki=1", "above 0 and below 1"),
+    ],
+)
+def test_what_a_built_in_plugin_cannot_use_is_refused_before_a_model_is_loaded(
+    spec: str, why: str
+) -> None:
+    """Loading one may take minutes."""
+    with pytest.raises(PluginError, match=why):
+        options.chosen_plugins((spec,), None, "none", False)
+
+
+def test_choosing_plugins_leaves_no_file_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A trace whose file nobody named is made when the session is."""
+    monkeypatch.setenv("EMOWATCH_HOME", str(tmp_path))
+    chosen = options.chosen_plugins(("jsonl-log", "threshold-alarm"), None, "none", False)
+    assert [name for name, _ in chosen] == ["jsonl-log", "threshold-alarm"]
+    assert not list(tmp_path.iterdir())
