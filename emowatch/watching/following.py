@@ -9,7 +9,6 @@ from __future__ import annotations
 import weakref
 from collections.abc import Sequence
 from contextlib import suppress
-from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -32,11 +31,7 @@ from emowatch.watching.reading import Reader, fetch
 from emowatch.watching.settling import Settler
 from emowatch.watching.telling import Teller
 from emowatch.watching.turns import RunningTurn, begin_turn
-
-AT_ONCE = 16
-"""Steps that are scored together where nobody has to hear of each token as it comes."""
-WAIT_S = 2.0
-"""Longest time for which a step waits for later ones; then it is scored with the next."""
+from emowatch.watching.waiting import Waiting
 
 
 class Follower:
@@ -60,12 +55,7 @@ class Follower:
         context = getattr(text_config(tap.model), "max_position_embeddings", None)
         self._cautions = Cautions(context)
         self._turns = 0
-        self._waiting: list[tuple[Sequence[Tensor], Sequence[Tensor]]] = []
-        """States of the running turn's steps that are not scored yet, each with what is to be
-        fetched with its scores."""
-        self._waiting_since_s = 0.0
-        self._is_telling = False
-        """Whether steps that waited are being told."""
+        self._waiting = Waiting()
         self._ended: list[weakref.ref[Any]] = []
         """Configs of turns that ended and whose loop may still run."""
 
@@ -175,7 +165,7 @@ class Follower:
         Nothing is done for another thread than the one that runs the turn.
         """
         turn = self.turn
-        if turn is not None and turn.is_here and not self._is_telling:
+        if turn is not None and turn.is_here and not self._waiting.is_told:
             self._score_waiting(turn)
             if turn.is_over:
                 self.end(None)
@@ -238,12 +228,9 @@ class Follower:
             # A mask for a static cache is as wide as the cache.
             extra.append(forward.attention_mask[:, first])
         if self._may_wait(turn, forward):
-            now_s = monotonic()
-            if not self._waiting:
-                self._waiting_since_s = now_s
-            self._waiting.append((forward.states, extra))
+            self._waiting.add(forward.states, extra)
             turn.seen = last
-            if len(self._waiting) == AT_ONCE or now_s - self._waiting_since_s >= WAIT_S:
+            if self._waiting.is_due:
                 self._score_waiting(turn)
             return
         scores, fetched = self._read(forward.states, first, last, turn.prompt.columns, extra)
@@ -276,26 +263,15 @@ class Follower:
         if not self._waiting:
             return
         width = len(self._waiting)
-        states, extra = zip(*self._waiting, strict=True)
-        scores, fetched = self._read(
-            [torch.cat(layer, 1) for layer in zip(*states, strict=True)],
-            turn.seen - width,
-            turn.seen,
-            turn.prompt.columns,
-            [torch.stack(of) for of in zip(*extra, strict=True)],
-        )
-        waiting, self._waiting = self._waiting, []
+        states, extra = self._waiting.together()
+        first, columns = turn.seen - width, turn.prompt.columns
+        scores, fetched = self._read(states, first, turn.seen, columns, extra)
         by_step = [of.reshape(width, -1) for of in fetched]
-        self._is_telling = True  # a plugin may ask for the trace
-        try:
-            for step in range(width):
+        with self._waiting.telling() as steps:
+            for step in steps:
                 speaking = by_step[1][step] if len(by_step) > 1 else None
                 newest = [of[:, step::width] for of in scores]
-                del waiting[0]  # told from here on, whatever happens
                 self._settler.tell_step(turn, newest, turn.advance(by_step[0][step], speaking))
-        finally:
-            self._waiting = waiting  # what Ctrl+C has kept back is told at the turn's end
-            self._is_telling = False
 
     def _read(
         self, states: Sequence[Tensor], first: int, last: int, columns: int, extra: Sequence[Tensor]

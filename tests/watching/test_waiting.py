@@ -18,7 +18,7 @@ from emowatch.default_plugins.threshold_alarm import ThresholdAlarm
 from emowatch.plugins import load_plugin
 from emowatch.records import Alarm, Steering, TokenScore
 from emowatch.trace import Trace
-from emowatch.watching import following
+from emowatch.watching import waiting
 from tests.conftest import END_ID
 from tests.model.zoo import left_padded, random_ids
 from tests.watching.speaking import PROMPT, Script, speak
@@ -79,7 +79,7 @@ def test_a_plugin_that_can_wait_hears_of_sixteen_together(
     model: Any, bank: ProbeBank, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first, which its prompt's forward gives, comes alone; the last when generate returns."""
-    monkeypatch.setattr(following, "WAIT_S", 60.0)  # on a machine that pauses
+    monkeypatch.setattr(waiting, "WAIT_S", 60.0)  # on a machine that pauses
     counts = counts_at_each_step(model, bank, Listener(can_wait=True))
     assert counts == [1] * 16 + [17] * 4 + [NEW]
 
@@ -95,7 +95,7 @@ def test_nobody_waits_for_long(
     model: Any, bank: ProbeBank, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a slow model a log would lag behind by minutes."""
-    monkeypatch.setattr(following, "WAIT_S", 0.0)
+    monkeypatch.setattr(waiting, "WAIT_S", 0.0)
     assert counts_at_each_step(model, bank, Listener(can_wait=True)) == EACH
 
 
