@@ -54,7 +54,7 @@ class Meter:
 
 
 _Impl: TypeAlias = tuple[str, Callable[..., Any], Gather, Meter]
-"""Name of the plugin, its function, and what it takes; how long the plugin takes."""
+"""A plugin's name and function, what gives the function its arguments, and the plugin's meter."""
 
 
 class Dispatcher:

@@ -70,12 +70,8 @@ class DriftAlarm:
         self.baseline = Baseline.load(baseline)
         self.level = level_of(NAME, level)
         self._reaction = Reaction(NAME, action, system, steer, call)
+        self.can_wait = self._reaction.only_logs
         self._rows: dict[int, _Row] = {}
-
-    @property
-    def can_wait(self) -> bool:
-        """Whether nothing is to be done about an alarm while the reply goes on."""
-        return not self._reaction.actions
 
     @hookimpl
     def session_started(self, session: Session) -> None:

@@ -87,13 +87,9 @@ class EarlyWarning:
         self.level = level_of(NAME, level)
         self._counting = Counting(NAME, threshold, consecutive, window, cooldown, release)
         self._reaction = Reaction(NAME, action, system, steer, call)
+        self.can_wait = self._reaction.only_logs
         self._watched: dict[str, _Watched] = {}
         """By bank: those of the labels that it has."""
-
-    @property
-    def can_wait(self) -> bool:
-        """Whether nothing is to be done about an alarm while the reply goes on."""
-        return not self._reaction.actions
 
     @hookimpl
     def session_started(self, session: Session) -> None:

@@ -154,6 +154,11 @@ class Reaction:
         self._call = call
         self._layer = 0
 
+    @property
+    def only_logs(self) -> bool:
+        """Whether nothing is to be done about an alarm while the reply goes on."""
+        return not self.actions
+
     def check(self, session: Session) -> None:
         """Choose the layer to steer at, and see that there is such a direction.
 

@@ -72,16 +72,12 @@ class SpikeAlarm:
         """
         self._scope = Scope(label, bank)
         self._reaction = Reaction(NAME, action, system, steer, call)
+        self.can_wait = self._reaction.only_logs
         self.rise = fraction(NAME, "rise", rise)
         self.within = whole(NAME, "within", within, least=1)
         self.level = level_of(NAME, level)
         self.cooldown = whole(NAME, "cooldown", cooldown, least=0)
         self._rows: dict[Key, _Row] = {}
-
-    @property
-    def can_wait(self) -> bool:
-        """Whether nothing is to be done about an alarm while the reply goes on."""
-        return not self._reaction.actions
 
     @hookimpl
     def session_started(self, session: Session) -> None:

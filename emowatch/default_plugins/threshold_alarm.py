@@ -56,6 +56,7 @@ class ThresholdAlarm:
         """
         self._scope = Scope(label, bank)
         self._reaction = Reaction(NAME, action, system, steer, call)
+        self.can_wait = self._reaction.only_logs
         self.level = level_of(NAME, level)
         self._counting = Counting(NAME, threshold, consecutive, window, cooldown, release)
 
@@ -63,11 +64,6 @@ class ThresholdAlarm:
     def threshold(self) -> float:
         """Lowest score that counts."""
         return self._counting.threshold
-
-    @property
-    def can_wait(self) -> bool:
-        """Whether nothing is to be done about an alarm while the reply goes on."""
-        return not self._reaction.actions
 
     @hookimpl
     def session_started(self, session: Session) -> None:

@@ -116,8 +116,8 @@ def _conditions(asked: Asked) -> tuple[str, list[Any]]:
         values.append(asked.query)
     for label, least in asked.minima.items():
         parts.append(
-            "EXISTS (SELECT 1 FROM scores JOIN tokens USING (turn, position, probe) WHERE "
-            "scores.turn = turns.number AND tokens.offset IS NOT NULL AND label = ? AND score >= ?)"
+            "EXISTS (SELECT 1 FROM scores WHERE scores.turn = turns.number "
+            "AND scores.offset IS NOT NULL AND label = ? AND score >= ?)"
         )
         values += [label, least]
     if asked.with_alarms:

@@ -20,13 +20,17 @@ WAIT_S = 2.0
 
 
 class Waiting:
-    """The steps of the running turn that are not scored yet, oldest first."""
+    """The steps of the running turn that are not scored yet, oldest first.
+
+    Attributes:
+        is_told: whether some of them are just being told; a plugin may ask for the trace meanwhile.
+    """
 
     def __init__(self) -> None:
         """Begin with none."""
         self._steps: list[tuple[Sequence[Tensor], Sequence[Tensor]]] = []
         self._since_s = 0.0
-        self._is_told = False
+        self.is_told = False
 
     def __len__(self) -> int:
         """Count them."""
@@ -44,11 +48,6 @@ class Waiting:
         """Whether they have waited long enough."""
         return len(self._steps) >= AT_ONCE or monotonic() - self._since_s >= WAIT_S
 
-    @property
-    def is_told(self) -> bool:
-        """Whether some of them are just being told; a plugin may ask for the trace meanwhile."""
-        return self._is_told
-
     def together(self) -> tuple[list[Tensor], list[Tensor]]:
         """Give the states, for each layer ``[rows, steps, d_model]``, and what is to be fetched,
         ``[steps, …]`` each."""
@@ -62,7 +61,7 @@ class Waiting:
     def telling(self) -> Iterator[Iterator[int]]:
         """Count through them; each that was begun waits no more, and what an error or Ctrl+C keeps
         back waits on."""
-        steps, self._steps, self._is_told = self._steps, [], True
+        steps, self._steps, self.is_told = self._steps, [], True
         begun = 0
 
         def places() -> Iterator[int]:
@@ -74,4 +73,4 @@ class Waiting:
         try:
             yield places()
         finally:
-            self._steps, self._is_told = steps[begun:], False
+            self._steps, self.is_told = steps[begun:], False

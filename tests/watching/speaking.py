@@ -41,6 +41,28 @@ def by_hand(model: Any, bank: ProbeBank, ids: Tensor, place: int, offset: int) -
     return bank.heads.scores(states[:, None], offset)[:, 0]
 
 
+def alarm_at(offset: int, sequence: int = 0, **asked: Any) -> Any:
+    """Judge with one alarm at an offset of one row."""
+
+    def judge(score: TokenScore) -> Alarm | None:
+        if (score.offset, score.sequence) != (offset, sequence):
+            return None
+        return Alarm(
+            rule="joy is\x1b[31m high",
+            label="joy",
+            level="critical",
+            score=0.91,
+            threshold=0.8,
+            bank=score.bank,
+            turn=score.turn,
+            sequence=score.sequence,
+            offset=score.offset,
+            **asked,
+        )
+
+    return judge
+
+
 class Plugin:
     """A plugin made of one function for `steer` and one for `judge`."""
 

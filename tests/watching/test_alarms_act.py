@@ -13,33 +13,11 @@ from transformers import PreTrainedTokenizerFast
 import emowatch
 from emowatch import hookimpl
 from emowatch.bank import ProbeBank
-from emowatch.records import Alarm, Steering, TokenScore
+from emowatch.records import Steering, TokenScore
 from emowatch.streaming import answer
 from tests.conftest import END_ID
 from tests.model.zoo import random_ids
-from tests.watching.speaking import NEW, PROMPT, Plugin, Script, speak
-
-
-def alarm_at(offset: int, sequence: int = 0, **asked: Any) -> Any:
-    """Judge with one alarm at an offset of one row."""
-
-    def judge(score: TokenScore) -> Alarm | None:
-        if (score.offset, score.sequence) != (offset, sequence):
-            return None
-        return Alarm(
-            rule="joy is\x1b[31m high",
-            label="joy",
-            level="critical",
-            score=0.91,
-            threshold=0.8,
-            bank=score.bank,
-            turn=score.turn,
-            sequence=score.sequence,
-            offset=score.offset,
-            **asked,
-        )
-
-    return judge
+from tests.watching.speaking import NEW, PROMPT, Plugin, Script, alarm_at, speak
 
 
 def watched(model: Any, bank: ProbeBank, judge: Any, rows: int = 1, **options: Any) -> Any:

@@ -21,7 +21,7 @@ from emowatch.trace import Trace
 from emowatch.watching import waiting
 from tests.conftest import END_ID
 from tests.model.zoo import left_padded, random_ids
-from tests.watching.speaking import PROMPT, Script, speak
+from tests.watching.speaking import PROMPT, Script, alarm_at, speak
 
 NEW = 20
 LENGTHS = [1, 2, 16, 17, 18, NEW]
@@ -294,20 +294,8 @@ def test_one_that_can_wait_must_not_change_the_running_reply(
 
         @hookimpl
         def judge(self, score: TokenScore) -> Alarm | None:
-            if score.offset != 2:
-                return None
-            return Alarm(
-                rule="joy is high",
-                label="joy",
-                level="watch",
-                score=0.9,
-                threshold=0.8,
-                bank=score.bank,
-                turn=score.turn,
-                sequence=score.sequence,
-                offset=score.offset,
-                **asked,
-            )
+            found: Alarm | None = alarm_at(2, **asked)(score)
+            return found
 
     ids = random_ids(1, PROMPT)
     plain = speak(model, ids, max_new_tokens=NEW, eos_token_id=None)
